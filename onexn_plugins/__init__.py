@@ -1,0 +1,10 @@
+"""1×N block pruning that runs faster: the method, free of any toolkit.
+
+The adapters are imported by their own names: `onexn_plugins.torch_pruning`, `onexn_plugins.nni`,
+`onexn_plugins.tvm_backend`.
+"""
+
+from onexn_plugins.masking import fold
+from onexn_plugins.measurement import measure
+
+__all__ = ["fold", "measure"]

@@ -1,0 +1,105 @@
+"""Which layers 1×N applies to, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
+
+from torch import nn
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.pattern import check_block_size
+
+# A first convolution that reads at most this many channels is the stem: it sees the image (grey, RGB, RGB-D).
+STEM_CHANNELS = 4
+
+PrunableLayer = nn.Conv2d | nn.Linear
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """One input channel per group: a 1×N block would be all there is."""
+    return isinstance(module, nn.Conv2d) and module.groups > 1 and module.in_channels == module.groups
+
+
+def groups_of(module: nn.Module) -> int:
+    """Conv groups; 1 for Linear."""
+    return module.groups if isinstance(module, nn.Conv2d) else 1
+
+
+def weighted_layers(model: nn.Module) -> dict[str, PrunableLayer]:
+    """Every Conv2d and Linear by qualified name, each module once."""
+    return {name: module for name, module in model.named_modules() if _has_blocks(module)}
+
+
+def prunable_layers(
+    model: nn.Module, ignored_layers: Iterable[str | nn.Module] = (), *, full: bool = False
+) -> dict[str, PrunableLayer]:
+    """The layers pruned by default, as in the paper: every Conv2d but the stem and depthwise ones.
+
+    Args:
+        model: any torch module.
+        ignored_layers: names or modules to leave dense; a container leaves out everything inside it.
+        full: Linear layers too.
+
+    Raises:
+        OneXNError: a name in ignored_layers does not exist.
+    """
+    layers = weighted_layers(model)
+    ignored = ignored_names(model, ignored_layers)
+    first_conv = next((name for name, module in layers.items() if isinstance(module, nn.Conv2d)), None)
+    return {
+        name: module
+        for name, module in layers.items()
+        if name not in ignored
+        and not is_depthwise(module)
+        and (full or not isinstance(module, nn.Linear))
+        and not (name == first_conv and isinstance(module, nn.Conv2d) and module.in_channels <= STEM_CHANNELS)
+    }
+
+
+def ignored_names(model: nn.Module, ignored_layers: Iterable[str | nn.Module]) -> set[str]:
+    """Qualified names of ignored_layers and of everything inside them."""
+    modules = dict(model.named_modules())
+    names: set[str] = set()
+    for layer in ignored_layers:
+        if isinstance(layer, str):
+            roots = [check_layer_name(layer, modules)]
+        else:
+            roots = [name for name, module in modules.items() if module is layer]
+        for root in roots:
+            names.update(name for name in modules if name == root or root == "" or name.startswith(f"{root}."))
+    return names
+
+
+def check_layer_name(name: str, known: Iterable[str]) -> str:
+    """`name` itself; OneXNError with the closest names where it does not exist."""
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"Did you mean {' or '.join(close)}" if close else "List the names with model.named_modules()"
+        raise OneXNError(name, "the model has no layer of this name", hint)
+    return name
+
+
+def check_layers(layers: dict[str, PrunableLayer], block_size: int) -> None:
+    """Raise OneXNError where there is nothing to prune or block_size exceeds a layer; all such layers are named."""
+    check_block_size(block_size)
+    if not layers:
+        raise OneXNError("model", "it has no layer that 1×N pruning applies to",
+                         "Conv2d layers besides the stem and depthwise ones are pruned; full=True adds Linear")
+    small = [name for name, module in layers.items() if module.weight.shape[0] < block_size]
+    if small:
+        widest = min(layers[name].weight.shape[0] for name in small)
+        raise OneXNError(", ".join(small), f"block_size {block_size} is larger than the layer's output channels",
+                         f"Use block_size <= {widest} or put these names into ignored_layers")
+
+
+def names_of(model: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
+    """Qualified names of modules, in their order."""
+    by_id = {id(module): name for name, module in model.named_modules()}
+    return [by_id[id(module)] for module in modules]
+
+
+def _has_blocks(module: nn.Module) -> TypeGuard[PrunableLayer]:
+    return isinstance(module, (nn.Conv2d, nn.Linear))

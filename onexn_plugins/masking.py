@@ -1,0 +1,122 @@
+"""The mask as a parametrization on `weight`: attach, update, read, fold.
+
+A parametrization keeps pruned weights at zero whatever the optimizer does (momentum, weight decay) and leaves the
+original class, so that removing it gives back the module as it was, with the zeros in its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.pattern import BlockPattern, weight_mask
+
+# What fold() calls before anything else, so that a toolkit can take its own wrappers off. Filled by the adapters.
+unwrap_hooks: list[Callable[[nn.Module], None]] = []
+
+
+class BlockMask(nn.Module):
+    """weight -> weight with the pruned blocks at zero.
+
+    Attributes:
+        pattern: how the weight is cut into blocks.
+        keep: bool [block_rows, in / groups], the blocks that stay; a buffer, so it is saved and moved with the model.
+    """
+
+    keep: Tensor
+    mask: Tensor
+
+    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.register_buffer("keep", keep.to(weight.device))
+        self.register_buffer("mask", weight_mask(self.keep, pattern, weight), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.where(self.mask, weight, 0.0)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def update(self, keep: Tensor) -> None:
+        """Take another set of kept blocks; the weights behind them are untouched."""
+        self.keep.copy_(keep)
+        self.mask.copy_(self.pattern.expand(self.keep).reshape(self.mask.shape))
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        self.update(self.keep.clone())
+
+
+def mask_of(layer: nn.Module) -> BlockMask | None:
+    """The block mask on the layer's weight, or None."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    stack = layer.parametrizations["weight"]  # type: ignore[index]
+    return next((step for step in stack if isinstance(step, BlockMask)), None)
+
+
+def dense_weight(layer: nn.Module) -> Tensor:
+    """The layer's weight without the block mask: what gradual pruning ranks."""
+    if mask_of(layer) is None:
+        return layer.weight  # type: ignore[return-value]
+    return layer.parametrizations["weight"].original  # type: ignore[index,return-value,union-attr]
+
+
+def attach(layer: PrunableLayer, keep: Tensor, block_size: int, name: str = "layer") -> BlockMask:
+    """Mask the layer to the kept blocks, bool [block_rows, in / groups]; an existing mask is updated in place.
+
+    Raises:
+        OneXNError: the layer carries a mask of another block size, a foreign parametrization of its weight, or
+            keep has the wrong shape.
+    """
+    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    if tuple(keep.shape) != pattern.shape or keep.dtype != torch.bool:
+        raise OneXNError(name, f"the kept blocks are {keep.dtype} {tuple(keep.shape)}, not bool {pattern.shape}",
+                         "Score and mask the layer with the same block_size")
+    mask = mask_of(layer)
+    if mask is not None:
+        if mask.pattern != pattern:
+            raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
+                             "Call fold(model) before pruning with another block_size")
+        mask.update(keep.to(mask.keep.device))
+        return mask
+    if parametrize.is_parametrized(layer, "weight"):
+        raise OneXNError(name, "its weight is parametrized by something else",
+                         "Remove it first with torch.nn.utils.parametrize.remove_parametrizations")
+    mask = BlockMask(pattern, keep, layer.weight)
+    parametrize.register_parametrization(layer, "weight", mask)
+    return mask
+
+
+def masks(model: nn.Module) -> dict[str, BlockMask]:
+    """Every block mask of the model by the name of its layer."""
+    found = {name: mask_of(module) for name, module in model.named_modules() if hasattr(module, "parametrizations")}
+    return {name: mask for name, mask in found.items() if mask is not None}
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Make masks plain zeros, in place: parametrizations and toolkit wrappers go, classes and names are as before.
+
+    Returns:
+        The same model. A second call changes nothing.
+    """
+    for unwrap in unwrap_hooks:
+        unwrap(model)
+    modules = dict(model.named_modules())
+    for name in masks(model):
+        parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
+        _weight_first(modules[name])
+    return model
+
+
+def _weight_first(layer: nn.Module) -> None:
+    """Parametrizing moved `weight` behind `bias`; put it back, so that state_dict() lists the keys as before."""
+    parameters = layer._parameters
+    for name in [name for name in parameters if name != "weight"]:
+        parameters[name] = parameters.pop(name)

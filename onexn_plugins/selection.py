@@ -1,0 +1,88 @@
+"""Which blocks stay. Scores [block_rows, in] in, a boolean keep tensor of the same shape out.
+
+Ratios count blocks: the number pruned is the integer nearest to ratio × blocks (halves round up). Where tail
+blocks exist the ratio in weights differs slightly; `measure` reports both. Ties fall to the lower index, so the
+same scores give the same blocks everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from onexn_plugins.errors import OneXNError
+
+SCOPES = ("layer", "row", "global")
+
+
+def check_ratio(ratio: object, layer: str = "pruning_ratio") -> float:
+    """The ratio as a float; OneXNError unless it is a number in [0, 1]."""
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0.0 <= ratio <= 1.0:
+        raise OneXNError(layer, f"pruning_ratio must be a number from 0 to 1, got {ratio!r}",
+                         "It is the fraction of blocks to remove, for example 0.5")
+    return float(ratio)
+
+
+def num_pruned(num_blocks: int, ratio: float) -> int:
+    """How many of num_blocks to prune: the nearest integer to ratio × num_blocks."""
+    return min(num_blocks, math.floor(num_blocks * ratio + 0.5))
+
+
+def keep_highest(scores: Tensor, ratio: float) -> Tensor:
+    """Layer scope: prune the lowest blocks of the whole layer."""
+    return _drop_lowest(scores.reshape(1, -1), num_pruned(scores.numel(), ratio)).reshape(scores.shape)
+
+
+def keep_highest_per_row(scores: Tensor, ratio: float) -> Tensor:
+    """Row scope: every block row keeps equally many blocks, so that threads are balanced (SUBP, NeurIPS 2023)."""
+    return _drop_lowest(scores, num_pruned(scores.shape[1], ratio))
+
+
+def keep_highest_globally(
+    scores: Mapping[str, Tensor], ratio: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0
+) -> dict[str, Tensor]:
+    """Global scope: all layers compete for one budget; each layer's own ratio stays in [min_ratio, max_ratio].
+
+    Scores are divided by their layer's mean, because weights of different layers differ in scale.
+    """
+    names = list(scores)
+    forced, free = {}, {}
+    for name in names:
+        flat = _normalised(scores[name])
+        order = flat.argsort(stable=True)
+        low, high = num_pruned(flat.numel(), min_ratio), num_pruned(flat.numel(), max_ratio)
+        forced[name], free[name] = order[:low], (order[low:high], flat[order[low:high]])
+    total = num_pruned(sum(scores[name].numel() for name in names), ratio)
+    budget = max(0, total - sum(len(forced[name]) for name in names))
+    competing = torch.cat([free[name][1] for name in names])
+    pruned = torch.zeros(len(competing), dtype=torch.bool, device=competing.device)
+    pruned[competing.argsort(stable=True)[:budget]] = True
+    keep, start = {}, 0
+    for name in names:
+        order, _ = free[name]
+        layer = torch.ones(scores[name].numel(), dtype=torch.bool, device=order.device)
+        layer[forced[name]] = False
+        layer[order[pruned[start : start + len(order)]]] = False
+        start += len(order)
+        keep[name] = layer.reshape(scores[name].shape)
+    return keep
+
+
+def only_shrinking(scores: Tensor, keep_before: Tensor | None) -> Tensor:
+    """Scores in which blocks pruned earlier rank below all others: gradual pruning never revives a block."""
+    return scores if keep_before is None else scores.masked_fill(~keep_before.to(scores.device), -math.inf)
+
+
+def _drop_lowest(rows: Tensor, count: int) -> Tensor:
+    keep = torch.ones_like(rows, dtype=torch.bool)
+    return keep.scatter(1, rows.argsort(dim=1, stable=True)[:, :count], False)
+
+
+def _normalised(scores: Tensor) -> Tensor:
+    flat = scores.reshape(-1)
+    finite = flat[torch.isfinite(flat)]
+    mean = finite.mean() if finite.numel() else flat.new_ones(())
+    return flat / mean.clamp_min(torch.finfo(flat.dtype).tiny)
