@@ -118,7 +118,7 @@ def _from_library(name: str) -> nn.Module:
     if not timm.is_model(timm_name):
         close = timm.list_models(f"*{timm_name[:12]}*")[:3]
         raise OneXNError(name, "neither torchvision nor timm has a model of this name",
-                         f"Did you mean {' or '.join(close)}" if close else "Give module:callable for a model of your own")
+                         f"Did you mean {' or '.join(close)}" if close else "Give module:callable for your own model")
     return timm.create_model(timm_name)
 
 
