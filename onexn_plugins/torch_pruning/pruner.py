@@ -121,6 +121,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             self.layers, entries, self.per_step_pruning_ratio, self.scope, isomorphic)
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
+        self.rearrangement = None
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -150,6 +151,33 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             name = next((name for name, module in self.model.named_modules() if module is layer), "layer")
             group = BlockGroup(name, layer, self.block_size)
         return block_scores(self.importance, group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
+        return {"step": self.current_step, "recipe": self._recipe()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
+
+        Raises:
+            OneXNError: the state is of a pruner with other arguments.
+        """
+        recipe = self._recipe()
+        if not isinstance(state, Mapping) or set(state) != {"step", "recipe"} or set(state["recipe"]) != set(recipe):
+            raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
+        for name, value in recipe.items():
+            if state["recipe"][name] != value:
+                raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
+                                 "Construct the pruner with the arguments of the saved run")
+        self.current_step = state["step"]
+
+    def _recipe(self) -> dict[str, Any]:
+        return {
+            "block_size": self.block_size, "scope": self.scope, "straight_through": bool(self.straight_through),
+            "importance": type(self.importance).__name__, "iterative_steps": self.iterative_steps,
+            "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
+            "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
+        }
 
     def fold(self) -> nn.Module:
         """Make the masks plain zeros; see onexn_plugins.fold."""

@@ -168,16 +168,6 @@ def test_register_is_explicit_repeatable_and_never_overwrites():
     assert "the name is taken by <class 'int'>" in done.stdout
 
 
-def test_a_missing_toolkit_names_the_extra():
-    command = (
-        "import sys; sys.modules['torch_pruning'] = None\n"
-        "try: import onexn_plugins.torch_pruning\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert "onexn-plugins[torch-pruning]" in done.stdout
-
-
 def test_registered_names_are_the_classes():
     register()
     assert tp.pruner.OneXNPruner is OneXNPruner
