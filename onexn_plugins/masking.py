@@ -111,12 +111,12 @@ def fold(model: nn.Module) -> nn.Module:
     modules = dict(model.named_modules())
     for name in masks(model):
         parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
-        _weight_first(modules[name])
+        put_weight_first(modules[name])
     return model
 
 
-def _weight_first(layer: nn.Module) -> None:
-    """Parametrizing moved `weight` behind `bias`; put it back, so that state_dict() lists the keys as before."""
+def put_weight_first(layer: nn.Module) -> None:
+    """Replacing `weight` moved it behind `bias`; put it back, so that state_dict() lists the keys as before."""
     parameters = layer._parameters
     for name in [name for name in parameters if name != "weight"]:
         parameters[name] = parameters.pop(name)

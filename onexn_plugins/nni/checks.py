@@ -1,0 +1,85 @@
+"""What must hold before OneXNPruner touches the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nni.compression import Evaluator
+from nni.compression.base.wrapper import ModuleWrapper
+from torch import nn
+from torch.nn.utils import parametrize
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.inputs import check_inputs
+from onexn_plugins.layers import groups_of
+from onexn_plugins.masking import dense_weight, mask_of
+from onexn_plugins.nni.config import LayerSetting
+from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.scores import SCORES, check_finite
+
+
+def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], score: Any, seed: Any,
+                    rearrange: bool, example_inputs: Any) -> None:
+    """Raise OneXNError for an argument of the wrong kind, or a model that another compressor has wrapped."""
+    if not isinstance(model, nn.Module):
+        raise OneXNError("model", f"must be a torch.nn.Module, got {type(model).__name__}", "Pass the model itself")
+    if evaluator is not None and not isinstance(evaluator, Evaluator):
+        raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
+                         "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")
+    if not all(isinstance(wrapper, ModuleWrapper) for wrapper in existed.values()):
+        raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers", "Use OneXNPruner.from_compressor")
+    if score not in SCORES:
+        raise OneXNError("score", f"must be one of {', '.join(SCORES)}, got {score!r}", "Leave it out for l1")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise OneXNError("seed", f"must be an integer, got {seed!r}", "Use for example seed=0")
+    if rearrange:
+        check_inputs(example_inputs)
+        if existed:
+            raise OneXNError("rearrange", "another compressor's wrappers hold copies of the weights",
+                             "Rearrange first: from onexn_plugins import rearrange")
+    for name, module in model.named_modules():
+        wrapper = getattr(module, "_nni_wrapper", None)
+        if wrapper is not None and not any(wrapper is known for known in existed.values()):
+            raise OneXNError(name, "is already wrapped by another NNI compressor",
+                             "Call unwrap_model() on that one first, or use OneXNPruner.from_compressor")
+
+
+def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: Mapping[str, ModuleWrapper],
+                 score: str) -> None:
+    """Raise OneXNError for a selected layer that cannot be pruned as its setting says."""
+    modules = dict(model.named_modules())
+    for name, setting in settings.items():
+        layer = modules[name]
+        if name in existed and existed[name].pruning_target_spaces:
+            raise OneXNError(name, "is already pruned by the compressor whose wrappers are passed on",
+                             "Exclude it with exclude_op_names, or unwrap and fold the model first")
+        if setting.sparse_threshold is not None and score != "l1":
+            raise OneXNError(name, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
+        _check_weight(layer, name)
+        pattern = BlockPattern.of(dense_weight(layer), setting.block_size, groups_of(layer), name)
+        mask = mask_of(layer)
+        if mask is not None and mask.pattern != pattern:
+            raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
+                             "Call fold(model) before pruning with another block_size")
+    _check_sharing(modules, settings)
+
+
+def _check_weight(layer: nn.Module, name: str) -> None:
+    masked = mask_of(layer) is not None and len(layer.parametrizations["weight"]) == 1  # type: ignore[index,arg-type]
+    if not masked and (parametrize.is_parametrized(layer, "weight") or "weight" not in layer._parameters):
+        raise OneXNError(name, "its weight is computed by something else (a parametrization or a hook)",
+                         "Remove that first, for example with torch.nn.utils.parametrize.remove_parametrizations")
+    check_finite(dense_weight(layer), name)
+
+
+def _check_sharing(modules: dict[str, nn.Module], settings: dict[str, LayerSetting]) -> None:
+    """NNI gives each wrapped layer a weight of its own, which would silently end the sharing."""
+    owners: dict[int, str] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            owner = owners.setdefault(id(parameter), name)
+            for selected in (owner, name):
+                if owner != name and selected in settings:
+                    raise OneXNError(selected, f"{owner} and {name} share a parameter; NNI's wrapper would part them",
+                                     "Exclude both with exclude_op_names")
