@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nni.compression import Evaluator
+from nni.compression.utils import Evaluator
 from nni.compression.base.wrapper import ModuleWrapper
 from torch import nn
 from torch.nn.utils import parametrize

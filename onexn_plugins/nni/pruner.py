@@ -7,7 +7,7 @@ from typing import Any
 
 import nni.compression.pruning
 import torch
-from nni.compression import Evaluator
+from nni.compression.utils import Evaluator
 from nni.compression.base.target_space import PruningTargetSpace
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.pruning.basic_pruner import _NormPruner
