@@ -4,7 +4,8 @@ The adapters are imported by their own names: `onexn_plugins.torch_pruning`, `on
 `onexn_plugins.tvm_backend`.
 """
 
+from onexn_plugins.export import export_onnx
 from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
 
-__all__ = ["fold", "measure"]
+__all__ = ["export_onnx", "fold", "measure"]

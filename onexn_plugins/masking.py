@@ -110,9 +110,13 @@ def fold(model: nn.Module) -> nn.Module:
         unwrap(model)
     modules = dict(model.named_modules())
     for name in masks(model):
-        parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
-        put_weight_first(modules[name])
+        _remove(modules[name], zeros=True)
     return model
+
+
+def detach(layer: nn.Module) -> None:
+    """Take the block mask off again: the layer has its dense weight back, pruned weights included."""
+    _remove(layer, zeros=False)
 
 
 def put_weight_first(layer: nn.Module) -> None:
@@ -120,3 +124,16 @@ def put_weight_first(layer: nn.Module) -> None:
     parameters = layer._parameters
     for name in [name for name in parameters if name != "weight"]:
         parameters[name] = parameters.pop(name)
+
+
+def _remove(layer: nn.Module, *, zeros: bool) -> None:
+    _own_class(layer)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
+    put_weight_first(layer)
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Give a parametrized layer a class of its own: a deepcopy shares it, and removing a parametrization edits it."""
+    shared = type(layer)
+    members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, members)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nni.compression.utils import Evaluator
 from nni.compression.base.wrapper import ModuleWrapper
+from nni.compression.utils import Evaluator
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -28,7 +28,8 @@ def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], scor
         raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
                          "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")
     if not all(isinstance(wrapper, ModuleWrapper) for wrapper in existed.values()):
-        raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers", "Use OneXNPruner.from_compressor")
+        raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers",
+                         "Use OneXNPruner.from_compressor")
     if score not in SCORES:
         raise OneXNError("score", f"must be one of {', '.join(SCORES)}, got {score!r}", "Leave it out for l1")
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -43,6 +44,14 @@ def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], scor
         if wrapper is not None and not any(wrapper is known for known in existed.values()):
             raise OneXNError(name, "is already wrapped by another NNI compressor",
                              "Call unwrap_model() on that one first, or use OneXNPruner.from_compressor")
+
+
+def check_rearrangeable(settings: dict[str, LayerSetting]) -> None:
+    """Raise OneXNError where layers differ in block_size: channels are moved for one of them."""
+    sizes = sorted({setting.block_size for setting in settings.values()})
+    if len(sizes) > 1:
+        raise OneXNError("rearrange", f"config_list mixes block sizes {sizes}",
+                         "Use one block_size, or call onexn_plugins.rearrange yourself first")
 
 
 def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: Mapping[str, ModuleWrapper],

@@ -52,7 +52,7 @@ def resolve(model: nn.Module, config_list: Any, block_size: int) -> dict[str, La
     """The setting of every layer that config_list selects, by qualified name, in the model's order.
 
     A module that is reachable under several names is listed once, under its first. Depthwise convolutions that an
-    op_types or op_names_re entry selects stay dense, as in the paper, with a warning; naming one in op_names is an error.
+    op_types or op_names_re entry selects stay dense, as in the paper, with a warning; in op_names they are an error.
 
     Raises:
         OneXNError: anything in config_list that cannot be done as written.
@@ -115,7 +115,8 @@ def _read_setting(flat: dict[str, Any], where: str, block_size: int) -> LayerSet
             raise OneXNError(where, "a global group shares a ratio, not a threshold", "Use sparse_ratio in it")
         values["sparse_threshold"] = float(threshold)
     if isinstance(group, bool) or not isinstance(group, (int, str, type(None))):
-        raise OneXNError(f"{where}.global_group_id", f"must be an int or a str, got {group!r}", "Use a number or a name")
+        raise OneXNError(f"{where}.global_group_id", f"must be an int or a str, got {group!r}",
+                         "Use a number or a name")
     if values.get("min_sparse_ratio", 0.0) > values.get("max_sparse_ratio", 1.0):
         raise OneXNError(where, "min_sparse_ratio is larger than max_sparse_ratio", "Swap or drop one of them")
     return LayerSetting(**values)

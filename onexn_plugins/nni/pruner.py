@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import nni.compression.pruning
-import torch
-from nni.compression.utils import Evaluator
 from nni.compression.base.target_space import PruningTargetSpace
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.pruning.basic_pruner import _NormPruner
+from nni.compression.utils import Evaluator
 from torch import Tensor, nn
 
 from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import check_layer_name
+from onexn_plugins.layers import PrunableLayer, check_layer_name
 from onexn_plugins.nni.checks import check_arguments, check_layers
 from onexn_plugins.nni.config import LayerSetting, resolve
 from onexn_plugins.nni.wrapper import BlockMaskWrapper, take_wrappers_off
@@ -86,7 +85,8 @@ class OneXNPruner(_NormPruner):
         """Generate the masks and put them on; (the wrapped model, {layer: {"weight": mask}}).
 
         Args:
-            max_steps, max_epochs: only where this pruner was fused with another by `from_compressor`.
+            max_steps: how long to train; only where `from_compressor` fused this pruner with another.
+            max_epochs: the same in epochs.
         """
         fused = len(self.fused_compressors) > 1
         given = max_steps is not None or max_epochs is not None
@@ -142,28 +142,38 @@ class OneXNPruner(_NormPruner):
         return {name: {"weight": self._module_wrappers[name].keep_to_mask(keep[name])} for name in metrics}
 
 
-def register(*, name: str = "OneXNPruner") -> None:
-    """Make `nni.compression.pruning.<name>` resolve to OneXNPruner; a second call changes nothing.
+def register(*, replace: bool = False) -> None:
+    """Make `nni.compression.pruning.OneXNPruner` resolve; a second call changes nothing.
 
     NNI 3.0 has no registry of pruners: a trial that is told a pruner's name looks it up in that module.
 
+    Args:
+        replace: take the name even where something else holds it.
+
     Raises:
-        OneXNError: something else has that name there.
+        OneXNError: something else holds the name.
     """
-    present = getattr(nni.compression.pruning, name, OneXNPruner)
-    if present is not OneXNPruner:
-        raise OneXNError(f"nni.compression.pruning.{name}", f"is already {present!r}", "Register under another name")
-    setattr(nni.compression.pruning, name, OneXNPruner)
+    holder = getattr(nni.compression.pruning, "OneXNPruner", OneXNPruner)
+    if holder is not OneXNPruner and not replace:
+        raise OneXNError("nni.compression.pruning.OneXNPruner", f"the name is taken by {holder!r}",
+                         "Call register(replace=True) to take it over")
+    nni.compression.pruning.OneXNPruner = OneXNPruner
 
 
 def _wrapper(model: nn.Module, name: str, block_size: int, existed: dict[str, ModuleWrapper]) -> BlockMaskWrapper:
     if name in existed:
         return BlockMaskWrapper.adopt(existed[name], block_size)
-    return BlockMaskWrapper(model.get_submodule(name), name, block_size)
+    return BlockMaskWrapper(cast(PrunableLayer, model.get_submodule(name)), name, block_size)
 
 
-def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Any:
-    raise NotImplementedError
+def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Rearrangement:
+    """Move channels for the selected layers alone; the ratio searched for is the mean over them."""
+    ratios = [setting.sparse_ratio for setting in settings.values() if setting.sparse_ratio is not None]
+    return rearrange_channels(
+        model, example_inputs,
+        block_size=next(iter(settings.values())).block_size,
+        pruning_ratio=sum(ratios) / len(ratios) if ratios else 0.5,
+        ignored_layers=[name for name in prunable_layers(model) if name not in settings])
 
 
 def _limits(space: PruningTargetSpace) -> tuple[float, float]:

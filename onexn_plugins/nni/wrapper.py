@@ -12,11 +12,10 @@ import torch
 from nni.compression.base.target_space import PruningTargetSpace
 from nni.compression.base.wrapper import ModuleWrapper
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, groups_of
-from onexn_plugins.masking import attach, dense_weight, mask_of, put_weight_first, unwrap_hooks
+from onexn_plugins.masking import attach, dense_weight, detach, mask_of, put_weight_first, unwrap_hooks
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, weight_mask
 
 _TARGET = "weight"
@@ -47,7 +46,8 @@ class BlockMaskWrapper(ModuleWrapper):
         return wrapper
 
     @property
-    def target(self) -> PruningTargetSpace | None:
+    def target(self) -> Any:
+        """NNI's record of the pruned weight (settings and mask); None before the wrapper is configured for pruning."""
         return self.pruning_target_spaces.get(_TARGET)
 
     @property
@@ -78,11 +78,17 @@ class BlockMaskWrapper(ModuleWrapper):
             mask = mask_of(self.module)
             if mask is not None:
                 self.target.mask = self.keep_to_mask(mask.keep)
-                parametrize.remove_parametrizations(self.module, _TARGET, leave_parametrized=False)
+                detach(self.module)
             with torch.no_grad():  # training may have gone on without the wrapper
                 self.weight.copy_(self.module.weight)
         super().wrap()
         self.refresh()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = super().forward(*args, **kwargs)
+        if self.target is not None:  # NNI leaves a weight with its graph on the layer, which copy.deepcopy refuses
+            self.module.weight = self.module.weight.detach()
+        return outputs
 
     def refresh(self) -> None:
         """Show the masked weight on the wrapped layer, as NNI does at each forward."""
@@ -110,7 +116,7 @@ class BlockMaskWrapper(ModuleWrapper):
 
 
 def take_wrappers_off(model: nn.Module) -> None:
-    """Unwrap every NNI pruning wrapper and keep its zeros: as block masks here, as plain zeros for NNI's own pruners."""
+    """Unwrap all pruning wrappers and keep their zeros: ours as block masks, those of NNI's pruners as plain zeros."""
     for module in list(model.modules()):
         wrapper = getattr(module, "_nni_wrapper", None)
         if isinstance(wrapper, BlockMaskWrapper):
