@@ -26,21 +26,29 @@ class BlockMask(nn.Module):
     Attributes:
         pattern: how the weight is cut into blocks.
         keep: bool [block_rows, in / groups], the blocks that stay; a buffer, so it is saved and moved with the model.
+        straight_through: the forward pass sees zeros, but gradients reach the pruned weights too, so that their
+            blocks can come back (straight-through estimator, Bengio et al. 2013).
     """
 
     keep: Tensor
     mask: Tensor
 
-    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor) -> None:
+    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor, straight_through: bool = False) -> None:
         super().__init__()
         self.pattern = pattern
+        self.straight_through = straight_through
         self.register_buffer("keep", keep.to(weight.device))
         self.register_buffer("mask", weight_mask(self.keep, pattern, weight), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return torch.where(self.mask, weight, 0.0)
+        masked = torch.where(self.mask, weight, 0.0)
+        return weight + (masked - weight).detach() if self.straight_through else masked
 
     def right_inverse(self, weight: Tensor) -> Tensor:
+        if weight.shape[:2] != self.mask.shape[:2]:
+            raise OneXNError("weight", f"a layer with 1×{self.pattern.block_size} masks on {tuple(self.mask.shape[:2])}"
+                             f" channels was given a weight of shape {tuple(weight.shape)}",
+                             "Prune channels first, in multiples of the block size, and 1×N last; or fold(model) first")
         return weight
 
     def update(self, keep: Tensor) -> None:
@@ -68,29 +76,46 @@ def dense_weight(layer: nn.Module) -> Tensor:
     return layer.parametrizations["weight"].original  # type: ignore[index,return-value,union-attr]
 
 
-def attach(layer: PrunableLayer, keep: Tensor, block_size: int, name: str = "layer") -> BlockMask:
+def check_attachable(layer: PrunableLayer, block_size: int, name: str = "layer") -> BlockPattern:
+    """The pattern a mask on the layer would have.
+
+    Raises:
+        OneXNError: block_size does not fit the layer, the layer carries a mask of another block size or a foreign
+            parametrization of its weight, or its weight is no parameter of its own.
+    """
+    mask = mask_of(layer)
+    if mask is None and parametrize.is_parametrized(layer, "weight"):
+        raise OneXNError(name, "its weight is parametrized by something else",
+                         "Remove it first with torch.nn.utils.parametrize.remove_parametrizations")
+    if mask is None and not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        raise OneXNError(name, "its weight is no plain parameter (old-style weight_norm or torch.nn.utils.prune)",
+                         "Make it one first, with remove_weight_norm or torch.nn.utils.prune.remove")
+    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    if mask is not None and mask.pattern != pattern:
+        raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
+                         "Call fold(model) before pruning with another block_size")
+    return pattern
+
+
+def attach(
+    layer: PrunableLayer, keep: Tensor, block_size: int, name: str = "layer", *, straight_through: bool = False
+) -> BlockMask:
     """Mask the layer to the kept blocks, bool [block_rows, in / groups]; an existing mask is updated in place.
 
     Raises:
-        OneXNError: the layer carries a mask of another block size, a foreign parametrization of its weight, or
-            keep has the wrong shape.
+        OneXNError: the layer cannot take the mask (`check_attachable`), or keep has the wrong shape.
     """
-    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    pattern = check_attachable(layer, block_size, name)
     if tuple(keep.shape) != pattern.shape or keep.dtype != torch.bool:
         raise OneXNError(name, f"the kept blocks are {keep.dtype} {tuple(keep.shape)}, not bool {pattern.shape}",
                          "Score and mask the layer with the same block_size")
     mask = mask_of(layer)
-    if mask is not None:
-        if mask.pattern != pattern:
-            raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
-                             "Call fold(model) before pruning with another block_size")
+    if mask is None:
+        mask = BlockMask(pattern, keep, layer.weight, straight_through)
+        parametrize.register_parametrization(layer, "weight", mask)
+    else:
         mask.update(keep.to(mask.keep.device))
-        return mask
-    if parametrize.is_parametrized(layer, "weight"):
-        raise OneXNError(name, "its weight is parametrized by something else",
-                         "Remove it first with torch.nn.utils.parametrize.remove_parametrizations")
-    mask = BlockMask(pattern, keep, layer.weight)
-    parametrize.register_parametrization(layer, "weight", mask)
+        mask.straight_through = straight_through
     return mask
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.utils import Evaluator
 from torch import nn
-from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
-from onexn_plugins.layers import groups_of
-from onexn_plugins.masking import dense_weight, mask_of
+from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.masking import check_attachable, dense_weight
 from onexn_plugins.nni.config import LayerSetting
-from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.scores import SCORES, check_finite
 
 
@@ -59,36 +58,27 @@ def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: M
     """Raise OneXNError for a selected layer that cannot be pruned as its setting says."""
     modules = dict(model.named_modules())
     for name, setting in settings.items():
-        layer = modules[name]
+        layer = cast(PrunableLayer, modules[name])
         if name in existed and existed[name].pruning_target_spaces:
             raise OneXNError(name, "is already pruned by the compressor whose wrappers are passed on",
                              "Exclude it with exclude_op_names, or unwrap and fold the model first")
         if setting.sparse_threshold is not None and score != "l1":
             raise OneXNError(name, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
-        _check_weight(layer, name)
-        pattern = BlockPattern.of(dense_weight(layer), setting.block_size, groups_of(layer), name)
-        mask = mask_of(layer)
-        if mask is not None and mask.pattern != pattern:
-            raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
-                             "Call fold(model) before pruning with another block_size")
-    _check_sharing(modules, settings)
+        if dense_weight(layer).is_meta or isinstance(layer.weight, nn.UninitializedParameter):
+            raise OneXNError(name, "its weight has no values yet", "Run a lazy or meta model once, or load its weights")
+        check_attachable(layer, setting.block_size, name)
+        check_finite(dense_weight(layer), name)
+    _check_own_weight(modules, settings)
 
 
-def _check_weight(layer: nn.Module, name: str) -> None:
-    masked = mask_of(layer) is not None and len(layer.parametrizations["weight"]) == 1  # type: ignore[index,arg-type]
-    if not masked and (parametrize.is_parametrized(layer, "weight") or "weight" not in layer._parameters):
-        raise OneXNError(name, "its weight is computed by something else (a parametrization or a hook)",
-                         "Remove that first, for example with torch.nn.utils.parametrize.remove_parametrizations")
-    check_finite(dense_weight(layer), name)
-
-
-def _check_sharing(modules: dict[str, nn.Module], settings: dict[str, LayerSetting]) -> None:
+def _check_own_weight(modules: dict[str, nn.Module], names: Iterable[str]) -> None:
     """NNI gives each wrapped layer a weight of its own, which would silently end the sharing."""
-    owners: dict[int, str] = {}
+    users: dict[int, list[str]] = defaultdict(list)
     for name, module in modules.items():
         for parameter in module.parameters(recurse=False):
-            owner = owners.setdefault(id(parameter), name)
-            for selected in (owner, name):
-                if owner != name and selected in settings:
-                    raise OneXNError(selected, f"{owner} and {name} share a parameter; NNI's wrapper would part them",
-                                     "Exclude both with exclude_op_names")
+            users[id(parameter)].append(name.removesuffix(".parametrizations.weight"))
+    for name in names:
+        sharing = [user for user in users[id(dense_weight(modules[name]))] if user != name]
+        if sharing:
+            raise OneXNError(name, f"shares its weight with {', '.join(sharing)}; NNI's wrapper would part them",
+                             "Exclude them with exclude_op_names")

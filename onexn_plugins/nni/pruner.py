@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name
-from onexn_plugins.nni.checks import check_arguments, check_layers
+from onexn_plugins.layers import PrunableLayer, check_layer_name, prunable_layers
+from onexn_plugins.nni.checks import check_arguments, check_layers, check_rearrangeable
 from onexn_plugins.nni.config import LayerSetting, resolve
 from onexn_plugins.nni.wrapper import BlockMaskWrapper, take_wrappers_off
 from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, only_shrinking
@@ -68,6 +68,8 @@ class OneXNPruner(_NormPruner):
         check_arguments(model, evaluator, existed, score, seed, rearrange, example_inputs)
         settings = resolve(model, config_list, block_size)
         check_layers(model, settings, existed, score)
+        if rearrange:
+            check_rearrangeable(settings)
         self.block_size, self.score, self.seed = block_size, score, seed
         before = {key: value.clone() for key, value in model.state_dict().items()} if rearrange else None
         try:
@@ -166,8 +168,10 @@ def _wrapper(model: nn.Module, name: str, block_size: int, existed: dict[str, Mo
     return BlockMaskWrapper(cast(PrunableLayer, model.get_submodule(name)), name, block_size)
 
 
-def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Rearrangement:
+def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Any:
     """Move channels for the selected layers alone; the ratio searched for is the mean over them."""
+    from onexn_plugins.rearrangement import rearrange as rearrange_channels
+
     ratios = [setting.sparse_ratio for setting in settings.values() if setting.sparse_ratio is not None]
     return rearrange_channels(
         model, example_inputs,
