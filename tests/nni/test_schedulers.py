@@ -97,4 +97,4 @@ def test_a_threshold_is_scheduled_too():
     model = SmallNet()
     pruner = OneXNPruner(model, [{"op_names": ["pointwise"], "sparse_threshold": 0.5}], torch_evaluator(model))
     LinearPruner(pruner, interval_steps=1, total_times=2).compress(max_steps=2, max_epochs=None)
-    assert 0 < int((~pruner._module_wrappers["pointwise"].keep).sum())
+    assert int((~pruner._module_wrappers["pointwise"].keep).sum()) > 0
