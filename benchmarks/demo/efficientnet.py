@@ -52,6 +52,8 @@ class EfficientNet:
         return [{"name": contender.name} | contender.row for contender in self.contenders]
 
     def _load(self, progress: Progress) -> None:
+        if self.data:
+            self.photos = photos.Photos.find(self.data, self.settings.resolution)
         self.contenders = steps.contenders(steps.load(), self.settings)
 
     def _rearrange(self, progress: Progress) -> None:
@@ -66,11 +68,9 @@ class EfficientNet:
             progress.say(f"{contender.name}: {count} masks, bit for bit the same through both")
 
     def _score(self, progress: Progress) -> None:
-        assert self.data is not None
-        images = photos.Photos.find(self.data, self.settings.resolution)
         for contender in self._each(progress):
-            contender.row["top1"] = photos.top1(contender.model, images, progress.step)
-        self.photo_note = images.note
+            contender.row["top1"] = photos.top1(contender.model, self.photos, progress.step)
+        self.photo_note = self.photos.note
 
     def _export(self, progress: Progress) -> None:
         for contender in self._each(progress):
