@@ -4,8 +4,9 @@ The adapters are imported by their own names: `onexn_plugins.torch_pruning`, `on
 `onexn_plugins.tvm_backend`.
 """
 
+from onexn_plugins.checkpoint import load_checkpoint, save_checkpoint
 from onexn_plugins.export import export_onnx
 from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
 
-__all__ = ["export_onnx", "fold", "measure"]
+__all__ = ["export_onnx", "fold", "load_checkpoint", "measure", "save_checkpoint"]
