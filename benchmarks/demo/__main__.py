@@ -10,10 +10,10 @@ import time
 import traceback
 from pathlib import Path
 
-from benchmarks.common.progress import Progress, StageFailedError
 from benchmarks.common.record import command_line, record
 from benchmarks.demo.settings import FAST, FULL
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.progress import Progress, StageFailedError
 from onexn_plugins.report import Page, save, to_text, write_html
 
 

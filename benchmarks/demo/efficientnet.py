@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.progress import Progress, Stage
-from benchmarks.common.timing import interleave
 from benchmarks.demo import compiled, emulated, photos, steps
 from benchmarks.demo.settings import Settings
 from benchmarks.demo.steps import Contender
+from onexn_plugins.progress import Progress, Stage
 from onexn_plugins.report.cells import Cell
+from onexn_plugins.timing import interleave
 
 HOST, ARM = "host", "cortex-a72"
 PEER = "onnxruntime"

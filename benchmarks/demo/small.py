@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.progress import Progress, Stage
-from benchmarks.common.timing import Timings, interleave
 from benchmarks.demo import compiled, seeds
 from benchmarks.demo.digits import Digits
 from benchmarks.demo.seeds import Outcome
 from benchmarks.demo.settings import Settings
+from onexn_plugins.progress import Progress, Stage
 from onexn_plugins.report.cells import Cell
+from onexn_plugins.timing import Timings, interleave
 
 OURS, PEER = "ours", "onnxruntime"
 

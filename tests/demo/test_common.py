@@ -7,9 +7,9 @@ import io
 import numpy as np
 import pytest
 
-from benchmarks.common.progress import Progress, StageFailedError
 from benchmarks.common.record import record
-from benchmarks.common.timing import CALLS_PER_TURN, Interval, Timings, interleave
+from onexn_plugins.progress import Progress, StageFailedError
+from onexn_plugins.timing import CALLS_PER_TURN, Interval, Timings, interleave
 
 
 def test_contenders_take_turns():
