@@ -5,7 +5,7 @@ Building it evaluates whatever depends on constants and shapes alone, so that wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,13 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, check_dimensions, first_line, opset_of
 
 STATIC_SHAPES = "Export with static shapes: give export_onnx example inputs and no dynamic_shapes"
+# Stands between the name of a constant or value of the file and the number of what was made from it.
+DERIVED = "\N{MIDDLE DOT}"
+
+
+def original_name(name: str) -> str:
+    """The name in the file that a constant was made from."""
+    return name.split(DERIVED)[0]
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,16 @@ class Node:
     def make(cls, op: str, inputs: Iterable[str], outputs: Iterable[str], name: str = "", **attributes: Any) -> Node:
         return cls(helper.make_node(op, list(inputs), list(outputs), name=name, **attributes))
 
+    def rewired(self, names: Mapping[str, str]) -> Node:
+        """The node with inputs renamed; itself where none is."""
+        if not any(name in names for name in self.inputs):
+            return self
+        proto = NodeProto()
+        proto.CopyFrom(self.proto)
+        for position, name in enumerate(self.inputs):
+            proto.input[position] = names.get(name, name)
+        return Node(proto)
+
     @property
     def op(self) -> str:
         return self.proto.op_type
@@ -54,6 +71,10 @@ class Node:
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.proto.output if name)
+
+    @property
+    def name(self) -> str:
+        return self.proto.name
 
     @property
     def output(self) -> str:
@@ -86,7 +107,9 @@ class Graph:
         nodes: in an order in which every value exists before it is used.
         constants: weights and whatever was computed from constants.
         specs: shape and element type of every value that a node or the caller makes.
-        inputs, outputs: names, in the order of the file.
+        inputs: names, in the order of the file.
+        outputs: which value each of the model's outputs is.
+        output_names: the model's names for them.
         opset: version of the standard operators.
     """
 
@@ -95,6 +118,7 @@ class Graph:
     specs: dict[str, TensorSpec]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    output_names: tuple[str, ...]
     opset: int
     _fresh: int = field(default=0, repr=False)
 
@@ -120,15 +144,26 @@ class Graph:
                 users.setdefault(name, []).append(node)
         return users
 
-    def producers(self) -> dict[str, Node]:
-        return {name: node for node in self.nodes for name in node.outputs}
+    def single_consumers(self) -> dict[str, Node]:
+        """The node that reads a value, for values that one node alone reads and the caller does not get."""
+        return {name: nodes[0] for name, nodes in self.consumers().items()
+                if len(nodes) == 1 and name not in self.outputs}
 
-    def add_constant(self, value: np.ndarray, hint: str) -> str:
-        """Store an array under a name of its own."""
-        self._fresh += 1
-        name = f"{hint}/{self._fresh}"
+    def add_constant(self, value: np.ndarray, origin: str) -> str:
+        """Store an array under a name of its own, which still tells what it was made from."""
+        name = self._new_name(origin)
         self.constants[name] = value
         return name
+
+    def add_value(self, spec: TensorSpec, origin: str) -> str:
+        """A name for a new intermediate value."""
+        name = self._new_name(origin)
+        self.specs[name] = spec
+        return name
+
+    def _new_name(self, origin: str) -> str:
+        self._fresh += 1
+        return f"{original_name(origin)}{DERIVED}{self._fresh}"
 
     def prune(self) -> None:
         """Drop nodes and constants that no output depends on."""
@@ -150,7 +185,8 @@ def build_graph(model: ModelProto) -> Graph:
     """
     constants = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
     specs = {item.name: _input_spec(item) for item in model.graph.input if item.name not in constants}
-    graph = Graph([], constants, specs, tuple(specs), tuple(item.name for item in model.graph.output), opset_of(model))
+    outputs = tuple(item.name for item in model.graph.output)
+    graph = Graph([], constants, specs, tuple(specs), outputs, outputs, opset_of(model))
     for proto in model.graph.node:
         _add(graph, Node(proto), model)
     graph.prune()
