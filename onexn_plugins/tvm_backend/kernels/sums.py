@@ -1,0 +1,58 @@
+"""The heart of every 1×N convolution: channels × pixels sums in registers over the kept blocks of a row.
+
+For each kept block the pixels of its input channel are loaded once and used for all its output channels (the reuse
+that 1×N is for). Pixels that do not fill a vector are summed transposed, as vectors over the output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
+from onexn_plugins.tvm_backend.kernels.tiling import PixelTile
+from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, load, splat
+
+# Called with (channel within the run, pixel within the tile, sum, lanes) for each finished vector.
+Finish = Callable[[int, int, Expr, int], None]
+
+
+def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, finish: Finish) -> None:
+    """Emit the sums (with bias) of a run of channels over the tile whose first pixel is `start`."""
+    sums = [
+        [Register(splat(rows.bias[run.start + channel], width), width) for width in tile.widths]
+        for channel in range(run.count)
+    ]
+    columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
+    with rows.each_block(run.row) as (block, channel):
+        first = source.base + channel * source.channel_stride + start
+        for tap, offset in enumerate(source.taps):
+            if tile.widths:
+                _add_vectors(rows, source, run, tile, sums, block, tap, first + offset)
+            if tile.columns:
+                _add_columns(rows, source, run, tile, columns, block, tap, first + offset)
+    for channel in range(run.count):
+        for register, position in zip(sums[channel], tile.starts, strict=True):
+            finish(channel, position, register.value, register.lanes)
+    for vectors, position in zip(columns, tile.column_starts, strict=True):
+        lanes = [vector.lane(index) for vector in vectors for index in range(vector.lanes)]
+        for channel, value in enumerate(lanes):
+            finish(channel, position, value, 1)
+
+
+def _add_vectors(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, sums: list[list[Register]],
+                 block: Expr, tap: int, first: Expr) -> None:
+    pixels = [
+        Register(load(source.buffer, first + position, width), width)
+        for position, width in zip(tile.starts, tile.widths, strict=True)
+    ]
+    for channel, weight in enumerate(rows.weights(block, tap, run)):
+        for register, vector in zip(sums[channel], pixels, strict=True):
+            register.multiply_add(weight(register.lanes), vector.value)
+
+
+def _add_columns(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, columns: list[list[Register]],
+                 block: Expr, tap: int, first: Expr) -> None:
+    weights = rows.weight_vectors(block, tap, run)
+    for vectors, position in zip(columns, tile.column_starts, strict=True):
+        for register, weight in zip(vectors, weights, strict=True):
+            register.multiply_add(weight.value, splat(source.buffer[first + position], register.lanes))
