@@ -6,6 +6,7 @@ import difflib
 import platform
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
@@ -43,7 +44,7 @@ class Target:
     @property
     def architecture(self) -> str:
         """The instruction set: "x86_64", "aarch64" or "armv7"."""
-        return _architecture(self.triple.split("-")[0])
+        return architecture(self.triple.split("-")[0])
 
     @property
     def system(self) -> str:
@@ -81,6 +82,18 @@ def find_target(name: str) -> Target:
     raise OneXNError(f"target {name!r}", "is not a known processor", fix)
 
 
+def why_not_here(target: Target) -> str | None:
+    """Why this machine cannot run code for the target; None if it can."""
+    here = (architecture(platform.machine()), sys.platform)
+    if here != (target.architecture, target.system):
+        return f"it needs {target.architecture} {target.system}, this is {' '.join(here)}"
+    if here == ("x86_64", "linux"):
+        missing = _vector_features(target.cpu) - _processor_flags()
+        if missing:
+            return f"this processor lacks {', '.join(sorted(missing))}"
+    return None
+
+
 def _x86(name: str, cpu: str, level: int) -> Target:
     """An x86-64 core of one of the psABI's levels: 2 has SSE4.2, 3 AVX2 and FMA, 4 AVX-512."""
     lanes, registers = {2: (4, 16), 3: (8, 16), 4: (16, 32)}[level]
@@ -112,12 +125,9 @@ def _host() -> Target:
     A virtual machine may hide what its processor could do: LLVM, asked for the processor by name, would then emit
     instructions that trap. In that case the psABI level the flags do fill is taken instead of the name.
     """
-    try:
-        from tvm.target import codegen
-    except ImportError as error:
-        raise MissingDependencyError("apache-tvm", "tvm") from error
+    codegen = _llvm()
     cpu = str(codegen.llvm_get_system_cpu())
-    if _architecture(platform.machine()) != "x86_64":
+    if architecture(platform.machine()) != "x86_64":
         return Target("host", str(codegen.llvm_get_system_triple()), cpu, 4, 32, fused_weights=True)
     if sys.platform != "linux":
         return _x86("host", "x86-64-v2", 2)
@@ -128,12 +138,19 @@ def _host() -> Target:
     return _x86("host", cpu, level)
 
 
+def _llvm() -> ModuleType:
+    """TVM's questions to LLVM; imported only when asked for, so that the names need no TVM."""
+    try:
+        from tvm.target import codegen
+    except ImportError as error:
+        raise MissingDependencyError("apache-tvm", "tvm") from error
+    return codegen
+
+
 def _vector_features(cpu: str) -> set[str]:
     """What LLVM would use of an x86-64 core's SSE4, AVX and FMA, spelled as the Linux kernel spells it."""
-    from tvm.target import Target as TVMTarget
-    from tvm.target import codegen
-
-    target = TVMTarget({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": cpu})
+    codegen = _llvm()
+    target = codegen.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": cpu})
     names = (_plain(feature) for feature in codegen.llvm_get_cpu_features(target))
     return {name for name in names if name.startswith(("sse4", "avx", "fma"))}
 
@@ -152,7 +169,7 @@ def _plain(feature: object) -> str:
     return str(feature).replace("_", "").replace(".", "")
 
 
-def _architecture(machine: str) -> str:
+def architecture(machine: str) -> str:
     """One spelling for an instruction set that goes by several names."""
     aliases = {"arm64": "aarch64", "amd64": "x86_64", "armv7l": "armv7", "arm": "armv7"}
     return aliases.get(machine.lower(), machine.lower())
