@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from onexn_plugins.tvm_backend.encode import encode
+from onexn_plugins.tvm_backend.kernels.depthwise import depthwise
 from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
+from onexn_plugins.tvm_backend.kernels.pooling import global_average_pool, pool
 from onexn_plugins.tvm_backend.kernels.problem import (
     Conv,
     Epilogue,
@@ -22,7 +24,7 @@ from onexn_plugins.tvm_backend.kernels.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 
 __all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear", "Pool", "Tile", "Unsupported",
-           "VectorUnit", "conv", "default_tile"]
+           "VectorUnit", "conv", "default_tile", "depthwise", "global_average_pool", "pool"]
 
 DENSE_BLOCK_SIZE = 4
 
