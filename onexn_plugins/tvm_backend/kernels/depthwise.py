@@ -6,7 +6,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit, check_problem
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, slide
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, splat
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
@@ -25,7 +25,12 @@ def check_depthwise(problem: Conv) -> None:
 def depthwise(
     problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit
 ) -> Kernel:
-    """A depthwise kernel: each channel is packed into padded scratch band by band, then summed."""
+    """A depthwise kernel: each channel is packed into padded scratch band by band, then summed.
+
+    Raises:
+        Unsupported: not depthwise, or tensors beyond int32 offsets.
+    """
+    check_problem(problem, weight, bias)
     check_depthwise(problem)
     window = window_for(problem, 1, CHANNEL_BUDGET)
 

@@ -173,6 +173,15 @@ def pack(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: E
                 fill(scratch, base + phase.base + rows * window.row_stride, beyond, padding, unit.lanes)
 
 
+def pack_channels(window: Window, x: Buffer, first: Expr, channels: int, scratch: Buffer, first_row: Expr,
+                  unit: VectorUnit) -> None:
+    """Pack `channels` channels of x ([channels, height, width], flat) from channel `first` on, one after the other."""
+    height, width = window.problem.height, window.problem.width
+    with T.serial(0, channels) as channel:
+        image = Image(x, (first + channel) * (height * width), width)
+        pack(window, image, scratch, channel * window.size, first_row, unit)
+
+
 def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buffer, target: Expr,
               unit: VectorUnit, padding: float) -> None:
     """One image row into one phase: padding, pixels, padding."""
