@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded
@@ -82,21 +82,30 @@ class BlockRows:
         for offset in range(0, count, at_once):
             emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
 
-    @contextmanager
-    def each_block(self, row: Expr) -> Iterator[tuple[Expr, Expr]]:
-        """A loop over the kept blocks of a row: yields (block, input channel within the group)."""
+    def each_block(self, row: Expr, emit: Callable[[Expr, Expr, int], None], ways: int = 1) -> None:
+        """Emit a loop over the kept blocks of a row: emit(block, input channel within the group, way).
+
+        With several ways the loop is unrolled so often; `way` numbers the copies, so that each may have its own sum.
+        """
         per_row = self.encoded.blocks_per_row
-        if self._indices is None:
-            with T.serial(0, self.pattern.in_channels) as column:
-                yield row * self.pattern.in_channels + column, column
-        elif per_row is not None:
-            with T.serial(0, per_row) as position:
-                block = row * per_row + position
-                yield block, as_index(self._indices[block])
-        else:
+        if per_row is None:
             assert self._row_ptr is not None
-            with T.serial(as_index(self._row_ptr[row]), as_index(self._row_ptr[row + 1])) as block:
-                yield block, as_index(self._indices[block])
+            first = as_index(self._row_ptr[row])
+            count = as_index(self._row_ptr[row + 1]) - first
+        else:
+            first, count = row * per_row, per_row
+
+        def emit_block(position: Expr, way: int) -> None:
+            channel = position if self._indices is None else as_index(self._indices[first + position])
+            emit(first + position, channel, way)
+
+        unrolled = tirx.truncdiv(count, ways)
+        with T.serial(0, unrolled) as index:
+            for way in range(ways):
+                emit_block(index * ways + way, way)
+        if ways > 1:
+            with T.serial(0, count - unrolled * ways) as index:
+                emit_block(unrolled * ways + index, 0)
 
     def weights(self, block: Expr, tap: int, run: Channels) -> list[Weight]:
         """The weight of each channel of the run."""

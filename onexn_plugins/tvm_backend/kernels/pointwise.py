@@ -9,7 +9,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
 
@@ -30,20 +30,12 @@ def pointwise(
 
             def emit_tile(shape: PixelTile, start: Expr) -> None:
                 def emit_run(run: Channels) -> None:
-                    first = (image * problem.out_channels + run.start) * pixels + start
-
-                    def finish(channel: int, position: int, value: Expr, lanes: int) -> None:
-                        buffers.output.store(first + channel * pixels + position, value, lanes)
-
-                    sum_tile(rows, source, run, shape, start, finish)
+                    first = (image * problem.out_channels + run.start) * pixels
+                    sum_tile(rows, source, run, shape, start, Target(buffers.output.store, first, pixels))
 
                 rows.each_row(group, emit_run)
 
-            if cut.repeats:
-                with T.serial(0, cut.repeats) as index:
-                    emit_tile(cut.tile, index * sum(cut.tile.widths))
-            if cut.rest is not None:
-                emit_tile(cut.rest, cut.rest_start)
+            each_tile(cut, emit_tile)
 
     constants = weight_constants(encoded, bias)
     return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue)

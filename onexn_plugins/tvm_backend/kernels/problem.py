@@ -208,12 +208,22 @@ class Kernel:
 
 
 def check_shapes(problem: Conv | Linear | Pool | GlobalPool) -> None:
-    """Raise Unsupported for an empty image or one too large for int32 offsets."""
+    """Raise Unsupported for an empty tensor or one too large for int32 offsets."""
     for shape in (problem.input_shape, problem.output_shape):
         if min(shape) < 1:
             raise Unsupported(f"a tensor of shape {tuple(shape)} holds nothing")
         if math.prod(shape) > MAX_ELEMENTS:
             raise Unsupported(f"a tensor of shape {tuple(shape)} is larger than int32 offsets reach")
+
+
+def check_problem(problem: Conv | Linear, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Raise Unsupported unless tensors are indexable and the arrays have the problem's shapes."""
+    check_shapes(problem)
+    expected = problem.weight_shape
+    if weight.shape != expected or bias.shape != expected[:1]:
+        raise Unsupported(f"weight {weight.shape} and bias {bias.shape} where {expected} and {expected[:1]} belong")
+    if weight.size > MAX_ELEMENTS:
+        raise Unsupported(f"a weight of shape {weight.shape} is larger than int32 offsets reach")
 
 
 def _out_size(padded: int, kernel: int, stride: int, dilation: int) -> int:

@@ -63,14 +63,21 @@ def channels_at_once(count: int, unit: VectorUnit) -> int:
     return count
 
 
-def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit) -> Cut:
-    """Cut `pixels` into tiles of full vectors; the left-over joins the last tile where registers allow."""
+def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = False) -> Cut:
+    """Cut `pixels` into tiles of full vectors; the left-over joins the last tile where registers allow.
+
+    Args:
+        pixels: how many there are.
+        tile: block size and vectors per tile.
+        unit: vector registers.
+        padded: source and destination have a vector's length to spare, so the last vector may run over the end.
+    """
     channels = channels_at_once(tile.block_size, unit)
     full = PixelTile((unit.lanes,) * tile.vectors)
     repeats, left = divmod(pixels, tile.vectors * unit.lanes)
     if not left:
         return Cut(full, repeats, None)
-    rest = left_over(left, channels, unit)
+    rest = _covering(left, unit) if padded else left_over(left, channels, unit)
     joined = PixelTile(full.widths + rest.widths, rest.columns)
     if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
         return Cut(full, repeats - 1, joined)
@@ -88,6 +95,13 @@ def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
 
     used = min(range(len(short), -1, -1), key=cost)
     return PixelTile((unit.lanes,) * full + tuple(short[:used]), left - sum(short[:used]))
+
+
+def _covering(pixels: int, unit: VectorUnit) -> PixelTile:
+    """Full vectors that cover the pixels; the last is as short as covers what is left, but no shorter than 4 lanes."""
+    full, left = divmod(pixels, unit.lanes)
+    last = max(4, 1 << (left - 1).bit_length()) if left else 0
+    return PixelTile((unit.lanes,) * full + ((last,) if last else ()))
 
 
 def _sums(tile: PixelTile, channels: int, unit: VectorUnit) -> int:

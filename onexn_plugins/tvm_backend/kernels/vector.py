@@ -7,6 +7,7 @@ the rewrite fails on buffers of different lane counts (`PASS_CONFIG`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -100,15 +101,6 @@ def pieces(count: int, lanes: int) -> list[int]:
     return widths
 
 
-def strips(count: int, lanes: int) -> list[tuple[int, int]]:
-    """(start, width) of the vectors that cover `count` values exactly; the last may overlap the one before."""
-    width = lanes
-    while width > count:
-        width //= 2
-    starts = [*range(0, count - width, width), count - width] if count else []
-    return [(start, width) for start in starts]
-
-
 def sum_lanes(register: Register) -> Expr:
     """The sum of all lanes, by halves."""
     while register.lanes > 1:
@@ -119,13 +111,26 @@ def sum_lanes(register: Register) -> Expr:
     return register.value
 
 
-def zero(buffer: Buffer, start: Expr, count: int, lanes: int) -> None:
-    """Write zeros to [start, start + count)."""
+def fill(buffer: Buffer, start: Expr, count: int, value: float, lanes: int) -> None:
+    """Write `value` to [start, start + count)."""
     vectors, rest = divmod(count, lanes)
     if vectors:
         with T.serial(0, vectors) as index:
-            store(buffer, start + index * lanes, constant(0, lanes), lanes)
+            store(buffer, start + index * lanes, constant(value, lanes), lanes)
     position = vectors * lanes
     for width in pieces(rest, lanes):
-        store(buffer, start + position, constant(0, width), width)
+        store(buffer, start + position, constant(value, width), width)
         position += width
+
+
+def each_strip(count: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
+    """Emit code for (start, width) of the vectors that cover `count` values; the last may overlap the one before."""
+    width = strip_width(count, lanes)
+    strips, last = -(-count // width), count - width
+    with T.serial(0, strips) as index:
+        emit(index * width if count % width == 0 else tirx.min(index * width, last), width)
+
+
+def strip_width(count: int, lanes: int) -> int:
+    """The widest vector of at most `lanes` that fits into `count` values."""
+    return min(lanes, 1 << (count.bit_length() - 1))
