@@ -10,10 +10,8 @@ import copy
 import json
 import logging
 import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.files import check_writable, written_aside
 from onexn_plugins.inputs import call_model, check_inputs, tensors_in
 from onexn_plugins.layers import groups_of, weighted_layers
 from onexn_plugins.masking import fold, mask_of
@@ -78,15 +77,13 @@ def export_onnx(
     check_inputs(example_inputs)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise OneXNError(str(path), "its folder does not exist", "Create the folder first")
+    path = check_writable(path)
     block_sizes = {name: mask.pattern.block_size for name, layer in weighted_layers(model).items()
                    if (mask := mask_of(layer)) is not None}
     plain = fold(_copy(model)).eval()
     layers = _sparse_layers(plain, block_sizes, block_size)
     expected = [tensor.detach() for tensor in tensors_in(call_model(plain, example_inputs))]
-    with _aside(path) as unfinished:
+    with written_aside(path) as unfinished:
         _write(plain, example_inputs, unfinished)
         _record(unfinished, layers)
         _check_output(unfinished, example_inputs, expected)
@@ -131,26 +128,6 @@ def _sparse_layers(model: nn.Module, block_sizes: dict[str, int], default: int) 
         kept = int(nonzero_blocks(weight, pattern).sum())
         found.append(_SparseLayer(name, pattern, kept, nonzero_kernels(weight).cpu()))
     return found
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place if nothing fails, and is removed if something does."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".onnx")
-    except OSError as error:
-        raise OneXNError(str(path), f"cannot be written: {error.strerror}",
-                         "Choose a folder you may write to") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise OneXNError(str(path), f"cannot be written: {error.strerror}",
-                         "Check the folder and the free space") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _write(model: nn.Module, example_inputs: Any, path: Path) -> None:
@@ -216,22 +193,31 @@ def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str:
 
 def _check_output(path: Path, example_inputs: Any, expected: list[Tensor]) -> None:
     """Run the file in onnxruntime and compare with torch."""
-    runtime = import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names, run = _runner(path)
     arrays = [tensor.detach().cpu().numpy() for tensor in tensors_in(example_inputs)]
-    names = [item.name for item in session.get_inputs()]
     if isinstance(example_inputs, dict) and set(names) <= set(example_inputs):
         arrays = [example_inputs[name].detach().cpu().numpy() for name in names]
     if len(names) != len(arrays):
         raise OneXNError("example_inputs", f"the file takes {len(names)} inputs, {len(arrays)} were given",
                          "Leave out inputs that the model does not use")
-    outputs = session.run(None, dict(zip(names, arrays, strict=True)))
+    outputs = run(dict(zip(names, arrays, strict=True)))
     for index, (output, tensor) in enumerate(zip(outputs, expected, strict=True)):
         reference = tensor.cpu().double().numpy()
         scale = float(np.abs(reference).max(initial=0.0)) or 1.0
         difference = float(np.abs(output.astype(np.float64) - reference).max(initial=0.0)) / scale
         if not difference <= TOLERANCE:
-            raise OneXNError(f"output {index}", f"onnxruntime differs from torch by {difference:.1e} of its scale",
+            raise OneXNError(f"output {index}", f"the file differs from torch by {difference:.1e} of its scale",
                              "The exporter changed the model; try another torch version or report the model")
+
+
+def _runner(path: Path) -> tuple[list[str], Callable[[dict[str, np.ndarray]], list[np.ndarray]]]:
+    """Input names and a function that runs the file; onnx's own evaluator where onnxruntime has no float64 kernel."""
+    runtime = import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except runtime.capi.onnxruntime_pybind11_state.NotImplemented:
+        reference = import_module("onnx.reference").ReferenceEvaluator(str(path))
+        return list(reference.input_names), lambda feed: reference.run(None, feed)
+    return [item.name for item in session.get_inputs()], lambda feed: session.run(None, feed)

@@ -110,9 +110,17 @@ def fold(model: nn.Module) -> nn.Module:
         unwrap(model)
     modules = dict(model.named_modules())
     for name in masks(model):
+        _own_class(modules[name])
         parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
         _weight_first(modules[name])
     return model
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Give a parametrized layer a class of its own: a deepcopy shares it, and removing a parametrization edits it."""
+    shared = type(layer)
+    members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 def _weight_first(layer: nn.Module) -> None:

@@ -1,0 +1,46 @@
+"""Files that are whole or absent: written aside, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onexn_plugins.errors import OneXNError
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """The path; OneXNError before any work is done where its folder does not exist or it is a folder itself."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OneXNError(str(path), "its folder does not exist", "Create the folder first")
+    if path.is_dir():
+        raise OneXNError(str(path), "is a folder", "Give the path of a file")
+    return path
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it takes `path`'s place if the block succeeds, and vanishes if it fails.
+
+    Raises:
+        OneXNError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OneXNError:
+    return OneXNError(str(path), f"cannot be written: {error.strerror}", "Check the folder's rights and the free space")

@@ -1,0 +1,117 @@
+import json
+import math
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from onexn_plugins import export_onnx, selection
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.export import PATTERN_KEY, read_pattern
+from onexn_plugins.layers import groups_of, prunable_layers
+from onexn_plugins.masking import attach, masks
+from onexn_plugins.pattern import BlockPattern
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.wide = nn.Conv2d(8, 18, 3, padding=1, groups=2)
+        self.head = nn.Linear(18, 5)
+
+    def forward(self, image, scale):
+        features = self.wide(torch.relu(self.norm(self.stem(image)))) * scale
+        return self.head(features.mean((2, 3))), features
+
+
+def pruned(block_size=4, full=False) -> TwoInputs:
+    torch.manual_seed(0)
+    model = TwoInputs().train()
+    for name, layer in prunable_layers(model, full=full).items():
+        pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer))
+        attach(layer, selection.keep_highest(torch.rand(pattern.shape), 0.5), block_size, name)
+    return model
+
+
+def inputs():
+    return {"image": torch.randn(2, 3, 6, 6), "scale": torch.rand(1)}
+
+
+def run(path, feed):
+    session = onnxruntime.InferenceSession(path)
+    return session.run(None, {name: value.numpy() for name, value in feed.items()})
+
+
+def test_the_file_computes_what_the_model_does_and_records_the_pattern(tmp_path):
+    model, feed = pruned(full=True), inputs()
+    path = export_onnx(model, feed, tmp_path / "net.onnx")
+    assert path == str(tmp_path / "net.onnx")
+    assert model.training
+    assert set(masks(model)) == {"wide", "head"}, "the model keeps its masks"
+    model.eval()
+    for output, expected in zip(run(path, feed), model(**feed), strict=True):
+        np.testing.assert_allclose(output, expected.detach().numpy(), atol=1e-5)
+    loaded = onnx.load(path)
+    recorded = {entry["layer"]: entry for entry in read_pattern(loaded).values()}
+    assert recorded["wide"] == {"layer": "wide", "block_size": 4, "groups": 2, "blocks": 24, "kept": 12}
+    assert recorded["head"]["block_size"] == 4
+    names = {initializer.name for initializer in loaded.graph.initializer}
+    assert set(read_pattern(loaded)) <= names
+    assert not any(node.metadata_props for node in loaded.graph.node), "no stack traces of this machine"
+
+
+def test_a_layer_is_recorded_with_the_block_size_of_its_own_mask(tmp_path):
+    loaded = onnx.load(export_onnx(pruned(2), inputs(), tmp_path / "net.onnx", block_size=8))
+    assert [entry["block_size"] for entry in read_pattern(loaded).values()] == [2]
+
+
+def test_a_dense_model_records_an_empty_pattern(tmp_path):
+    loaded = onnx.load(export_onnx(TwoInputs(), inputs(), tmp_path / "net.onnx"))
+    assert json.loads(next(entry.value for entry in loaded.metadata_props if entry.key == PATTERN_KEY)) == {}
+
+
+def test_double_models_stay_double(tmp_path):
+    path = export_onnx(pruned().double(), {k: v.double() for k, v in inputs().items()}, tmp_path / "net.onnx")
+    assert onnx.load(path).graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, image):
+        return self.conv(image) if image.sum() > 0 else image
+
+
+def broken_weight():
+    model = pruned()
+    with torch.no_grad():
+        model.stem.weight[0, 0, 0, 0] = math.nan
+    return model
+
+
+@pytest.mark.parametrize(("model", "feed", "folder", "message"), [
+    (pruned, lambda: torch.randn(1, 3, 6, 6), ".", "forward fails"),
+    (pruned, lambda: "image", ".", "must be a tensor, a tuple or a dict"),
+    (pruned, inputs, "missing", "its folder does not exist"),
+    (Branching, lambda: torch.randn(1, 3, 6, 6), ".", "cannot export"),
+    (broken_weight, inputs, ".", "stem: its weight holds NaN"),
+])
+def test_bad_input_leaves_no_file(tmp_path, model, feed, folder, message):
+    with pytest.raises(OneXNError, match=message):
+        export_onnx(model(), feed(), tmp_path / folder / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_keeps_the_file_that_was_there(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_text("precious")
+    with pytest.raises(OneXNError):
+        export_onnx(Branching(), torch.randn(1, 3, 6, 6), path)
+    assert path.read_text() == "precious"

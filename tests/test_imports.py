@@ -1,0 +1,59 @@
+"""The core needs torch and numpy alone; a toolkit is imported only by its adapter."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from onexn_plugins.errors import MissingDependencyError, OneXNError
+
+TOOLKITS = ("torch_pruning", "nni", "tvm", "onnx", "onnxruntime", "onnxscript", "torchvision", "timm", "matplotlib")
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {toolkits!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run_without_toolkits(code: str) -> subprocess.CompletedProcess[str]:
+    script = BLOCKED.format(toolkits=TOOLKITS) + code
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_the_core_imports_without_any_toolkit():
+    result = run_without_toolkits("import onexn_plugins; print(sorted(onexn_plugins.__all__))")
+    assert result.returncode == 0, result.stderr
+    assert "fold" in result.stdout
+
+
+def test_the_core_does_not_import_installed_toolkits():
+    code = f"import sys, onexn_plugins; print([name for name in {TOOLKITS!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("call", "extra"), [
+    ("import torch; onexn_plugins.export_onnx(torch.nn.Conv2d(8, 8, 1), torch.ones(1, 8, 2, 2), 'x.onnx')", "tvm"),
+    ("import onexn_plugins.torch_pruning", "torch-pruning"),
+    ("import onexn_plugins.nni", "nni"),
+    ("from onexn_plugins.tvm_backend import compile_model; compile_model('x.onnx')", "tvm"),
+])
+def test_a_missing_toolkit_names_the_extra_to_install(call, extra):
+    result = run_without_toolkits(f"import onexn_plugins\n{call}")
+    assert f"pip install 'onexn-plugins[{extra}]'" in result.stderr.splitlines()[-1], result.stderr
+
+
+def test_errors_carry_their_parts_and_survive_pickling():
+    error = pickle.loads(pickle.dumps(OneXNError("conv1", "is too narrow", "Widen it")))
+    assert (error.layer, error.reason, error.fix) == ("conv1", "is too narrow", "Widen it")
+    assert str(error) == "conv1: is too narrow. Widen it."
+    missing = pickle.loads(pickle.dumps(MissingDependencyError("nni", "nni")))
+    assert isinstance(missing, ImportError)
+    assert missing.extra == "nni"

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.pattern import (
+    BlockPattern,
+    check_block_size,
+    detect_block_size,
+    is_block_sparse,
+    kernel_l1,
+    nonzero_blocks,
+    nonzero_kernels,
+    weight_mask,
+)
+from tests.strategies import keeps, patterns, weights
+
+
+def block_of_channel(pattern: BlockPattern) -> list[int]:
+    """The definition, written out: channels count up inside their group, N to a block."""
+    rows = []
+    for channel in range(pattern.out_channels):
+        group, inside = divmod(channel, pattern.group_channels)
+        rows.append(group * pattern.rows_per_group + inside // pattern.block_size)
+    return rows
+
+
+@given(patterns())
+def test_every_channel_belongs_to_one_block_of_its_own_group(pattern):
+    rows = block_of_channel(pattern)
+    assert rows == sorted(rows)
+    assert max(rows) == pattern.block_rows - 1
+    heights = pattern.row_heights().tolist()
+    assert heights == [rows.count(row) for row in range(pattern.block_rows)]
+    groups_of_row = {row: channel // pattern.group_channels for channel, row in enumerate(rows)}
+    assert all(groups_of_row[row] == channel // pattern.group_channels for channel, row in enumerate(rows))
+
+
+@given(st.data(), patterns())
+def test_expand_gives_every_channel_its_blocks_value(data, pattern):
+    keep = data.draw(keeps(pattern))
+    expanded = pattern.expand(keep)
+    for channel, row in enumerate(block_of_channel(pattern)):
+        assert torch.equal(expanded[channel], keep[row])
+
+
+@given(weights())
+def test_split_gathers_the_channels_of_a_block(weight_and_pattern):
+    weight, pattern = weight_and_pattern
+    norms = kernel_l1(weight)
+    blocks = pattern.split(norms)
+    assert blocks.shape == (pattern.block_rows, pattern.block_size, pattern.in_channels)
+    expected = torch.zeros(pattern.shape, dtype=torch.float64)
+    expected.index_add_(0, torch.tensor(block_of_channel(pattern)), norms)
+    torch.testing.assert_close(blocks.sum(1), expected)
+
+
+@given(st.data(), weights())
+def test_a_masked_weight_shows_exactly_the_mask(data, weight_and_pattern):
+    weight, pattern = weight_and_pattern
+    keep = data.draw(keeps(pattern))
+    masked = weight * weight_mask(keep, pattern, weight)
+    assert torch.equal(nonzero_blocks(masked, pattern), keep)
+    assert torch.equal(nonzero_kernels(masked), pattern.expand(keep))
+    assert is_block_sparse(masked, pattern) == (not bool(keep.all()))
+
+
+@given(st.data(), weights())
+def test_detection_finds_the_largest_aligned_block_size(data, weight_and_pattern):
+    weight, pattern = weight_and_pattern
+    keep = data.draw(keeps(pattern))
+    assume(not bool(keep.all()))
+    masked = weight * weight_mask(keep, pattern, weight)
+    detected = detect_block_size(masked, pattern.groups)
+    assert detected is not None
+    assert is_block_sparse(masked, BlockPattern.of(masked, detected, pattern.groups))
+    if pattern.block_size in (1, 2, 4, 8, 16, 32):
+        assert detected >= pattern.block_size
+
+
+def test_detection_of_dense_and_unstructured_weights():
+    weight = torch.ones(16, 8, 3, 3)
+    assert detect_block_size(weight) is None
+    generator = torch.Generator().manual_seed(0)
+    weight[torch.rand(16, 8, generator=generator) < 0.5] = 0
+    assert detect_block_size(weight) == 1
+
+
+def test_misaligned_blocks_are_not_block_sparse():
+    weight = torch.ones(8, 4, 1, 1)
+    weight[2:6, 0] = 0  # four channels in a row, but across two blocks
+    assert not is_block_sparse(weight, BlockPattern.of(weight, 4))
+    assert detect_block_size(weight) == 2
+
+
+@pytest.mark.parametrize("block_size", [0, -4, 33, 4.0, "4", True, None])
+def test_a_wrong_block_size_is_refused(block_size):
+    with pytest.raises(OneXNError, match="block_size must be an integer from 1 to 32"):
+        check_block_size(block_size)
+
+
+def test_a_block_larger_than_the_layer_is_refused_by_name():
+    with pytest.raises(OneXNError, match=r"features\.3.*8 is larger than its 6 output channels"):
+        BlockPattern.of(torch.ones(6, 3, 1, 1), 8, layer="features.3")
+
+
+def test_a_weight_without_input_channels_is_refused():
+    with pytest.raises(OneXNError, match="no input channels"):
+        BlockPattern.of(torch.ones(6), 2)
