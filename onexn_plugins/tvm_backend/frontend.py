@@ -34,8 +34,10 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
     main = module["main"]
     copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
     result = copier.copy(main.body)
-    outputs = list(result.fields) if isinstance(result, relax.Tuple) else [result]
-    for name, output in zip(node.outputs, outputs, strict=True):
+    outputs = [result]
+    if isinstance(result.ty, relax.TupleType):
+        outputs = [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
+    for name, output in zip(node.outputs, outputs, strict=False):
         expected = graph.specs[name]
         if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
             raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks
+from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels import VectorUnit
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
@@ -92,13 +92,13 @@ class Planner:
 
     def decide(self, weight: np.ndarray, groups: int, weight_name: str) -> Decision:
         """How to encode a weight [out, in / groups, *kernel]."""
-        tensor = torch.from_numpy(np.ascontiguousarray(weight))
-        found = self._found(tensor, groups, weight_name)
+        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
+        found = self._found(kernels, groups, weight_name)
         dense = min(self.dense_block_size, weight.shape[0] // groups)
-        if found is None:
+        if found is None or bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
         candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= weight.shape[0] // groups]
-        kept = {size: _kept(tensor, size, groups) for size in candidates}
+        kept = {size: _kept(kernels, size, groups) for size in candidates}
         costs = {size: share / EFFICIENCY.get(size, 1.0) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
@@ -107,22 +107,22 @@ class Planner:
             return Decision(False, dense, 1.0, f"{share}: too many to be faster than dense")
         return Decision(True, best, kept[best], share)
 
-    def _found(self, weight: torch.Tensor, groups: int, name: str) -> int | None:
-        """The block size asked for, recorded or detected."""
+    def _found(self, kernels: torch.Tensor, groups: int, name: str) -> int | None:
+        """The block size asked for, recorded or detected; `kernels` marks the non-zero ones, uint8 [out, in]."""
         if self._forced is not None:
-            return min(self._forced, weight.shape[0] // groups)
+            return min(self._forced, kernels.shape[0] // groups)
         entry = self._recorded.get(name)
         if entry is None:
-            return detect_block_size(weight, groups)
+            return detect_block_size(kernels, groups)
         try:
             block_size = entry["block_size"]
             check_block_size(block_size, name)
         except (KeyError, TypeError) as error:
             raise OneXNError(name, "the pattern recorded in the file is not readable",
                              "Export the model again with export_onnx") from error
-        return min(block_size, weight.shape[0] // groups)
+        return min(block_size, kernels.shape[0] // groups)
 
 
-def _kept(weight: torch.Tensor, block_size: int, groups: int) -> float:
-    pattern = BlockPattern.of(weight, block_size, groups)
-    return float(nonzero_blocks(weight, pattern).float().mean())
+def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
+    pattern = BlockPattern.of(kernels, block_size, groups)
+    return float(nonzero_blocks(kernels, pattern).float().mean())
