@@ -140,10 +140,26 @@ def fold(model: nn.Module) -> nn.Module:
         unwrap(model)
     modules = dict(model.named_modules())
     for name in masks(model):
-        _own_class(modules[name])
-        parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
-        _weight_first(modules[name])
+        _remove(modules[name], zeros=True)
     return model
+
+
+def detach(layer: nn.Module) -> None:
+    """Take the block mask off again: the layer has its dense weight back, pruned weights included."""
+    _remove(layer, zeros=False)
+
+
+def put_weight_first(layer: nn.Module) -> None:
+    """Replacing `weight` moved it behind `bias`; put it back, so that state_dict() lists the keys as before."""
+    parameters = layer._parameters
+    for name in [name for name in parameters if name != "weight"]:
+        parameters[name] = parameters.pop(name)
+
+
+def _remove(layer: nn.Module, *, zeros: bool) -> None:
+    _own_class(layer)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
+    put_weight_first(layer)
 
 
 def _own_class(layer: nn.Module) -> None:
@@ -151,10 +167,3 @@ def _own_class(layer: nn.Module) -> None:
     shared = type(layer)
     members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
     layer.__class__ = type(shared.__name__, shared.__bases__, members)
-
-
-def _weight_first(layer: nn.Module) -> None:
-    """Parametrizing moved `weight` behind `bias`; put it back, so that state_dict() lists the keys as before."""
-    parameters = layer._parameters
-    for name in [name for name in parameters if name != "weight"]:
-        parameters[name] = parameters.pop(name)
