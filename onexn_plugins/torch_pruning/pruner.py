@@ -126,6 +126,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
         self.rearrangement = self._rearranged(rearrange) if rearrange else None
+        self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
 
     def prepare(self) -> None:
         """Attach masks that still keep every block.
@@ -171,7 +172,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
-        return {"step": self.current_step, "recipe": self._recipe()}
+        return {"step": self.current_step, "recipe": self._recipe(), "permutations": self.permutations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
@@ -179,14 +180,14 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         Raises:
             OneXNError: the state is of a pruner with other arguments.
         """
-        recipe = self._recipe()
-        if not isinstance(state, Mapping) or set(state) != {"step", "recipe"} or set(state["recipe"]) != set(recipe):
+        recipe, parts = self._recipe(), {"step", "recipe", "permutations"}
+        if not isinstance(state, Mapping) or set(state) != parts or set(state["recipe"]) != set(recipe):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
                                  "Construct the pruner with the arguments of the saved run")
-        self.current_step = state["step"]
+        self.current_step, self.permutations = state["step"], dict(state["permutations"])
 
     def _recipe(self) -> dict[str, Any]:
         return {
