@@ -18,7 +18,7 @@ from onexn_plugins.nni.config import LayerSetting
 from onexn_plugins.scores import SCORES, check_finite
 
 
-def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], score: Any, seed: Any,
+def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: Any,
                     rearrange: bool, example_inputs: Any) -> None:
     """Raise OneXNError for an argument of the wrong kind, or a model that another compressor has wrapped."""
     if not isinstance(model, nn.Module):
@@ -26,7 +26,7 @@ def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], scor
     if evaluator is not None and not isinstance(evaluator, Evaluator):
         raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
                          "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")
-    if not all(isinstance(wrapper, ModuleWrapper) for wrapper in existed.values()):
+    if not isinstance(existed, Mapping) or not all(isinstance(value, ModuleWrapper) for value in existed.values()):
         raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers",
                          "Use OneXNPruner.from_compressor")
     if score not in SCORES:

@@ -64,7 +64,7 @@ class OneXNPruner(_NormPruner):
         rearrange: bool = False,
         example_inputs: Any = None,
     ) -> None:
-        existed = dict(existed_wrappers or {})
+        existed = {} if existed_wrappers is None else existed_wrappers
         check_arguments(model, evaluator, existed, score, seed, rearrange, example_inputs)
         settings = resolve(model, config_list, block_size)
         check_layers(model, settings, existed, score)
@@ -74,7 +74,7 @@ class OneXNPruner(_NormPruner):
         before = {key: value.clone() for key, value in model.state_dict().items()} if rearrange else None
         try:
             self.rearrangement = _rearrange(model, settings, example_inputs) if rearrange else None
-            wrappers = existed | {name: _wrapper(model, name, setting.block_size, existed)
+            wrappers = {**existed} | {name: _wrapper(model, name, setting.block_size, existed)
                                   for name, setting in settings.items()}
             super().__init__(model, [setting.to_nni(name) for name, setting in settings.items()], evaluator, wrappers)
         except Exception:

@@ -16,7 +16,7 @@ from onexn_plugins.masking import dense_weight, mask_of
 from onexn_plugins.masking import masks as masks_of
 from onexn_plugins.nni import OneXNPruner, register
 from tests.nni.networks import LAYERS, SmallNet, assert_unchanged, images, small_nets, snapshot
-from tests.nni.test_schedulers import train, torch_evaluator
+from tests.nni.test_schedulers import torch_evaluator, train
 
 HALF = [{"op_names": list(LAYERS), "sparse_ratio": 0.5}]
 
