@@ -45,10 +45,6 @@ class BlockMask(nn.Module):
         return weight + (masked - weight).detach() if self.straight_through else masked
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        if weight.shape[:2] != self.mask.shape[:2]:
-            raise OneXNError("weight", f"a layer with 1×{self.pattern.block_size} masks on {tuple(self.mask.shape[:2])}"
-                             f" channels was given a weight of shape {tuple(weight.shape)}",
-                             "Prune channels first, in multiples of the block size, and 1×N last; or fold(model) first")
         return weight
 
     def update(self, keep: Tensor) -> None:
@@ -113,10 +109,19 @@ def attach(
     if mask is None:
         mask = BlockMask(pattern, keep, layer.weight, straight_through)
         parametrize.register_parametrization(layer, "weight", mask)
+        type(layer).register_parameter = _keep_masked_weight  # type: ignore[assignment]
     else:
         mask.update(keep.to(mask.keep.device))
         mask.straight_through = straight_through
     return mask
+
+
+def _keep_masked_weight(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    """register_parameter of a masked layer, whose class is its own: a structural pruner would put a new weight here."""
+    if name == "weight" and mask_of(self) is not None:
+        raise OneXNError("weight", "a layer with a 1×N mask cannot take another weight; channels that were already "
+                         "removed are gone", "Load the model anew, prune channels first and 1×N blocks last")
+    nn.Module.register_parameter(self, name, parameter)
 
 
 def masks(model: nn.Module) -> dict[str, BlockMask]:

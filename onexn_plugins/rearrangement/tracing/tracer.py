@@ -15,17 +15,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from onexn_plugins.rearrangement.tracing.facts import Facts, compact, frozen
 from onexn_plugins.rearrangement.spaces import named_tensors
+from onexn_plugins.rearrangement.tracing.facts import Facts, compact, frozen
 
 Rule = Callable[["Tracer", "Call"], None]
 RULES: dict[str, Rule] = {}
 
 # These tell a tensor's form, never its values.
 METADATA = frozenset(
-    "size dim ndimension numel nelement stride storage_offset element_size is_contiguous is_floating_point is_complex "
-    "is_signed is_same_size is_inference is_pinned __len__ __hash__ get_device type data_ptr untyped_storage "
-    "has_names is_set_to _is_view __repr__ __format__ sym_size backward register_hook".split()
+    ["size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_inference", "is_pinned", "__len__", "__hash__", "get_device", "type", "data_ptr", "untyped_storage", "has_names", "is_set_to", "_is_view", "__repr__", "__format__", "sym_size", "backward", "register_hook"]
 )
 
 

@@ -1,0 +1,1 @@
+"""The whole method in a few minutes: python -m benchmarks.demo."""

@@ -1,0 +1,83 @@
+"""What the verbs share: their result, and reading models and inputs from arguments."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.zoo import load_model
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb found: values for --json, the same as text for people."""
+
+    values: dict[str, Any]
+    text: str
+    exit_code: int = 0
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL with its weights and the shape it is run on."""
+    parser.add_argument("model", metavar="MODEL", help="torchvision or timm model name, or module:callable")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load (.safetensors or torch.save)")
+    add_input_shape(parser)
+
+
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input-shape", type=shape, default=(1, 3, 224, 224), metavar="B,C,H,W",
+                        help="shape of the example input (default 1,3,224,224)")
+
+
+def add_block_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--block-size", type=int, default=4, metavar="N",
+                        help="N, output channels per block (default 4)")
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """`1,3,224,224` as numbers."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of positive sizes such as 1,3,224,224")
+    return sizes
+
+
+def is_onnx(name: str) -> bool:
+    return name.endswith(".onnx")
+
+
+def read_model(arguments: argparse.Namespace) -> nn.Module:
+    """The torch model that the arguments name."""
+    if is_onnx(arguments.model):
+        raise OneXNError(arguments.model, "is an ONNX file, and this needs a torch model",
+                         "Give a torchvision or timm model name or module:callable")
+    return load_model(arguments.model, arguments.weights)
+
+
+def example_input(arguments: argparse.Namespace) -> Tensor:
+    """A reproducible random input of the shape asked for."""
+    return torch.randn(arguments.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def stage(arguments: argparse.Namespace, title: str) -> Iterator[None]:
+    """Show a running clock on the error stream while something long runs; --json stays silent."""
+    from onexn_plugins.progress import Progress
+
+    if arguments.json:
+        yield
+        return
+    with Progress(stream=sys.stderr).stage(title):
+        yield

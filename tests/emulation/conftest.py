@@ -1,0 +1,61 @@
+"""The emulated board, as fixtures. Where it cannot be had, its tests say so and are left out; in CI they fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.emulation.arm64_root import Arm64, arm64_machine
+from tests.emulation.cache import Unavailable
+
+RUN_NETWORK = Path(__file__).with_name("run_network.py")
+
+
+@pytest.fixture(scope="session")
+def report(pytestconfig) -> Callable[[str], None]:
+    """Prints a line of progress past pytest's capturing: fetching takes a while."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n[emulation] {line}", flush=True)
+
+    return say
+
+
+@pytest.fixture(scope="session")
+def arm64(report) -> Iterator[Arm64]:
+    """The emulated arm64 machine."""
+    pytest.importorskip("tvm")
+    try:
+        machine = arm64_machine(report)
+    except Unavailable as reason:
+        leave_out(reason)
+    else:
+        yield machine
+
+
+@pytest.fixture
+def run_on_arm(arm64, tmp_path) -> Callable[..., list[np.ndarray]]:
+    """`run_on_arm(library, *inputs, cpu=...)` -> outputs, through TVM's runtime on the emulated board."""
+
+    def run(library: Path, *inputs: np.ndarray, cpu: str = "cortex-a72") -> list[np.ndarray]:
+        sent, came_back = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
+        np.savez(sent, *inputs)
+        said = arm64.run([str(RUN_NETWORK), str(library), str(sent), str(came_back)], cpu=cpu)
+        assert said.startswith("aarch64 "), said
+        with np.load(came_back) as arrays:
+            return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+
+    return run
+
+
+def leave_out(reason: Unavailable) -> None:
+    """Skips the test, or fails it where CI=true: there the emulated boards must run."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must run the emulated boards, and cannot: {reason}")
+    pytest.skip(f"left out: {reason}")

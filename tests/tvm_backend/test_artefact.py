@@ -1,0 +1,201 @@
+"""The artefact on disk: whole or absent, and never believed when damaged or foreign."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import platform
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import artefact as module
+from onexn_plugins.tvm_backend import linker, targets
+from onexn_plugins.tvm_backend.artefact import CHECKSUMS, LIBRARY, METADATA, read, write
+from onexn_plugins.tvm_backend.targets import find_target
+from tests.tvm_backend import tiny_network
+
+tvm = pytest.importorskip("tvm")
+
+FILES = (LIBRARY, METADATA, CHECKSUMS)
+
+
+@pytest.fixture(scope="module")
+def host():
+    return find_target("host")
+
+
+@pytest.fixture(scope="module")
+def executable(host):
+    return tiny_network.executable(host)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, executable, host):
+    """The artefact's folder; tests copy it before they change it."""
+    return write(tmp_path_factory.mktemp("saved") / "tiny", executable, host, tiny_network.METADATA)
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def rewrite(folder, **changes):
+    """Changes the metadata and makes the checksums right again: the work of another program, not of a bad disk."""
+    metadata = json.loads((folder / METADATA).read_text())
+    (folder / METADATA).write_text(json.dumps({**metadata, **changes}))
+    sums = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (LIBRARY, METADATA))
+    (folder / CHECKSUMS).write_text("".join(sums))
+
+
+def test_what_was_written_is_read_and_runs(saved, host):
+    artefact = read(saved)
+    assert artefact.target == host
+    assert {key: artefact.metadata[key] for key in tiny_network.METADATA} == tiny_network.METADATA
+    assert artefact.metadata["versions"]["apache-tvm"] == tvm.__version__
+    x = np.random.default_rng(1).standard_normal(tiny_network.INPUT_SHAPE, np.float32)
+    machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(artefact.library)), tvm.cpu())
+    np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(x)).numpy(), tiny_network.expected(x), atol=1e-5)
+
+
+def test_nothing_lies_beside_it(saved):
+    assert sorted(file.name for file in saved.iterdir()) == sorted(FILES)
+    assert [file.name for file in saved.parent.iterdir()] == ["tiny"]
+
+
+def test_an_older_artefact_is_replaced(copy, executable, host):
+    write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+    assert read(copy).metadata["layers"] == ["newer"]
+    assert [file.name for file in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("make", ["file", "folder"])
+def test_nothing_else_is_overwritten(tmp_path, executable, host, make):
+    path = tmp_path / "precious"
+    path.write_text("mine") if make == "file" else (path / "mine").mkdir(parents=True)
+    with pytest.raises(OneXNError, match="is no saved network"):
+        write(path, executable, host, tiny_network.METADATA)
+    assert path.read_text() == "mine" if make == "file" else (path / "mine").is_dir()
+
+
+def test_a_full_disk_leaves_the_older_artefact(copy, executable, host, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.Path, "write_text", full)
+    with pytest.raises(OneXNError, match="No space left"):
+        write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+    assert read(copy).metadata["layers"] == []
+    assert [file.name for file in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_failing_linker_leaves_nothing(tmp_path, executable, host, monkeypatch):
+    monkeypatch.setattr(linker, "compiler", lambda target: ["false"])
+    with pytest.raises(OneXNError, match=r"target 'host': could not be linked"):
+        write(tmp_path / "new", executable, host, tiny_network.METADATA)
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_refused(copy, name, where, bit):
+    whole = (copy / name).read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(where * len(whole))] ^= 1 << bit
+    (copy / name).write_bytes(damaged)
+    with pytest.raises(OneXNError, match="is damaged"):
+        read(copy)
+    (copy / name).write_bytes(whole)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True))
+def test_any_cut_is_refused(copy, name, where):
+    whole = (copy / name).read_bytes()
+    (copy / name).write_bytes(whole[: int(where * len(whole))])
+    with pytest.raises(OneXNError, match="damaged"):
+        read(copy)
+    (copy / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(OneXNError, match=f"it has no {name}"):
+        read(copy)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(OneXNError, match="is no saved network"):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": "something else"}, "not written by this package"),
+        ({"format_version": 2}, "format version 2, this package reads 1"),
+        ({"target": None}, "metadata this package does not know"),
+        ({"target": {"name": "host"}}, "metadata this package does not know"),
+        ({"inputs": [{"name": "x", "shape": [0], "dtype": "float32"}]}, "metadata this package does not know"),
+        ({"outputs": 3}, "metadata this package does not know"),
+        ({"versions": []}, "metadata this package does not know"),
+        ({"versions": {"apache-tvm": "0.20.0"}}, r"compiled by TVM 0\.20\.0"),
+    ],
+)
+def test_a_foreign_artefact_is_refused(copy, changes, reason):
+    rewrite(copy, **changes)
+    with pytest.raises(OneXNError, match=reason):
+        read(copy)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(["format", "format_version", "target", "inputs", "outputs", "layers", "versions"]),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=5,
+    ),
+)
+def test_any_other_metadata_is_read_or_refused(copy, key, value):
+    rewrite(copy, **{key: value})
+    try:
+        artefact = read(copy)
+    except OneXNError as refused:
+        artefact = None
+        named = refused.layer
+    assert artefact.metadata[key] == value if artefact else named == str(copy)
+
+
+def test_metadata_that_is_not_json_is_refused(copy):
+    for text in ("", "{", "[" * 100_000, "\x00"):
+        (copy / METADATA).write_text(text)
+        sums = (f"{hashlib.sha256((copy / name).read_bytes()).hexdigest()}  {name}\n" for name in (LIBRARY, METADATA))
+        (copy / CHECKSUMS).write_text("".join(sums))
+        with pytest.raises(OneXNError, match="metadata is not JSON"):
+            read(copy)
+
+
+def test_another_processors_artefact_is_refused_here_and_let_through_for_the_board(copy):
+    board = dataclasses.asdict(find_target("apple-m1"))
+    rewrite(copy, target=board)
+    with pytest.raises(OneXNError, match="was compiled for 'apple-m1': it needs aarch64 darwin"):
+        read(copy)
+    assert read(copy, run_here=False).target == find_target("apple-m1")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="reads /proc/cpuinfo's flags")
+def test_a_processor_without_the_vector_unit_is_refused(copy, monkeypatch):
+    rewrite(copy, target=dataclasses.asdict(find_target("x86-64-v3")))
+    monkeypatch.setattr(targets, "_processor_flags", lambda: {"sse4", "sse41", "sse42", "avx"})
+    with pytest.raises(OneXNError, match="this processor lacks avx2, fma"):
+        read(copy)
