@@ -65,6 +65,8 @@ bad_arguments = st.one_of(
         lambda value: {"rearrange": True, "example_inputs": value}),
     st.just({"rearrange": True, "example_inputs": torch.randn(1, 3, 8, 8),
              "config_list": [GOOD, {"op_names": ["classifier"], "sparse_ratio": 0.5, "block_size": 2}]}),
+    (st.text(min_size=1) | st.integers(2)).filter(lambda value: value not in ("swap", "sort")).map(
+        lambda value: {"rearrange": value, "example_inputs": torch.randn(1, 3, 8, 8)}),
     st.just({"config_list": [GOOD, {"op_names": ["pointwise"], "sparse_ratio": 0.7}]}),
     st.just({"config_list": [{"op_names": ["pointwise"], "sparse_threshold": 0.5}], "score": "random"}),
     st.sampled_from([{"sparse_ratio": 0.6}, {"block_size": 2}]).map(lambda other: {"config_list": [
@@ -149,7 +151,8 @@ def test_a_model_that_is_wrapped_already_stays_as_it_is(first):
     assert not hasattr(model.classifier, "_nni_wrapper")
 
 
-def test_a_failure_inside_nni_puts_the_model_back(monkeypatch):
+@pytest.mark.parametrize("rearrange", [False, True])
+def test_a_failure_inside_nni_puts_the_model_back(monkeypatch, rearrange):
     model = SmallNet()
     before = snapshot(model)
     wrap = ModuleWrapper.wrap
@@ -161,7 +164,7 @@ def test_a_failure_inside_nni_puts_the_model_back(monkeypatch):
 
     monkeypatch.setattr(ModuleWrapper, "wrap", fail_on_the_second_layer)
     with pytest.raises(MemoryError):
-        OneXNPruner(model, [GOOD])
+        OneXNPruner(model, [GOOD], rearrange=rearrange, example_inputs=torch.randn(1, 3, 8, 8))
     assert_unchanged(model, before)
 
 
