@@ -103,7 +103,7 @@ class Compiled:
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if not hasattr(self._library, "export_library"):
+        if not isinstance(self._library, relax.VMExecutable):
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
             return artefact.write(path, self._library, self.target, self.describe())
