@@ -67,6 +67,9 @@ def ignored_names(model: nn.Module, ignored_layers: Iterable[str | nn.Module]) -
             roots = [check_layer_name(layer, modules)]
         else:
             roots = [name for name, module in modules.items() if module is layer]
+            if not roots:
+                raise OneXNError("ignored_layers", f"{_short(layer)} is no layer of the model",
+                                 "Pass modules of this model or their names")
         for root in roots:
             names.update(name for name in modules if name == root or root == "" or name.startswith(f"{root}."))
     return names
@@ -88,6 +91,9 @@ def check_layers(layers: dict[str, PrunableLayer], block_size: int) -> None:
     if not layers:
         raise OneXNError("model", "it has no layer that 1×N pruning applies to",
                          "Conv2d layers besides the stem and depthwise ones are pruned; full=True adds Linear")
+    lazy = [name for name, module in layers.items() if isinstance(module.weight, nn.UninitializedParameter)]
+    if lazy:
+        raise OneXNError(", ".join(lazy), "the weight of a lazy layer has no shape yet", "Run the model once first")
     small = [name for name, module in layers.items() if module.weight.shape[0] < block_size]
     if small:
         widest = min(layers[name].weight.shape[0] for name in small)
@@ -99,6 +105,11 @@ def names_of(model: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
     """Qualified names of modules, in their order."""
     by_id = {id(module): name for name, module in model.named_modules()}
     return [by_id[id(module)] for module in modules]
+
+
+def _short(value: object) -> str:
+    text = repr(value).splitlines()[0] if repr(value) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _has_blocks(module: nn.Module) -> TypeGuard[PrunableLayer]:

@@ -26,19 +26,23 @@ class BlockMask(nn.Module):
     Attributes:
         pattern: how the weight is cut into blocks.
         keep: bool [block_rows, in / groups], the blocks that stay; a buffer, so it is saved and moved with the model.
+        straight_through: the forward pass sees zeros, but gradients reach the pruned weights too, so that their
+            blocks can come back (straight-through estimator, Bengio et al. 2013).
     """
 
     keep: Tensor
     mask: Tensor
 
-    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor) -> None:
+    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor, straight_through: bool = False) -> None:
         super().__init__()
         self.pattern = pattern
+        self.straight_through = straight_through
         self.register_buffer("keep", keep.to(weight.device))
         self.register_buffer("mask", weight_mask(self.keep, pattern, weight), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return torch.where(self.mask, weight, 0.0)
+        masked = torch.where(self.mask, weight, 0.0)
+        return weight + (masked - weight).detach() if self.straight_through else masked
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
@@ -68,30 +72,56 @@ def dense_weight(layer: nn.Module) -> Tensor:
     return layer.parametrizations["weight"].original  # type: ignore[index,return-value,union-attr]
 
 
-def attach(layer: PrunableLayer, keep: Tensor, block_size: int, name: str = "layer") -> BlockMask:
+def check_attachable(layer: PrunableLayer, block_size: int, name: str = "layer") -> BlockPattern:
+    """The pattern a mask on the layer would have.
+
+    Raises:
+        OneXNError: block_size does not fit the layer, the layer carries a mask of another block size or a foreign
+            parametrization of its weight, or its weight is no parameter of its own.
+    """
+    mask = mask_of(layer)
+    if mask is None and parametrize.is_parametrized(layer, "weight"):
+        raise OneXNError(name, "its weight is parametrized by something else",
+                         "Remove it first with torch.nn.utils.parametrize.remove_parametrizations")
+    if mask is None and not isinstance(layer._parameters.get("weight"), nn.Parameter):
+        raise OneXNError(name, "its weight is no plain parameter (old-style weight_norm or torch.nn.utils.prune)",
+                         "Make it one first, with remove_weight_norm or torch.nn.utils.prune.remove")
+    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    if mask is not None and mask.pattern != pattern:
+        raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
+                         "Call fold(model) before pruning with another block_size")
+    return pattern
+
+
+def attach(
+    layer: PrunableLayer, keep: Tensor, block_size: int, name: str = "layer", *, straight_through: bool = False
+) -> BlockMask:
     """Mask the layer to the kept blocks, bool [block_rows, in / groups]; an existing mask is updated in place.
 
     Raises:
-        OneXNError: the layer carries a mask of another block size, a foreign parametrization of its weight, or
-            keep has the wrong shape.
+        OneXNError: the layer cannot take the mask (`check_attachable`), or keep has the wrong shape.
     """
-    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    pattern = check_attachable(layer, block_size, name)
     if tuple(keep.shape) != pattern.shape or keep.dtype != torch.bool:
         raise OneXNError(name, f"the kept blocks are {keep.dtype} {tuple(keep.shape)}, not bool {pattern.shape}",
                          "Score and mask the layer with the same block_size")
     mask = mask_of(layer)
-    if mask is not None:
-        if mask.pattern != pattern:
-            raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
-                             "Call fold(model) before pruning with another block_size")
+    if mask is None:
+        mask = BlockMask(pattern, keep, layer.weight, straight_through)
+        parametrize.register_parametrization(layer, "weight", mask)
+        type(layer).register_parameter = _keep_masked_weight  # type: ignore[assignment]
+    else:
         mask.update(keep.to(mask.keep.device))
-        return mask
-    if parametrize.is_parametrized(layer, "weight"):
-        raise OneXNError(name, "its weight is parametrized by something else",
-                         "Remove it first with torch.nn.utils.parametrize.remove_parametrizations")
-    mask = BlockMask(pattern, keep, layer.weight)
-    parametrize.register_parametrization(layer, "weight", mask)
+        mask.straight_through = straight_through
     return mask
+
+
+def _keep_masked_weight(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    """register_parameter of a masked layer, whose class is its own: a structural pruner would put a new weight here."""
+    if name == "weight" and mask_of(self) is not None:
+        raise OneXNError("weight", "a layer with a 1×N mask cannot take another weight; channels that were already "
+                         "removed are gone", "Load the model anew, prune channels first and 1×N blocks last")
+    nn.Module.register_parameter(self, name, parameter)
 
 
 def masks(model: nn.Module) -> dict[str, BlockMask]:
@@ -110,10 +140,26 @@ def fold(model: nn.Module) -> nn.Module:
         unwrap(model)
     modules = dict(model.named_modules())
     for name in masks(model):
-        _own_class(modules[name])
-        parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
-        _weight_first(modules[name])
+        _remove(modules[name], zeros=True)
     return model
+
+
+def detach(layer: nn.Module) -> None:
+    """Take the block mask off again: the layer has its dense weight back, pruned weights included."""
+    _remove(layer, zeros=False)
+
+
+def put_weight_first(layer: nn.Module) -> None:
+    """Replacing `weight` moved it behind `bias`; put it back, so that state_dict() lists the keys as before."""
+    parameters = layer._parameters
+    for name in [name for name in parameters if name != "weight"]:
+        parameters[name] = parameters.pop(name)
+
+
+def _remove(layer: nn.Module, *, zeros: bool) -> None:
+    _own_class(layer)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
+    put_weight_first(layer)
 
 
 def _own_class(layer: nn.Module) -> None:
@@ -121,10 +167,3 @@ def _own_class(layer: nn.Module) -> None:
     shared = type(layer)
     members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
     layer.__class__ = type(shared.__name__, shared.__bases__, members)
-
-
-def _weight_first(layer: nn.Module) -> None:
-    """Parametrizing moved `weight` behind `bias`; put it back, so that state_dict() lists the keys as before."""
-    parameters = layer._parameters
-    for name in [name for name in parameters if name != "weight"]:
-        parameters[name] = parameters.pop(name)

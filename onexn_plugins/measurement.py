@@ -60,8 +60,11 @@ class ModelReport:
 
     @property
     def sparsity(self) -> Sparsity:
-        """Over the layers that are prunable by default or hold zero blocks."""
-        counted = [layer for layer in self.layers if layer.prunable or layer.block_sparse]
+        """Over the layers that are prunable by default or hold zero blocks.
+
+        Dead filters of a depthwise layer (one input channel per group) are not pruning: they stay out.
+        """
+        counted = [layer for layer in self.layers if layer.prunable or (layer.block_sparse and layer.shape[1] > 1)]
         blocks, weights = sum(layer.blocks for layer in counted), sum(layer.weights for layer in counted)
         if not counted:
             return Sparsity(0.0, 0.0)

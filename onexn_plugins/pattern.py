@@ -94,6 +94,14 @@ class BlockPattern:
         padded = F.pad(grouped, (0, 0, 0, missing))
         return padded.reshape(self.block_rows, self.block_size, self.in_channels)
 
+    def blocks(self, weight: Tensor) -> Tensor:
+        """[out, in, *kernel] -> [block_rows, in, N × taps], one block a row; tails are filled up with zeros."""
+        grouped = weight.reshape(self.groups, self.group_channels, self.in_channels, -1)
+        missing = self.rows_per_group * self.block_size - self.group_channels
+        padded = F.pad(grouped, (0, 0, 0, 0, 0, missing))
+        rows = padded.reshape(self.block_rows, self.block_size, self.in_channels, -1)
+        return rows.transpose(1, 2).reshape(self.block_rows, self.in_channels, -1)
+
     def expand(self, per_block: Tensor) -> Tensor:
         """[block_rows, in] -> [out, in]: every channel gets its block's value."""
         grouped = per_block.reshape(self.groups, self.rows_per_group, self.in_channels)

@@ -23,8 +23,13 @@ def l1(weight: Tensor, pattern: BlockPattern) -> Tensor:
 
 def aggregate(per_kernel: Tensor, pattern: BlockPattern) -> Tensor:
     """Any per-kernel score [out, in / groups] summed over blocks, tails scaled up to N kernels."""
-    fill = pattern.block_size / pattern.row_heights().to(per_kernel)
-    return pattern.split(per_kernel).sum(1) * fill[:, None]
+    return fill_tails(pattern.split(per_kernel).sum(1), pattern)
+
+
+def fill_tails(per_block: Tensor, pattern: BlockPattern) -> Tensor:
+    """Summed block scores [block_rows, in / groups] with those of tail blocks scaled up to N kernels."""
+    fill = pattern.block_size / pattern.row_heights().to(per_block)
+    return per_block * fill[:, None]
 
 
 def random(pattern: BlockPattern, *, seed: int = 0, layer: str = "", step: int = 0) -> Tensor:

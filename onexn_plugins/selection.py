@@ -41,19 +41,33 @@ def keep_highest_per_row(scores: Tensor, ratio: float) -> Tensor:
     return _drop_lowest(scores, num_pruned(scores.shape[1], ratio))
 
 
+def keep_above(scores: Tensor, threshold: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0) -> Tensor:
+    """Prune every block that scores below threshold, but no less than min_ratio and no more than max_ratio."""
+    below = int((scores < threshold).sum())
+    low, high = num_pruned(scores.numel(), min_ratio), num_pruned(scores.numel(), max_ratio)
+    return _drop_lowest(scores.reshape(1, -1), min(high, max(low, below))).reshape(scores.shape)
+
+
 def keep_highest_globally(
-    scores: Mapping[str, Tensor], ratio: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0
+    scores: Mapping[str, Tensor],
+    ratio: float,
+    *,
+    min_ratio: float | Mapping[str, float] = 0.0,
+    max_ratio: float | Mapping[str, float] = 1.0,
+    normalize: bool = True,
 ) -> dict[str, Tensor]:
     """Global scope: all layers compete for one budget; each layer's own ratio stays in [min_ratio, max_ratio].
 
-    Scores are divided by their layer's mean, because weights of different layers differ in scale.
+    The limits are one number for all layers, or one per layer by name. Scores are divided by their layer's mean,
+    because weights of different layers differ in scale; normalize=False is for scores that were made comparable before.
     """
     names = list(scores)
     forced, free = {}, {}
     for name in names:
-        flat = _normalised(scores[name])
+        flat = _normalised(scores[name]) if normalize else scores[name].reshape(-1)
         order = flat.argsort(stable=True)
-        low, high = num_pruned(flat.numel(), min_ratio), num_pruned(flat.numel(), max_ratio)
+        low, high = (num_pruned(flat.numel(), limit if isinstance(limit, (int, float)) else limit[name])
+                     for limit in (min_ratio, max_ratio))
         forced[name], free[name] = order[:low], (order[low:high], flat[order[low:high]])
     total = num_pruned(sum(scores[name].numel() for name in names), ratio)
     budget = max(0, total - sum(len(forced[name]) for name in names))
@@ -71,9 +85,19 @@ def keep_highest_globally(
     return keep
 
 
-def only_shrinking(scores: Tensor, keep_before: Tensor | None) -> Tensor:
-    """Scores in which blocks pruned earlier rank below all others: gradual pruning never revives a block."""
-    return scores if keep_before is None else scores.masked_fill(~keep_before.to(scores.device), -math.inf)
+def only_shrinking(scores: Tensor, keep_before: Tensor | None, regrowth: float = 0.0) -> Tensor:
+    """Scores in which blocks pruned earlier rank below all others: gradual pruning never revives a block.
+
+    `regrowth` is the exception: this fraction of the pruned blocks, those of the highest scores, competes again.
+    """
+    if keep_before is None:
+        return scores
+    barred = ~keep_before.to(scores.device)
+    candidates = num_pruned(int(barred.sum()), regrowth)
+    if candidates:
+        best = scores.masked_fill(~barred, -math.inf).flatten().argsort(descending=True, stable=True)[:candidates]
+        barred.view(-1)[best] = False
+    return scores.masked_fill(barred, -math.inf)
 
 
 def _drop_lowest(rows: Tensor, count: int) -> Tensor:

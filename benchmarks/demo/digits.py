@@ -101,12 +101,7 @@ def train(
     model.eval()
 
 
-def predictions(model: nn.Module, images: Tensor) -> Tensor:
-    """The class each image gets, int64 [n]."""
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """The model's scores for each class, float32 [n, 10]."""
     with torch.inference_mode():
-        return torch.cat([model(part).argmax(1) for part in images.split(100)])
-
-
-def accuracy(model: nn.Module, digits: Digits) -> float:
-    """Fraction of the held-out digits named rightly."""
-    return float((predictions(model, digits.held_out_images) == digits.held_out_labels).double().mean())
+        return torch.cat([model(part) for part in images.split(100)])

@@ -6,14 +6,15 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
+import numpy as np
 import torch
 
 from benchmarks.demo import three_ways
-from benchmarks.demo.digits import Digits, accuracy, predictions, small_network, train
+from benchmarks.demo.digits import Digits, outputs, small_network, train
 from benchmarks.demo.settings import BLOCK_SIZE, Settings
 from onexn_plugins import export_onnx, measure
 
@@ -31,7 +32,7 @@ class Outcome:
         sparsity: fraction of the prunable layers' weights that are zero.
         macs, weights: multiply-accumulates of one image and non-zero weights of all layers.
         onnx: the exported network, from the first seed only.
-        classes: what it calls each held-out digit, from the first seed only.
+        outputs: its outputs for the held-out digits, float32 [n, 10], from the first seed only.
     """
 
     way: str
@@ -41,8 +42,12 @@ class Outcome:
     sparsity: float
     macs: int
     weights: int
-    onnx: Path | None
-    classes: list[int] | None
+    onnx: Path | None = None
+    outputs: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}, {self.ratio:.0%}" if self.ratio else self.way
 
 
 def train_all(settings: Settings, folder: Path, progress: Callable[[str], None]) -> list[Outcome]:
@@ -86,14 +91,15 @@ def run_seed(seed: int, settings: Settings, folder: Path, news: Queue[str]) -> l
 
 
 def _outcome(model: torch.nn.Module, digits: Digits, way: str, ratio: float, seed: int, folder: Path) -> Outcome:
-    report = measure(model, BLOCK_SIZE, digits.example)
-    onnx, classes = None, None
-    if seed == 0:
-        onnx = folder / f"digits {way} {ratio:.0%}.onnx".replace(" ", "_").replace("×", "x").replace("%", "")
-        export_onnx(model.to(memory_format=torch.contiguous_format), digits.example, onnx, block_size=BLOCK_SIZE)
-        classes = predictions(model, digits.held_out_images).tolist()
-    return Outcome(way, ratio, seed, accuracy(model, digits), report.sparsity.weights, report.macs or 0,
-                   sum(layer.nonzero for layer in report.layers), onnx, classes)
+    report, scores = measure(model, BLOCK_SIZE, digits.example), outputs(model, digits.held_out_images)
+    right = float((scores.argmax(1) == digits.held_out_labels).double().mean())
+    weights = sum(layer.nonzero for layer in report.layers)
+    outcome = Outcome(way, ratio, seed, right, report.sparsity.weights, report.macs or 0, weights)
+    if seed > 0:
+        return outcome
+    path = folder / f"digits_{WAYS.index(way) if way in WAYS else 'dense'}_{100 * ratio:.0f}.onnx"
+    export_onnx(model.to(memory_format=torch.contiguous_format), digits.example, path, block_size=BLOCK_SIZE)
+    return replace(outcome, onnx=path, outputs=scores.numpy())
 
 
 def _tell(news: Queue[str], progress: Callable[[str], None]) -> None:

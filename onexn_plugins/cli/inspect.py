@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, is_onnx, read_model
-from onexn_plugins.measurement import ModelReport, measure
+from onexn_plugins.measurement import LayerReport, ModelReport, measure
 from onexn_plugins.report import Column, Table, to_text
+from onexn_plugins.report.cells import Cell
 
 HELP = "Show per layer the shape, the blocks kept and whether they are aligned."
 EXAMPLE = "onexn inspect pruned.onnx"
@@ -32,12 +33,14 @@ def layer_table(report: ModelReport) -> str:
     """One line per layer."""
     columns = (Column("name", "layer"), Column("shape", "weight"), Column("pattern", "pattern"),
                Column("kept", "blocks kept"), Column("blocks", "of"), Column("sparsity", "removed", "percent"))
-    rows = tuple({
-        "name": layer.name, "shape": "×".join(map(str, layer.shape)),
-        "pattern": f"1×{report.block_size}" if layer.block_sparse else "dense" if layer.kept == layer.blocks else "mixed",
-        "kept": layer.kept, "blocks": layer.blocks, "sparsity": layer.sparsity.weights,
-    } for layer in report.layers)
-    return to_text(Table(columns, rows))
+    return to_text(Table(columns, tuple(_row(layer, report.block_size) for layer in report.layers)))
+
+
+def _row(layer: LayerReport, block_size: int) -> dict[str, Cell]:
+    dense = layer.kept == layer.blocks
+    return {"name": layer.name, "shape": "×".join(map(str, layer.shape)),
+            "pattern": f"1×{block_size}" if layer.block_sparse else "dense" if dense else "unaligned",
+            "kept": layer.kept, "blocks": layer.blocks, "sparsity": layer.sparsity.weights}
 
 
 def _onnx(arguments: argparse.Namespace) -> Result:

@@ -36,6 +36,7 @@ STYLES: dict[str, Callable[[Any], str]] = {
     "text": str,
     "count": lambda value: f"{value:,}",
     "percent": lambda value: f"{100 * value:.1f} %",
+    "ratio": lambda value: f"{100 * value:g} %",
     "milliseconds": lambda value: f"{significant(value)} ms",
     "seconds": lambda value: f"{value:.1f} s",
     "times": lambda value: f"{value:.2f}×",

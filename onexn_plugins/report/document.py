@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.files import check_writable, written_aside
 from onexn_plugins.report.cells import STYLES, Cell
 
 FORMAT = "onexn-report/1"
@@ -108,10 +108,10 @@ class Page:
 
 
 def save(page: Page, path: str | Path) -> Path:
-    """Write the page as JSON, aside first, so that no half-written file is left."""
+    """Write the page as JSON; OneXNError where the page is inconsistent or the file cannot be written."""
     check(page)
-    return write_aside(Path(path), json.dumps({"format": FORMAT} | asdict(page), indent=1, ensure_ascii=False,
-                                              allow_nan=False) + "\n")
+    text = json.dumps({"format": FORMAT} | asdict(page), indent=1, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
 
 
 def load(path: str | Path) -> Page:
@@ -154,21 +154,11 @@ def check(page: Page) -> None:
                                  f"Use one of {', '.join(sorted(keys))}")
 
 
-def write_aside(path: Path, text: str) -> Path:
-    """Write text beside `path` and rename: readers see the old file or the whole new one.
-
-    Raises:
-        OneXNError: the file system refuses.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+def write_text(path: str | Path, text: str) -> Path:
+    """Write text to `path`: whole or not at all. Raises OneXNError where that cannot be."""
+    path = check_writable(path)
+    with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OneXNError(str(path), f"cannot be written: {error.strerror}",
-                         "Choose a folder you may write to") from error
     return path
 
 

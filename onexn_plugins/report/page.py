@@ -9,7 +9,7 @@ from typing import Any
 
 from onexn_plugins.errors import MissingDependencyError
 from onexn_plugins.report.cells import write
-from onexn_plugins.report.document import Page, Section, check, write_aside
+from onexn_plugins.report.document import Page, Section, check, write_text
 from onexn_plugins.report.plots import draw
 from onexn_plugins.report.tables import text_rows
 
@@ -17,13 +17,13 @@ _HERE = Path(__file__).parent
 
 
 def write_html(page: Page, path: str | Path) -> Path:
-    """Write the page to `path` (aside, then renamed).
+    """Write the page to `path`: whole or not at all.
 
     Raises:
         OneXNError: the page is inconsistent or the file cannot be written.
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
-    return write_aside(Path(path), to_html(page))
+    return write_text(path, to_html(page))
 
 
 def to_html(page: Page) -> str:

@@ -135,7 +135,7 @@ def _errors(cells: list[Cell]) -> list[list[float]] | None:
 def _tick_writer(style: str) -> Callable[[float, float], str]:
     """Tick labels without needless digits: "2 ms", not "2.00 ms"."""
     unit = "".join(re.findall(r"[^\d.,]+$", STYLES[style](1.0)))
-    scale = {"percent": 100, "megabytes": 1e-6, "millions": 1e-6}.get(style, 1)
+    scale = {"percent": 100, "ratio": 100, "megabytes": 1e-6, "millions": 1e-6}.get(style, 1)
     return lambda value, _: f"{value * scale:.6g}{unit}"
 
 

@@ -7,7 +7,6 @@ shuffle, squeeze-and-excite products, softmax ...) comes from TVM as plain neste
 from __future__ import annotations
 
 import tvm
-from tvm import s_tir, tirx
 
 
 @tvm.transform.module_pass(opt_level=0, name="ScheduleLoops")

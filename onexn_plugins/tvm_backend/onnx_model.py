@@ -8,19 +8,15 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inliner, numpy_helper
 
-from onexn_plugins.errors import MissingDependencyError, OneXNError
-
-try:
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inliner, numpy_helper
-except ModuleNotFoundError as error:
-    raise MissingDependencyError("onnx", "tvm") from error
+from onexn_plugins.errors import OneXNError
 
 OLDEST_OPSET = 11
 # Kernels index with int32, so no tensor may hold more elements than that.
@@ -97,7 +93,7 @@ def _load_weights(model: ModelProto, path: Path) -> None:
         _check_values(tensor)
 
 
-def check_dimensions(name: str, dims: Iterator[int] | list[int] | tuple[int, ...]) -> None:
+def check_dimensions(name: str, dims: Iterable[int]) -> None:
     """Raise OneXNError where a dimension is negative or the tensor has more elements than int32 can index."""
     shape = list(dims)
     if any(size < 0 for size in shape):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.emulation.apt import PrivateApt, run
-from tests.emulation.cache import Unavailable, made_once
+from tests.emulation.cache import Unavailable, is_made, made_once
 
 RECIPE = 1  # counts up when what is fetched changes
 WANTED = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")
@@ -94,10 +94,15 @@ def arm64_machine(report: Callable[[str], None] = print) -> Arm64:
     """
     if sys.platform != "linux":
         raise Unavailable(f"the emulator runs on Linux, this is {sys.platform}")
-    version = importlib.metadata.version("apache-tvm")
-    name = f"arm64-{_system()}-tvm{version}-{RECIPE}"
-    folder = made_once(name, lambda new: _make(new, report))
+    folder = made_once(_machine_name(), lambda new: _make(new, report))
     return _machine(folder, emulator("aarch64", report))
+
+
+def fetched_machine() -> Arm64 | None:
+    """The machine where an earlier `arm64_machine` made it; None elsewhere, and nothing is fetched."""
+    if sys.platform != "linux" or not is_made(_machine_name()):
+        return None
+    return arm64_machine()
 
 
 def emulator(architecture: str, report: Callable[[str], None] = print) -> Path:
@@ -117,6 +122,10 @@ def _system() -> str:
     """The distribution, as "debian12"."""
     release = platform.freedesktop_os_release()
     return release.get("ID", "linux") + release.get("VERSION_ID", "")
+
+
+def _machine_name() -> str:
+    return f"arm64-{_system()}-tvm{importlib.metadata.version('apache-tvm')}-{RECIPE}"
 
 
 def _machine(folder: Path, qemu: Path) -> Arm64:

@@ -19,6 +19,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onexn-plugins"
 
 
+def is_made(name: str) -> bool:
+    """Whether the cached folder of that name is there, whole."""
+    return (cache_folder() / name).is_dir()
+
+
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """The cached folder of that name; `make` fills it the first time.
 

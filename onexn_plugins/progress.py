@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -21,6 +21,9 @@ class StageFailedError(Exception):
         self.title = title
 
 
+Stage = tuple[str, Callable[["Progress"], None]]
+
+
 class Progress:
     """Numbered stages with a running clock.
 
@@ -28,18 +31,26 @@ class Progress:
         seconds: how long each finished stage took, by title.
     """
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        self.total, self.seconds = total, dict[str, float]()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.seconds: dict[str, float] = {}
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._note, self._last = "", 0.0
         self._started = time.monotonic()
 
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Run the stages in order.
+
+        Raises:
+            StageFailedError: a stage raised; nothing after it ran.
+        """
+        for number, (title, function) in enumerate(stages, start=1):
+            with self._stage(number, len(stages), title):
+                function(self)
+
     @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
-        """Announce a stage, show a clock while it runs, and name it where it raises."""
-        number = len(self.seconds) + 1
-        self._print(f"[{number}/{self.total}] {title}")
+    def _stage(self, number: int, total: int, title: str) -> Iterator[None]:
+        self._print(f"[{number}/{total}] {title}")
         self._note, self._started = "", time.monotonic()
         self._last = self._started
         finished = threading.Event()
@@ -48,7 +59,7 @@ class Progress:
         try:
             yield
         except Exception as error:
-            raise StageFailedError(number, self.total, title, error) from error
+            raise StageFailedError(number, total, title, error) from error
         finally:
             finished.set()
             clock.join()
@@ -61,6 +72,10 @@ class Progress:
         self._note = note
         if self._live or time.monotonic() - self._last > 1.0:
             self._show()
+
+    def rounds(self, done: int, total: int) -> None:
+        """`step` for a loop."""
+        self.step(f"{done} of {total} rounds")
 
     def say(self, line: str) -> None:
         """A result worth keeping on the screen."""

@@ -1,0 +1,23 @@
+"""1×N pruning for NNI 3.0: `OneXNPruner` takes a config_list like NNI's own pruners.
+
+    pruner = OneXNPruner(model, [{"op_types": ["Conv2d"], "exclude_op_names": ["conv1"], "sparse_ratio": 0.5}])
+    model, masks = pruner.compress()
+    ...                                  # fine-tune, then
+    pruner.unwrap_model()
+    onexn_plugins.fold(model)
+
+NNI's schedulers (`LinearPruner`, `AGPPruner`) and `from_compressor` work as with NNI's own pruners.
+"""
+
+from onexn_plugins.errors import MissingDependencyError
+
+try:
+    import nni.compression.pruning  # noqa: F401  (the toolkit itself: imports are absolute)
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] != "nni":
+        raise
+    raise MissingDependencyError("nni", extra="nni") from error
+
+from onexn_plugins.nni.pruner import OneXNPruner, register
+
+__all__ = ["OneXNPruner", "register"]

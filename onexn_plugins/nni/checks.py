@@ -1,0 +1,84 @@
+"""What must hold before OneXNPruner touches the model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from nni.compression.base.wrapper import ModuleWrapper
+from nni.compression.utils import Evaluator
+from torch import nn
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.inputs import check_inputs
+from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.masking import check_attachable, dense_weight
+from onexn_plugins.nni.config import LayerSetting
+from onexn_plugins.scores import SCORES, check_finite
+
+
+def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], score: Any, seed: Any,
+                    rearrange: bool, example_inputs: Any) -> None:
+    """Raise OneXNError for an argument of the wrong kind, or a model that another compressor has wrapped."""
+    if not isinstance(model, nn.Module):
+        raise OneXNError("model", f"must be a torch.nn.Module, got {type(model).__name__}", "Pass the model itself")
+    if evaluator is not None and not isinstance(evaluator, Evaluator):
+        raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
+                         "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")
+    if not all(isinstance(wrapper, ModuleWrapper) for wrapper in existed.values()):
+        raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers",
+                         "Use OneXNPruner.from_compressor")
+    if score not in SCORES:
+        raise OneXNError("score", f"must be one of {', '.join(SCORES)}, got {score!r}", "Leave it out for l1")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise OneXNError("seed", f"must be an integer, got {seed!r}", "Use for example seed=0")
+    if rearrange:
+        check_inputs(example_inputs)
+        if existed:
+            raise OneXNError("rearrange", "another compressor's wrappers hold copies of the weights",
+                             "Rearrange first: from onexn_plugins import rearrange")
+    for name, module in model.named_modules():
+        wrapper = getattr(module, "_nni_wrapper", None)
+        if wrapper is not None and not any(wrapper is known for known in existed.values()):
+            raise OneXNError(name, "is already wrapped by another NNI compressor",
+                             "Call unwrap_model() on that one first, or use OneXNPruner.from_compressor")
+
+
+def check_rearrangeable(settings: dict[str, LayerSetting]) -> None:
+    """Raise OneXNError where layers differ in block_size: channels are moved for one of them."""
+    sizes = sorted({setting.block_size for setting in settings.values()})
+    if len(sizes) > 1:
+        raise OneXNError("rearrange", f"config_list mixes block sizes {sizes}",
+                         "Use one block_size, or call onexn_plugins.rearrange yourself first")
+
+
+def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: Mapping[str, ModuleWrapper],
+                 score: str) -> None:
+    """Raise OneXNError for a selected layer that cannot be pruned as its setting says."""
+    modules = dict(model.named_modules())
+    for name, setting in settings.items():
+        layer = cast(PrunableLayer, modules[name])
+        if name in existed and existed[name].pruning_target_spaces:
+            raise OneXNError(name, "is already pruned by the compressor whose wrappers are passed on",
+                             "Exclude it with exclude_op_names, or unwrap and fold the model first")
+        if setting.sparse_threshold is not None and score != "l1":
+            raise OneXNError(name, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
+        if dense_weight(layer).is_meta or isinstance(layer.weight, nn.UninitializedParameter):
+            raise OneXNError(name, "its weight has no values yet", "Run a lazy or meta model once, or load its weights")
+        check_attachable(layer, setting.block_size, name)
+        check_finite(dense_weight(layer), name)
+    _check_own_weight(modules, settings)
+
+
+def _check_own_weight(modules: dict[str, nn.Module], names: Iterable[str]) -> None:
+    """NNI gives each wrapped layer a weight of its own, which would silently end the sharing."""
+    users: dict[int, list[str]] = defaultdict(list)
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            users[id(parameter)].append(name.removesuffix(".parametrizations.weight"))
+    for name in names:
+        sharing = [user for user in users[id(dense_weight(modules[name]))] if user != name]
+        if sharing:
+            raise OneXNError(name, f"shares its weight with {', '.join(sharing)}; NNI's wrapper would part them",
+                             "Exclude them with exclude_op_names")

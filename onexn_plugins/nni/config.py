@@ -1,0 +1,176 @@
+"""A config_list resolved to one setting per layer, and checked, before anything is wrapped.
+
+NNI 3.0 takes some bad input silently (a sparse_ratio of 1.5 prunes everything, a second entry for the same layer is
+ignored, a misspelt exclude_op_names excludes nothing) and fails on other input with a bare KeyError or AssertionError.
+Here each is a OneXNError that names the entry or the layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nni.compression.base.config import select_modules_by_config
+from torch import nn
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import PrunableLayer, check_layer_name, is_depthwise
+from onexn_plugins.pattern import check_block_size
+from onexn_plugins.selection import check_ratio
+
+_log = logging.getLogger(__name__)
+
+_SELECTING = ("op_types", "op_names", "op_names_re")
+_EXCLUDING = ("exclude_op_types", "exclude_op_names", "exclude_op_names_re")
+_RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
+_SETTINGS = (*_RATIOS, "sparse_threshold", "global_group_id", "block_size")
+# NNI's other keys, with the one value each may have here.
+_FIXED = {"granularity": "default", "apply_method": "mul", "target_names": ["weight"]}
+
+
+@dataclass(frozen=True)
+class LayerSetting:
+    """What one config_list entry asks of its layers; the names are NNI's, and None is "not said"."""
+
+    block_size: int
+    sparse_ratio: float | None = None
+    sparse_threshold: float | None = None
+    min_sparse_ratio: float | None = None
+    max_sparse_ratio: float | None = None
+    global_group_id: int | str | None = None
+
+    def to_nni(self, name: str) -> dict[str, Any]:
+        """A config_list entry for this one layer in NNI's own schema, which has no block_size."""
+        said = {key: value for key, value in asdict(self).items() if value is not None and key != "block_size"}
+        return {"op_names": [name], "target_names": ["weight"], **said}
+
+
+def resolve(model: nn.Module, config_list: Any, block_size: int) -> dict[str, LayerSetting]:
+    """The setting of every layer that config_list selects, by qualified name, in the model's order.
+
+    A module that is reachable under several names is listed once, under its first. Depthwise convolutions that an
+    op_types or op_names_re entry selects stay dense, as in the paper, with a warning; in op_names they are an error.
+
+    Raises:
+        OneXNError: anything in config_list that cannot be done as written.
+    """
+    if not isinstance(config_list, Sequence) or isinstance(config_list, str) or not config_list:
+        raise OneXNError("config_list", f"must be a non-empty list of dicts, got {config_list!r}",
+                         'For example [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]')
+    settings: dict[str, LayerSetting] = {}
+    source: dict[str, str] = {}
+    for index, entry in enumerate(config_list):
+        where = f"config_list[{index}]"
+        setting = _read_setting(_flatten(entry, where), where, block_size)
+        for name in _select(model, entry, where):
+            if name in settings:
+                raise OneXNError(name, f"is selected by {source[name]} and by {where}",
+                                 f"Keep it in one of them; add it to exclude_op_names of {source[name]}")
+            settings[name], source[name] = setting, where
+    _check_groups(settings)
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+    return {name: settings[name] for name in sorted(settings, key=order.__getitem__)}
+
+
+def _flatten(entry: Any, where: str) -> dict[str, Any]:
+    """The entry with target_settings["weight"] merged in; OneXNError for keys that 1×N cannot follow."""
+    if not isinstance(entry, Mapping):
+        raise OneXNError(where, f"must be a dict, got {type(entry).__name__}", 'Write {"op_types": ..., ...}')
+    flat = {key: value for key, value in entry.items() if key != "target_settings"}
+    targets = entry.get("target_settings") or {}
+    if not isinstance(targets, Mapping) or not all(isinstance(target, Mapping) for target in targets.values()):
+        raise OneXNError(where, "target_settings must be a dict of dicts", 'Write {"weight": {"sparse_ratio": 0.5}}')
+    others = [target for target in targets if target != "weight"]
+    if others:
+        raise OneXNError(where, f"target_settings names {others[0]!r}", "1×N prunes weights: name only 'weight'")
+    flat.update(targets.get("weight", {}))
+    known = (*_SELECTING, *_EXCLUDING, *_SETTINGS, *_FIXED)
+    for key in flat:
+        if key not in known:
+            raise OneXNError(where, f"1×N pruning has no setting {key!r}", f"Known are: {', '.join(known)}")
+    for key, only in _FIXED.items():
+        value = flat.get(key, only)
+        if (list(value) if isinstance(value, tuple) else value) != only:
+            raise OneXNError(where, f"{key} is {value!r}", f"1×N pruning fixes it to {only!r}: leave the key out")
+    return flat
+
+
+def _read_setting(flat: dict[str, Any], where: str, block_size: int) -> LayerSetting:
+    values = {key: flat[key] for key in _SETTINGS if flat.get(key) is not None}
+    for key in _RATIOS:
+        if key in values:
+            values[key] = check_ratio(values[key], f"{where}.{key}")
+    check_block_size(values.setdefault("block_size", block_size), f"{where}.block_size")
+    threshold, group = values.get("sparse_threshold"), values.get("global_group_id")
+    if ("sparse_ratio" in values) == (threshold is not None):
+        raise OneXNError(where, "needs either sparse_ratio or sparse_threshold", "Write one of them")
+    if threshold is not None:
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not threshold >= 0:
+            raise OneXNError(f"{where}.sparse_threshold", f"must be a number >= 0, got {threshold!r}",
+                             "Blocks whose L1 norm is below it are pruned")
+        if group is not None:
+            raise OneXNError(where, "a global group shares a ratio, not a threshold", "Use sparse_ratio in it")
+        values["sparse_threshold"] = float(threshold)
+    if isinstance(group, bool) or not isinstance(group, (int, str, type(None))):
+        raise OneXNError(f"{where}.global_group_id", f"must be an int or a str, got {group!r}",
+                         "Use a number or a name")
+    if values.get("min_sparse_ratio", 0.0) > values.get("max_sparse_ratio", 1.0):
+        raise OneXNError(where, "min_sparse_ratio is larger than max_sparse_ratio", "Swap or drop one of them")
+    return LayerSetting(**values)
+
+
+def _select(model: nn.Module, entry: Mapping[str, Any], where: str) -> list[str]:
+    """Names that the entry selects by NNI's own rules, every one a layer that 1×N applies to."""
+    rules = {key: entry[key] for key in (*_SELECTING, *_EXCLUDING) if entry.get(key) is not None}
+    _check_rules(model, rules, where)
+    canonical = {id(module): name for name, module in model.named_modules()}
+    selected, _, _ = select_modules_by_config(model, rules)
+    layers = {canonical[id(module)]: module for module in selected.values()}
+    named = {canonical[id(model.get_submodule(name))] for name in rules.get("op_names", ())}
+    depthwise = sorted(name for name, module in layers.items() if is_depthwise(module))
+    for name, module in layers.items():
+        if not isinstance(module, PrunableLayer):
+            raise OneXNError(name, f"is a {type(module).__name__}; 1×N applies to Conv2d and Linear",
+                             f'Narrow {where}, for example with "op_types": ["Conv2d", "Linear"]')
+        if name in depthwise and name in named:
+            raise OneXNError(name, "is a depthwise convolution: one kernel per channel makes no 1×N blocks",
+                             "Take it out of op_names; depthwise layers stay dense")
+    if depthwise:
+        _log.warning("%s: these depthwise layers stay dense, 1×N does not apply: %s", where, ", ".join(depthwise))
+    layers = {name: module for name, module in layers.items() if name not in depthwise}
+    if not layers:
+        raise OneXNError(where, "it selects no layer that 1×N applies to",
+                         "Check op_types, op_names and exclude_*; list the names with model.named_modules()")
+    return list(layers)
+
+
+def _check_rules(model: nn.Module, rules: dict[str, Any], where: str) -> None:
+    if not any(rules.get(key) for key in _SELECTING):
+        raise OneXNError(where, "selects nothing", "Add op_types, op_names or op_names_re")
+    for key, value in rules.items():
+        if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+            raise OneXNError(f"{where}.{key}", f"must be a list of str, got {value!r}", f'Write "{key}": ["..."]')
+    known = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    for name in (*rules.get("op_names", ()), *rules.get("exclude_op_names", ())):
+        check_layer_name(name, known)
+    for pattern in (*rules.get("op_names_re", ()), *rules.get("exclude_op_names_re", ())):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise OneXNError(where, f"{pattern!r} is no regular expression: {error}", "Mend it") from error
+
+
+def _check_groups(settings: dict[str, LayerSetting]) -> None:
+    """Layers of one global group compete for one number of equal blocks."""
+    first: dict[int | str, tuple[str, LayerSetting]] = {}
+    for name, setting in settings.items():
+        if setting.global_group_id is None:
+            continue
+        other, same = first.setdefault(setting.global_group_id, (name, setting))
+        if (setting.sparse_ratio, setting.block_size) != (same.sparse_ratio, same.block_size):
+            raise OneXNError(name, f"differs from {other} in sparse_ratio or block_size, but shares its "
+                             f"global_group_id {setting.global_group_id!r}",
+                             "Give the group one sparse_ratio and one block_size, or make two groups")

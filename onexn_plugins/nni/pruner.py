@@ -1,0 +1,193 @@
+"""`OneXNPruner`: NNI's words (config_list, compress, schedulers) translated into the core's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, cast
+
+import nni.compression.pruning
+from nni.compression.base.target_space import PruningTargetSpace
+from nni.compression.base.wrapper import ModuleWrapper
+from nni.compression.pruning.basic_pruner import _NormPruner
+from nni.compression.utils import Evaluator
+from torch import Tensor, nn
+
+from onexn_plugins import scores
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import PrunableLayer, check_layer_name, prunable_layers
+from onexn_plugins.nni.checks import check_arguments, check_layers, check_rearrangeable
+from onexn_plugins.nni.config import LayerSetting, resolve
+from onexn_plugins.nni.wrapper import BlockMaskWrapper, take_wrappers_off
+from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, only_shrinking
+
+Masks = dict[str, dict[str, Tensor]]  # layer -> target ("weight") -> tensor
+
+
+class OneXNPruner(_NormPruner):
+    """Prunes 1×N blocks (TPAMI 2022) of the layers that config_list selects, stem and Linear layers included.
+
+    Depthwise convolutions have no 1×N blocks: selected by type they stay dense, named one by one they are refused.
+    The masks are those of the core's selection, and so those of the torch-pruning adapter, bit for bit.
+
+    Args:
+        model: any torch module; it is wrapped in place, as by NNI's own pruners.
+        config_list: NNI's. Followed are op_types, op_names, op_names_re, their exclude_ forms, sparse_ratio,
+            sparse_threshold (on block L1 norms), min_sparse_ratio, max_sparse_ratio, global_group_id and
+            target_settings["weight"]; an entry may carry its own block_size. Anything else is refused.
+        evaluator: an NNI evaluator; schedulers need one.
+        existed_wrappers: another compressor's wrappers, as `from_compressor` passes them.
+        block_size: N, output channels per block, 1 to 32.
+        score: "l1" or "random" (seeded, without replacement, the same blocks in every toolkit).
+        seed: of the random score.
+        rearrange: first move channels so that more L1 is kept (`onexn_plugins.rearrange`).
+        example_inputs: a tensor, tuple or dict; needed by rearrange alone.
+
+    Attributes:
+        rearrangement: what rearrange did, or None.
+
+    Raises:
+        OneXNError: any argument that cannot be followed; the model is as before.
+    """
+
+    p = 1  # the norm of NNI's base class
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config_list: list[dict[str, Any]],
+        evaluator: Evaluator | None = None,
+        existed_wrappers: dict[str, ModuleWrapper] | None = None,
+        *,
+        block_size: int = 4,
+        score: str = "l1",
+        seed: int = 0,
+        rearrange: bool = False,
+        example_inputs: Any = None,
+    ) -> None:
+        existed = dict(existed_wrappers or {})
+        check_arguments(model, evaluator, existed, score, seed, rearrange, example_inputs)
+        settings = resolve(model, config_list, block_size)
+        check_layers(model, settings, existed, score)
+        if rearrange:
+            check_rearrangeable(settings)
+        self.block_size, self.score, self.seed = block_size, score, seed
+        before = {key: value.clone() for key, value in model.state_dict().items()} if rearrange else None
+        try:
+            self.rearrangement = _rearrange(model, settings, example_inputs) if rearrange else None
+            wrappers = existed | {name: _wrapper(model, name, setting.block_size, existed)
+                                  for name, setting in settings.items()}
+            super().__init__(model, [setting.to_nni(name) for name, setting in settings.items()], evaluator, wrappers)
+        except Exception:
+            take_wrappers_off(model)
+            if before is not None:
+                model.load_state_dict(before)
+            raise
+
+    def compress(self, max_steps: int | None = None, max_epochs: int | None = None) -> tuple[nn.Module, Masks]:
+        """Generate the masks and put them on; (the wrapped model, {layer: {"weight": mask}}).
+
+        Args:
+            max_steps: how long to train; only where `from_compressor` fused this pruner with another.
+            max_epochs: the same in epochs.
+        """
+        fused = len(self.fused_compressors) > 1
+        given = max_steps is not None or max_epochs is not None
+        if fused and not (given and self.evaluator is not None):
+            raise OneXNError("compress", "a fused pruner needs an evaluator and max_steps or max_epochs", "Pass both")
+        if given and not fused:
+            raise OneXNError("compress", "one-shot pruning does not train", "Call it without max_steps and max_epochs")
+        return super().compress(max_steps, max_epochs)
+
+    def update_masks(self, masks: Masks) -> None:
+        """Put masks on the wrapped layers.
+
+        Raises:
+            OneXNError: an unknown layer, or a mask that is not made of whole blocks.
+        """
+        for name, targets in masks.items():
+            check_layer_name(name, self._target_spaces)
+            for mask in targets.values():
+                self._module_wrappers[name].check_mask(mask)
+        super().update_masks(masks)
+        for name in masks:
+            self._module_wrappers[name].refresh()
+
+    def _calculate_metrics(self, data: Masks) -> Masks:
+        """Block scores [block_rows, in / groups] of the weights in data; blocks pruned earlier rank below all."""
+        return {name: {"weight": self._block_scores(name, targets["weight"])} for name, targets in data.items()}
+
+    def _block_scores(self, name: str, weight: Tensor) -> Tensor:
+        wrapper = self._module_wrappers[name]
+        scores.check_finite(weight, name)
+        if self.score == "l1":
+            block_scores = scores.l1(weight, wrapper.pattern)
+        else:
+            block_scores = scores.random(wrapper.pattern, seed=self.seed, layer=name).to(weight.device)
+        return only_shrinking(block_scores, wrapper.keep)
+
+    def _generate_sparsity(self, metrics: Masks) -> Masks:
+        keep: dict[str, Tensor] = {}
+        groups: dict[int | str, dict[str, Tensor]] = defaultdict(dict)
+        for name, targets in metrics.items():
+            space = self._target_spaces[name]["weight"]
+            if space.global_group_id is None:
+                keep[name] = _keep_in_layer(targets["weight"], space)
+            else:
+                groups[space.global_group_id][name] = targets["weight"]
+        for group in groups.values():
+            spaces = {name: self._target_spaces[name]["weight"] for name in group}
+            limits = {name: _limits(space) for name, space in spaces.items()}
+            keep |= keep_highest_globally(
+                group, next(iter(spaces.values())).sparse_ratio,
+                min_ratio={name: low for name, (low, _) in limits.items()},
+                max_ratio={name: high for name, (_, high) in limits.items()})
+        return {name: {"weight": self._module_wrappers[name].keep_to_mask(keep[name])} for name in metrics}
+
+
+def register(*, replace: bool = False) -> None:
+    """Make `nni.compression.pruning.OneXNPruner` resolve; a second call changes nothing.
+
+    NNI 3.0 has no registry of pruners: a trial that is told a pruner's name looks it up in that module.
+
+    Args:
+        replace: take the name even where something else holds it.
+
+    Raises:
+        OneXNError: something else holds the name.
+    """
+    holder = getattr(nni.compression.pruning, "OneXNPruner", OneXNPruner)
+    if holder is not OneXNPruner and not replace:
+        raise OneXNError("nni.compression.pruning.OneXNPruner", f"the name is taken by {holder!r}",
+                         "Call register(replace=True) to take it over")
+    nni.compression.pruning.OneXNPruner = OneXNPruner
+
+
+def _wrapper(model: nn.Module, name: str, block_size: int, existed: dict[str, ModuleWrapper]) -> BlockMaskWrapper:
+    if name in existed:
+        return BlockMaskWrapper.adopt(existed[name], block_size)
+    return BlockMaskWrapper(cast(PrunableLayer, model.get_submodule(name)), name, block_size)
+
+
+def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Any:
+    """Move channels for the selected layers alone; the ratio searched for is the mean over them."""
+    from onexn_plugins.rearrangement import rearrange as rearrange_channels
+
+    ratios = [setting.sparse_ratio for setting in settings.values() if setting.sparse_ratio is not None]
+    return rearrange_channels(
+        model, example_inputs,
+        block_size=next(iter(settings.values())).block_size,
+        pruning_ratio=sum(ratios) / len(ratios) if ratios else 0.5,
+        ignored_layers=[name for name in prunable_layers(model) if name not in settings])
+
+
+def _limits(space: PruningTargetSpace) -> tuple[float, float]:
+    """min_sparse_ratio and max_sparse_ratio; a limit that was not set is 0 or 1."""
+    low, high = space.min_sparse_ratio, space.max_sparse_ratio
+    return 0.0 if low is None else low, 1.0 if high is None else high
+
+
+def _keep_in_layer(block_scores: Tensor, space: PruningTargetSpace) -> Tensor:
+    low, high = _limits(space)
+    if space.sparse_threshold is not None:
+        return keep_above(block_scores, space.sparse_threshold, min_ratio=low, max_ratio=high)
+    return keep_highest(block_scores, min(high, max(low, space.sparse_ratio)))

@@ -1,0 +1,180 @@
+"""rearrange(): find the spaces, choose permutations, prove them on a copy, and only then move the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.inputs import check_inputs
+from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
+from onexn_plugins.rearrangement.apply import Move, apply_moves
+from onexn_plugins.rearrangement.checks import check_model
+from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
+from onexn_plugins.rearrangement.proof import BAR, Proof, clean_copy, prove
+from onexn_plugins.rearrangement.search import METHODS, arrange
+from onexn_plugins.rearrangement.spaces import Space, check_spaces
+from onexn_plugins.rearrangement.tracing import find_spaces
+from onexn_plugins.scores import check_finite
+from onexn_plugins.selection import check_ratio
+
+Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
+
+
+@dataclass(frozen=True)
+class LayerRearrangement:
+    """One prunable layer.
+
+    Attributes:
+        name, shape: qualified name and weight shape [out, in / groups, *kernel].
+        retained_before, retained_after: fraction of its L1 norm that pruning keeps.
+        moved: its output channels have a new order.
+        refused: why they may not be moved; None where they may.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    retained_before: float
+    retained_after: float
+    moved: bool
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class Rearrangement:
+    """What `rearrange` did.
+
+    Attributes:
+        retained_before, retained_after: fraction of L1 that pruning keeps, over all prunable layers together.
+        max_error: largest relative change of any output of the float64 probe, at most 1e-9.
+        refused: (layer, reason) of prunable layers whose channels may not move.
+        permutations: layer -> int64 [out_channels]; output channel i is what channel permutation[i] was.
+        layers: every prunable layer in detail.
+        moves: the spaces that moved, for `apply_moves`, with all tensors that follow.
+    """
+
+    retained_before: float
+    retained_after: float
+    max_error: float
+    refused: list[tuple[str, str]]
+    permutations: dict[str, Tensor]
+    layers: list[LayerRearrangement]
+    moves: list[Move]
+
+
+def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pruning_ratio: float = 0.5,
+              method: str = "swap", ignored_layers: Iterable[str | nn.Module] = (), seed: int = 0,
+              full: bool | None = None, spaces: Sequence[Space] | None = None,
+              progress: Progress | None = None) -> Rearrangement:
+    """Move the output channels of the model's layers so that 1×N pruning keeps more, in place.
+
+    The function stays as it was: everything that reads a channel follows it, model outputs never move, and every
+    move was proved on a copy first. What cannot be proved stays, and is reported with its reason.
+    Rearrange before the masks are attached and before an optimizer has gathered state.
+
+    Args:
+        model: any eager model; mode, hooks, device, dtype, requires_grad and Parameter objects stay.
+        example_inputs: what forward takes: a tensor, a tuple or a dict.
+        block_size, pruning_ratio: of the pruning that will follow.
+        method: "swap", a search; or "sort", the paper's: rows by descending L1 norm.
+        ignored_layers: names or modules that will not be pruned. Their channels do not count, but may follow others.
+        seed: of the search and the proof.
+        full: Linear layers are pruned too. By default only where the model has no convolution to prune.
+        spaces: channel spaces from elsewhere; by default our own tracer finds them.
+        progress: called as progress(done, total, what).
+
+    Raises:
+        OneXNError: bad arguments, NaN weights, a masked or wrapped model, or a model that cannot be run, copied or
+            compared. The model is then as before.
+    """
+    ratio = check_ratio(pruning_ratio)
+    if method not in METHODS:
+        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}", "Leave it out for the search")
+    check_inputs(example_inputs)
+    check_model(model)
+    layers = _layers(model, ignored_layers, full, block_size)
+    report = progress or (lambda done, total, what: None)
+    found, still = _spaces(model, example_inputs, spaces, report)
+    norms = KernelNorms(layers, block_size, ratio)
+    before, overall_before = norms.retained(), norms.retained_overall()
+    moves = _search(found, layers, norms, method, seed, report)
+    report(len(moves), len(moves) + 1, "proof")
+    proof = prove(model, example_inputs, moves, seed=seed)
+    passed = [moves[index] for index in proof.passed]
+    apply_moves(model, passed)
+    report(len(moves) + 1, len(moves) + 1, "done")
+    after = KernelNorms(layers, block_size, ratio)
+    permutations = _permutations(passed, layers)
+    refused = _refused(layers, found, moves, proof, still)
+    retained = after.retained()
+    return Rearrangement(
+        overall_before, after.retained_overall(), proof.max_error, list(refused.items()), permutations,
+        [LayerRearrangement(name, tuple(layer.weight.shape), before[name], retained[name], name in permutations,
+                            refused.get(name)) for name, layer in layers.items()],
+        passed,
+    )
+
+
+def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: bool | None,
+            block_size: int) -> dict[str, PrunableLayer]:
+    ignored_layers = list(ignored_layers)
+    layers = prunable_layers(model, ignored_layers, full=bool(full))
+    if not layers and full is None:
+        layers = prunable_layers(model, ignored_layers, full=True)
+    check_layers(layers, block_size)
+    for name, layer in layers.items():
+        check_finite(layer.weight, name)
+    return layers
+
+
+def _spaces(model: nn.Module, example_inputs: Any, spaces: Sequence[Space] | None,
+            report: Progress) -> tuple[list[Space], dict[str, str]]:
+    """The spaces, and for tensors whose rows stay the reason."""
+    if spaces is not None:
+        check_spaces(model, spaces)
+        return list(spaces), {}
+    report(0, 1, "trace")
+    found = find_spaces(clean_copy(model), example_inputs)
+    return list(found.spaces), found.still
+
+
+def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: KernelNorms, method: str, seed: int,
+            report: Progress) -> list[Move]:
+    """A move for every space that holds rows of a layer to prune. Spaces that share a layer are arranged in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    moves = []
+    for number, space in enumerate(spaces):
+        producers: list[Producer] = [(name, rows[:, copy]) for name, rows in space.producers(layers).items()
+                                     for copy in range(rows.shape[1])]
+        if producers:
+            report(number, len(spaces) + 1, producers[0][0])
+            order = arrange(norms, producers, space.classes, method, generator)
+            for name, rows in producers:
+                norms.reorder(name, row_order(rows, order, len(norms.kernels[name])))
+            moves.append(Move(space, order))
+    return moves
+
+
+def _permutations(moves: Sequence[Move], layers: dict[str, PrunableLayer]) -> dict[str, Tensor]:
+    permutations: dict[str, Tensor] = {}
+    for move in moves:
+        for name, rows in move.space.producers(layers).items() if not move.is_identity else ():
+            order = row_order(rows, move.permutation, layers[name].weight.shape[0])
+            permutations[name] = permutations[name][order] if name in permutations else order
+    return permutations
+
+
+def _refused(layers: dict[str, PrunableLayer], spaces: Sequence[Space], moves: Sequence[Move], proof: Proof,
+             still: dict[str, str]) -> dict[str, str]:
+    """layer -> why none of its channels may move."""
+    reasons: dict[str, str] = {}
+    for index, error in proof.failed.items():
+        for name in moves[index].space.producers(layers):
+            reasons[name] = f"moving its channels changes the output by {error:.1e} of its scale, above {BAR:.0e}"
+    movable = {name for index in proof.passed for name in moves[index].space.producers(layers)}
+    return {name: reasons.get(name, still.get(f"{name}.weight", "no channel space reaches it"))
+            for name in layers if name not in movable}

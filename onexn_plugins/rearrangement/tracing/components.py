@@ -1,0 +1,123 @@
+"""From facts to spaces: labels that move together are merged into channels, and channels used alike form a space."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onexn_plugins.rearrangement.spaces import Member, Space
+from onexn_plugins.rearrangement.tracing.facts import Facts
+
+Carrier = tuple[str, int, int]  # tensor name, dim, conv groups of an input dimension
+Use = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a trace found.
+
+    Attributes:
+        spaces: channels that move together.
+        still: tensor name -> why none of the rows (dimension 0) of this parameter or buffer move.
+    """
+
+    spaces: tuple[Space, ...]
+    still: dict[str, str]
+
+
+def spaces_from(facts: Facts) -> Found:
+    """The spaces a trace's facts allow, and the reasons where they allow none."""
+    channel_of = _merge(facts)
+    carried = {carrier: channel_of[labels.long()] for carrier, labels in facts.carried.items()}
+    frozen = _frozen_channels(facts, carried, channel_of)
+    carriers_of = _uses(carried.values())
+    cells_of = _uses_in_cells(facts, channel_of)
+    alike: dict[tuple[Use, ...], list[int]] = defaultdict(list)
+    for channel in carriers_of:
+        if channel not in frozen:
+            alike[tuple(carriers_of[channel])].append(channel)
+    spaces = [_space(uses, sorted(channels), cells_of, carried) for uses, channels in alike.items()]
+    spaces = [space for space in spaces if len(space.classes.unique()) < space.channels]
+    return Found(tuple(spaces), _still(carried, frozen, spaces))
+
+
+def _merge(facts: Facts) -> Tensor:
+    """Connected components of the unions: label -> the smallest label it moves with, int64 [count]."""
+    root = torch.arange(facts.count)
+    if not facts.unions:
+        return root
+    one, other = torch.cat(facts.unions, dim=1).long()
+    while True:
+        smaller = torch.minimum(root[one], root[other])
+        merged = root.clone()
+        for place in (one, other, root[one], root[other]):
+            merged.scatter_reduce_(0, place, smaller, "amin")
+        merged = merged[merged]
+        if torch.equal(merged, root):
+            return root
+        root = merged
+
+
+def _frozen_channels(facts: Facts, carried: dict[Carrier, Tensor], channel_of: Tensor) -> dict[int, str]:
+    """channel -> why it stays."""
+    frozen = {0: "they are constant"}
+    for label, reason in facts.frozen.items():
+        frozen.setdefault(int(channel_of[label]), reason)
+    for (name, _, _), channels in carried.items():
+        if name in facts.fixed:
+            for channel in channels.unique().tolist():
+                frozen.setdefault(channel, f"they are carried by {name}, and {facts.fixed[name]}")
+    return frozen
+
+
+def _uses(vectors: Iterable[Tensor]) -> dict[int, list[Use]]:
+    """channel -> (vector, how often it occurs there). Channels with equal lists are used alike."""
+    uses: dict[int, list[Use]] = defaultdict(list)
+    for number, channels in enumerate(vectors):
+        values, counts = channels.unique(return_counts=True)
+        for channel, count in zip(values.tolist(), counts.tolist(), strict=True):
+            uses[channel].append((number, count))
+    return uses
+
+
+def _uses_in_cells(facts: Facts, channel_of: Tensor) -> dict[int, list[Use]]:
+    """channel -> (context, cell, how often): channels with equal lists may trade places."""
+    uses: dict[int, list[Use]] = defaultdict(list)
+    for number, (labels, cells) in enumerate(facts.contexts):
+        pairs, counts = torch.stack([channel_of[labels.long()], cells.long()]).unique(dim=1, return_counts=True)
+        for channel, cell, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+            uses[channel].append((number, cell, count))
+    return uses
+
+
+def _space(uses: tuple[Use, ...], channels: list[int], cells_of: dict[int, list[Use]],
+           carried: dict[Carrier, Tensor]) -> Space:
+    carriers = list(carried.items())
+    members = tuple(
+        Member(name, dim, _positions(torch.tensor(channels), place), groups)
+        for (name, dim, groups), place in (carriers[number] for number, _ in uses)
+    )
+    numbers: dict[tuple[Use, ...], int] = {}
+    classes = [numbers.setdefault(tuple(cells_of.get(channel, ())), len(numbers)) for channel in channels]
+    return Space(members, torch.tensor(classes))
+
+
+def _positions(channels: Tensor, place: Tensor) -> Tensor:
+    """Where each of the (ascending) channels occurs in `place`, ascending, int64 [channels, copies]."""
+    found = torch.isin(place, channels).nonzero().flatten()
+    order = place[found].argsort(stable=True)
+    return found[order].reshape(len(channels), -1)
+
+
+def _still(carried: dict[Carrier, Tensor], frozen: dict[int, str], spaces: list[Space]) -> dict[str, str]:
+    moving = {member.name for space in spaces for member in space.members if member.dim == 0}
+    still = {}
+    for (name, dim, _), channels in carried.items():
+        if dim == 0 and name not in moving:
+            reasons = Counter(frozen.get(channel, "no two of them are used alike") for channel in channels.tolist())
+            still[name] = f"its channels stay: {reasons.most_common(1)[0][0]}"
+    return still

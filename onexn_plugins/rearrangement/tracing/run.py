@@ -1,0 +1,54 @@
+"""The tracer's entry: a model and example inputs in, its channel spaces out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from onexn_plugins.inputs import call_model, keep_state, tensors_in
+from onexn_plugins.rearrangement.tracing import layers, movement, pointwise
+from onexn_plugins.rearrangement.tracing.components import Found, spaces_from
+from onexn_plugins.rearrangement.tracing.facts import Facts, frozen
+from onexn_plugins.rearrangement.tracing.tracer import Tracer
+
+RULE_MODULES = (layers, movement, pointwise)  # importing them registers their rules
+
+
+def find_spaces(model: nn.Module, example_inputs: Any) -> Found:
+    """Which channels of the model move together, found by one forward pass in eval mode.
+
+    The model's mode, buffers and the random state are as before afterwards; its hooks run.
+
+    Raises:
+        OneXNError: the model fails on example_inputs.
+    """
+    return spaces_from(trace(model, example_inputs))
+
+
+def trace(model: nn.Module, example_inputs: Any) -> Facts:
+    """What one forward pass says about the model's channels."""
+    tracer = Tracer(model)
+    for tensor in tensors_in(example_inputs):
+        tracer.label(tensor, frozen(tensor.shape))
+    with keep_state(model), torch.random.fork_rng(), _open_attention():
+        model.eval()
+        with tracer:
+            outputs = call_model(model, example_inputs)
+    for tensor in tensors_in(outputs):
+        tracer.facts.freeze(tracer.labels(tensor), "they are the model's output")
+    return tracer.facts
+
+
+@contextmanager
+def _open_attention() -> Iterator[None]:
+    """Without the fused attention functions, which would hide the layers inside them."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
