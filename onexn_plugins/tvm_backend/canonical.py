@@ -14,7 +14,7 @@ where it does not apply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def _explicit_padding(graph: Graph, node: Node) -> list[Node] | None:
     return [Node.make(node.op, node.inputs, node.outputs, node.name, **attributes)]
 
 
-def _pads(mode: str, image: tuple[int, ...], kernel: list[int], attributes: dict[str, list[int]]) -> list[int]:
+def _pads(mode: str, image: Sequence[int], kernel: Sequence[int], attributes: dict[str, list[int]]) -> list[int]:
     """Padding at the beginning of every axis, then at the end. "SAME" makes ceil(size / stride) outputs."""
     strides = attributes.get("strides", [1] * len(image))
     dilations = attributes.get("dilations", [1] * len(image))

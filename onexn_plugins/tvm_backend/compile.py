@@ -14,12 +14,12 @@ from onexn_plugins.pattern import check_block_size
 from onexn_plugins.tvm_backend.canonical import canonicalise
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor
 from onexn_plugins.tvm_backend.folding import fold_layers
-from onexn_plugins.tvm_backend.fusion import fuse
-from onexn_plugins.tvm_backend.graph import Graph, build_graph
+from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
+from onexn_plugins.tvm_backend.graph import Graph, Node, build_graph
 from onexn_plugins.tvm_backend.kernels import VectorUnit
 from onexn_plugins.tvm_backend.lowering import compile_module
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, first_line, load_onnx_model
-from onexn_plugins.tvm_backend.plan import Planner
+from onexn_plugins.tvm_backend.plan import Layer, Planner
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
 
@@ -39,22 +39,41 @@ def compile_model(
         OneXNError: the file, target, block size or number of threads cannot be used; names what and why.
     """
     processor = find_target(target)
-    if block_size is not None:
-        check_block_size(block_size)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
-    if not isinstance(onnx_path, (str, os.PathLike)):
-        raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
-                         "Write the model with onexn_plugins.export_onnx and give that file")
-    path = Path(onnx_path)
-    graph, recorded = _read(path)
-    unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights)
-    order, layers = fuse(graph, Planner(unit, block_size, recorded))
-    library = _build(build_module(graph, order), processor, path)
+    graph, order, layers = _plan(onnx_path, processor, block_size)
+    library = _build(build_module(graph, order), processor, onnx_path)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
     return Compiled(library, processor, inputs, outputs, layers, threads)
+
+
+def inspect_onnx(
+    onnx_path: str | os.PathLike[str], *, target: str = "host", block_size: int | None = None
+) -> list[dict[str, Any]]:
+    """What compile_model would make of every Conv and Linear layer, without compiling: Layer as plain values.
+
+    Raises:
+        OneXNError: as compile_model.
+    """
+    _, _, layers = _plan(onnx_path, find_target(target), block_size)
+    return [layer.to_dict() for layer in layers]
+
+
+def _plan(
+    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None
+) -> tuple[Graph, list[Node | KernelCall], list[Layer]]:
+    """The simplified graph, what computes it in order, and what became of every layer."""
+    if block_size is not None:
+        check_block_size(block_size)
+    if not isinstance(onnx_path, (str, os.PathLike)):
+        raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
+                         "Write the model with onexn_plugins.export_onnx and give that file")
+    graph, recorded = _read(Path(onnx_path))
+    unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights)
+    order, layers = fuse(graph, Planner(unit, block_size, recorded))
+    return graph, order, layers
 
 
 def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
@@ -70,7 +89,7 @@ def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
     return graph, recorded if isinstance(recorded, dict) else {}
 
 
-def _build(module: tvm.IRModule, processor: Target, path: Path) -> Any:
+def _build(module: tvm.IRModule, processor: Target, path: str | os.PathLike[str]) -> Any:
     try:
         return compile_module(module, tvm.target.Target(processor.tvm))
     except Exception as error:

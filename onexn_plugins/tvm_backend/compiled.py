@@ -15,6 +15,7 @@ from tvm import relax
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact
+from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
 
@@ -83,7 +84,8 @@ class Compiled:
             OneXNError: repeat is below 1, warmup negative, or an input does not fit.
         """
         if repeat < 1 or warmup < 0:
-            raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}", "Use repeat >= 1 and warmup >= 0")
+            raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
+                             "Use repeat >= 1 and warmup >= 0")
         tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
         for _ in range(warmup):
             self._main(*tensors)
@@ -103,7 +105,8 @@ class Compiled:
         """
         if not hasattr(self._library, "export_library"):
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
-        return artefact.write(path, self._library, self.target, self.describe())
+        with without_lines(*TVM_CHATTER):
+            return artefact.write(path, self._library, self.target, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Inputs, outputs, layers and threads as plain values."""
@@ -149,7 +152,8 @@ def load(path: str | Path) -> Compiled:
         outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
         layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
         threads = int(saved.metadata["threads"])
-        library = tvm.runtime.load_module(str(saved.library))
+        with without_lines(*TVM_CHATTER):
+            library = tvm.runtime.load_module(str(saved.library))
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
     return Compiled(library, saved.target, inputs, outputs, layers, threads)

@@ -47,7 +47,7 @@ class Layer:
 
     Attributes:
         name: as in the trained model, where the file tells.
-        kind: "conv", "depthwise", "linear", or "conv + depthwise" for the first of a fused pair.
+        operator: "conv", "depthwise", "linear", or "conv + depthwise" for the first of a fused pair.
         shape: of the weight.
         sparse, block_size, kept: see Decision; block_size is None where TVM lowers the layer without our kernels.
         tile: output channels × vectors of pixels held in registers, as "4x4".
@@ -56,7 +56,7 @@ class Layer:
     """
 
     name: str
-    kind: str
+    operator: str
     shape: tuple[int, ...]
     sparse: bool
     block_size: int | None

@@ -38,7 +38,7 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
 
 
 def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, values: dict[str, relax.Expr]) -> relax.Var:
-    name = call.layers[0].kind if call.layers else call.nodes[0].op
+    name = call.layers[0].operator if call.layers else call.nodes[0].op
     function = call.kernel.func.with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
     kernel = builder.add_func(function, "onexn_" + "_".join(word.lower() for word in name.split() if word.isalnum()))
     x, *residual = (values[name] for name in call.inputs)

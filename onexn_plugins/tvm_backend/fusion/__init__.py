@@ -44,14 +44,14 @@ def fuse(graph: Graph, planner: Planner) -> tuple[list[Node | KernelCall], list[
             ends[call.nodes[-1]] = call
             layers.extend(call.layers)
         elif node.op in ("Conv", "Gemm"):
-            kind = {"Conv": "conv", "Gemm": "linear"}[node.op]
-            layers.append(describe(context, node, kind, None, None, f"no kernel: {'; '.join(reasons)}"))
+            operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
+            layers.append(describe(context, node, operator, None, None, f"no kernel: {'; '.join(reasons)}"))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
     return order, layers
 
 
 def _first_match(context: Context, node: Node) -> tuple[KernelCall | None, list[str]]:
-    reasons = []
+    reasons: list[str] = []
     for rule in RULES[node.op]:
         try:
             return rule(context, node), reasons

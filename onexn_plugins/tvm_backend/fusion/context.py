@@ -71,7 +71,8 @@ class Context:
 
     def tail(self, node: Node, *, residual: bool = True) -> Tail:
         """Residual addition and activation after a layer, as far as a kernel can take them in."""
-        value, nodes, other = node.output, [], ()
+        value, nodes = node.output, list[Node]()
+        other: tuple[str, ...] = ()
         add = self.next_node(value) if residual else None
         if add is not None and add.op == "Add" and (operand := self._other_operand(add, value)):
             nodes, other, value = [add], (operand,), add.output
@@ -133,20 +134,21 @@ def conv_problem(context: Context, node: Node) -> Conv:
     Raises:
         Unsupported: it is not two-dimensional.
     """
-    batch, *image = context.graph.shape(node.inputs[0])
-    weight, attributes = context.graph.shape(node.inputs[1]), node.attributes
-    if len(image) != 3 or len(weight) != 4:
+    image, weight = context.graph.shape(node.inputs[0]), context.graph.shape(node.inputs[1])
+    if len(image) != 4 or len(weight) != 4:
         raise Unsupported("only two-dimensional convolutions have kernels")
+    attributes = node.attributes
+    batch, in_channels, height, width = image
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     return Conv(
-        batch, *image, weight[0], kernel=(weight[2], weight[3]),
+        batch, in_channels, height, width, weight[0], kernel=(weight[2], weight[3]),
         stride=_pair(attributes.get("strides")), padding=(top, left, bottom, right),
         dilation=_pair(attributes.get("dilations")), groups=attributes.get("group", 1),
     )
 
 
 def describe(
-    context: Context, node: Node, kind: str, decision: Decision | None, tile: Tile | None, reason: str = ""
+    context: Context, node: Node, operator: str, decision: Decision | None, tile: Tile | None, reason: str = ""
 ) -> Layer:
     """The report line of a Conv or Gemm; without a decision every block is computed."""
     shape = context.graph.shape(node.inputs[1])
@@ -154,7 +156,7 @@ def describe(
     positions = int(np.prod(output)) // shape[0]
     dense_macs = int(np.prod(shape)) * positions
     return Layer(
-        name=layer_name(context.graph, node), kind=kind, shape=tuple(shape),
+        name=layer_name(context.graph, node), operator=operator, shape=tuple(shape),
         sparse=decision is not None and decision.sparse,
         block_size=tile.block_size if tile else None,
         tile=f"{tile.block_size}x{tile.vectors}" if tile else None,

@@ -1,4 +1,4 @@
-"""Conv + activation + depthwise Conv -> one kernel, block row by block row: what lies between never leaves the cache."""
+"""Conv + activation + depthwise Conv -> one kernel, block row by block row: what lies between stays in the cache."""
 
 from __future__ import annotations
 
