@@ -98,12 +98,12 @@ class Compiled:
         return Latency(median, p10, p90, repeat)
 
     def save(self, path: str | Path) -> Path:
-        """Write the artefact, one folder with library and description; `load` or a board takes it.
+        """Write the artefact, one folder with library (or program) and description; `load` or a board takes it.
 
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if not hasattr(self._library, "export_library"):
+        if isinstance(self._library, tvm.runtime.Module):
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
             return artefact.write(path, self._library, self.target, self.describe())

@@ -116,7 +116,7 @@ class _Reader:
             self._read_builtin(variable, value)
 
     def _read_builtin(self, variable: relax.Var, call: relax.Call) -> None:
-        name = call.op.name if isinstance(call.op, tvm.ir.Op) else str(call.op)
+        name = str(call.op.global_symbol if isinstance(call.op, relax.ExternFunc) else call.op.name)
         if name == "relax.memory.alloc_storage":
             self._storages[variable] = self.program.arena_bytes
             self.program.arena_bytes += _aligned(int(call.args[0].values[0]))

@@ -40,7 +40,8 @@ int onexn_run(const void *const inputs[], void *const outputs[]) {
     return 0;
 }
 
-/* What kernels call of TVM (tvm/ffi/c_api.h, tvm/runtime/c_backend_api.h). */
+/* What kernels call of TVM (tvm/ffi/c_api.h, tvm/runtime/c_backend_api.h). All but errors they reach through pointers,
+ * which LLVM's objects hold as weak symbols for a loader to fill in; these here take their place. */
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
     append(kind);
@@ -50,13 +51,13 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
             append(parts[i]);
 }
 
-void *TVMBackendAllocWorkspace(int device_type, int device_id, uint64_t bytes, int code_hint, int bits_hint) {
+static void *allocate(int device_type, int device_id, uint64_t bytes, int code_hint, int bits_hint) {
     void *memory = NULL;
     (void)device_type, (void)device_id, (void)code_hint, (void)bits_hint;
     return posix_memalign(&memory, 64, (size_t)bytes) ? NULL : memory;
 }
 
-int TVMBackendFreeWorkspace(int device_type, int device_id, void *memory) {
+static int release(int device_type, int device_id, void *memory) {
     (void)device_type, (void)device_id;
     free(memory);
     return 0;
@@ -70,8 +71,12 @@ typedef struct { /* TVMParallelGroupEnv */
 typedef int (*parallel_task)(int task, parallel_environment *environment, void *closure);
 
 /* Parallel loops run as one task, on the core they are called on. */
-int TVMBackendParallelLaunch(parallel_task task, void *closure, int count) {
+static int launch(parallel_task task, void *closure, int count) {
     parallel_environment alone = {NULL, 1};
     (void)count;
     return task(0, &alone, closure);
 }
+
+void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = allocate;
+int (*__TVMBackendFreeWorkspace)(int, int, void *) = release;
+int (*__TVMBackendParallelLaunch)(parallel_task, void *, int) = launch;
