@@ -71,7 +71,7 @@ def train_epochs(model: nn.Module, loader: DataLoader, epochs: int, learning_rat
             loss.backward()
             optimizer.step()
             scheduler.step()
-        print(f"  epoch {epoch + 1}/{epochs}: loss {float(loss):.3f}", flush=True)
+        print(f"  epoch {epoch + 1}/{epochs}: loss {loss.item():.3f}", flush=True)
 
 
 @torch.no_grad()
