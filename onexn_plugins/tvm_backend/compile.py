@@ -11,6 +11,7 @@ import tvm
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.export import read_pattern
 from onexn_plugins.pattern import check_block_size
+from onexn_plugins.tvm_backend.aot import compile_static
 from onexn_plugins.tvm_backend.canonical import canonicalise
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor
 from onexn_plugins.tvm_backend.folding import fold_layers
@@ -91,7 +92,11 @@ def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
 
 def _build(module: tvm.IRModule, processor: Target, path: str | os.PathLike[str]) -> Any:
     try:
+        if not processor.tvm_runtime:
+            return compile_static(module, processor)
         return compile_module(module, tvm.target.Target(processor.tvm))
+    except OneXNError:
+        raise
     except Exception as error:
         raise OneXNError(str(path), f"TVM cannot compile it for {processor.name}: {first_line(error)}",
                          "Report the model; another target or simpler layers may do until then") from error
