@@ -45,12 +45,16 @@ class Progress:
             StageFailedError: a stage raised; nothing after it ran.
         """
         for number, (title, function) in enumerate(stages, start=1):
-            with self._stage(number, len(stages), title):
-                function(self)
+            try:
+                with self.stage(title, f"[{number}/{len(stages)}] "):
+                    function(self)
+            except Exception as error:
+                raise StageFailedError(number, len(stages), title, error) from error
 
     @contextmanager
-    def _stage(self, number: int, total: int, title: str) -> Iterator[None]:
-        self._print(f"[{number}/{total}] {title}")
+    def stage(self, title: str, prefix: str = "") -> Iterator[None]:
+        """Announce one stage and keep a clock running beside it until it ends."""
+        self._print(f"{prefix}{title}")
         self._note, self._started = "", time.monotonic()
         self._last = self._started
         finished = threading.Event()
@@ -58,8 +62,6 @@ class Progress:
         clock.start()
         try:
             yield
-        except Exception as error:
-            raise StageFailedError(number, total, title, error) from error
         finally:
             finished.set()
             clock.join()

@@ -1,4 +1,6 @@
-"""Run experiment.yaml on this machine: start, wait, collect, stop, print a table. Exit code 1 if any trial failed.
+"""Run experiment.yaml on this machine: start, wait, collect, stop, print a table.
+
+Exit code 1 if a trial failed, 2 if the experiment did.
 
     python run.py
     python run.py --max-trials 3 --directory /tmp/experiments --json results.json
@@ -21,6 +23,8 @@ from requests.exceptions import RequestException
 HERE = Path(__file__).resolve().parent
 STARTS = 5
 POLL_SECONDS = 2.0
+TRIALS = Path("environments/local-env/trials")  # inside NNI's directory of an experiment
+UNFINISHED = ("WAITING", "RUNNING", "UNKNOWN")
 COLUMNS = ("pruner", "block_size", "sparse_ratio", "zero_weights", "dense_accuracy", "default")
 
 
@@ -30,11 +34,13 @@ class Trial:
 
     Attributes:
         id, status: NNI's; SUCCEEDED, FAILED, ...
+        directory: where its trial.stdout and trial.stderr are.
         reported: the trial's own final metric, which says what it ran; None if it reported nothing.
     """
 
     id: str
     status: str
+    directory: str
     reported: dict[str, Any] | None
 
     @property
@@ -88,19 +94,28 @@ def wait(experiment: Experiment, timeout: float) -> None:
         TimeoutError: it takes longer than `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    while (status := experiment.get_status()) not in ("DONE", "STOPPED"):
-        if status == "ERROR":
-            raise RuntimeError(f"experiment {experiment.id} failed, see its log directory")
+    while not finished(experiment):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"experiment {experiment.id} is {status} after {timeout:.0f} s")
+            raise TimeoutError(f"experiment {experiment.id} is {experiment.get_status()} after {timeout:.0f} s")
         time.sleep(POLL_SECONDS)
+
+
+def finished(experiment: Experiment) -> bool:
+    """NNI says DONE at maxTrialNumber, but stays at TUNER_NO_MORE_TRIAL where the search space ends earlier."""
+    status = experiment.get_status()
+    if status == "ERROR":
+        raise RuntimeError(f"experiment {experiment.id} failed, see its log directory")
+    if status == "TUNER_NO_MORE_TRIAL":
+        return all(job.status not in UNFINISHED for job in experiment.list_trial_jobs())
+    return status in ("DONE", "STOPPED")
 
 
 def collect(experiment: Experiment) -> list[Trial]:
     """What each trial says it ran. NNI's own parameter column is not used: it may belong to another trial."""
     jobs = sorted(experiment.list_trial_jobs(), key=lambda job: job.sequenceId)
-    return [Trial(job.trialJobId, job.status, job.finalMetricData[0].data if job.finalMetricData else None)
-            for job in jobs]
+    directory = Path(experiment.config.experiment_working_directory).expanduser() / experiment.id / TRIALS
+    return [Trial(job.trialJobId, job.status, str(directory / job.trialJobId),
+                  job.finalMetricData[0].data if job.finalMetricData else None) for job in jobs]
 
 
 def run(config: ExperimentConfig, *, port: int | None = None, timeout: float = 1800.0) -> list[Trial]:
@@ -121,7 +136,8 @@ def table(trials: list[Trial]) -> str:
             rows.append(tuple(_cell(trial.reported[column]) for column in COLUMNS))
     widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [f"trial {trial.id}: {trial.status}, see its stderr" for trial in trials if not trial.succeeded]
+    lines += [f"trial {trial.id}: {trial.status}, see {trial.directory}/trial.stderr"
+              for trial in trials if not trial.succeeded]
     return "\n".join(lines)
 
 
@@ -139,7 +155,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the trials to this file")
     options = parser.parse_args()
     config = load_config(options.config, options.directory, options.max_trials)
-    trials = run(config, port=options.port, timeout=options.timeout)
+    try:
+        trials = run(config, port=options.port, timeout=options.timeout)
+    except (RequestException, RuntimeError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=2) + "\n")
     print(table(trials))

@@ -18,15 +18,15 @@ from onexn_plugins.nni.config import LayerSetting
 from onexn_plugins.scores import SCORES, check_finite
 
 
-def check_arguments(model: Any, evaluator: Any, existed: Mapping[str, Any], score: Any, seed: Any,
-                    rearrange: bool, example_inputs: Any) -> None:
+def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: Any,
+                    rearrange: bool | str, example_inputs: Any) -> None:
     """Raise OneXNError for an argument of the wrong kind, or a model that another compressor has wrapped."""
     if not isinstance(model, nn.Module):
         raise OneXNError("model", f"must be a torch.nn.Module, got {type(model).__name__}", "Pass the model itself")
     if evaluator is not None and not isinstance(evaluator, Evaluator):
         raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
                          "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")
-    if not all(isinstance(wrapper, ModuleWrapper) for wrapper in existed.values()):
+    if not isinstance(existed, Mapping) or not all(isinstance(value, ModuleWrapper) for value in existed.values()):
         raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers",
                          "Use OneXNPruner.from_compressor")
     if score not in SCORES:
@@ -58,16 +58,17 @@ def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: M
     """Raise OneXNError for a selected layer that cannot be pruned as its setting says."""
     modules = dict(model.named_modules())
     for name, setting in settings.items():
-        layer = cast(PrunableLayer, modules[name])
+        layer, label = cast(PrunableLayer, modules[name]), name or "model"
         if name in existed and existed[name].pruning_target_spaces:
-            raise OneXNError(name, "is already pruned by the compressor whose wrappers are passed on",
+            raise OneXNError(label, "is already pruned by the compressor whose wrappers are passed on",
                              "Exclude it with exclude_op_names, or unwrap and fold the model first")
         if setting.sparse_threshold is not None and score != "l1":
-            raise OneXNError(name, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
+            raise OneXNError(label, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
         if dense_weight(layer).is_meta or isinstance(layer.weight, nn.UninitializedParameter):
-            raise OneXNError(name, "its weight has no values yet", "Run a lazy or meta model once, or load its weights")
-        check_attachable(layer, setting.block_size, name)
-        check_finite(dense_weight(layer), name)
+            raise OneXNError(label, "its weight has no values yet",
+                             "Run a lazy model once; load the weights of a meta one")
+        check_attachable(layer, setting.block_size, label)
+        check_finite(dense_weight(layer), label)
     _check_own_weight(modules, settings)
 
 

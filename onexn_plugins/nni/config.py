@@ -133,7 +133,7 @@ def _select(model: nn.Module, entry: Mapping[str, Any], where: str) -> list[str]
     depthwise = sorted(name for name, module in layers.items() if is_depthwise(module))
     for name, module in layers.items():
         if not isinstance(module, PrunableLayer):
-            raise OneXNError(name, f"is a {type(module).__name__}; 1×N applies to Conv2d and Linear",
+            raise OneXNError(name or "model", f"is a {type(module).__name__}; 1×N applies to Conv2d and Linear",
                              f'Narrow {where}, for example with "op_types": ["Conv2d", "Linear"]')
         if name in depthwise and name in named:
             raise OneXNError(name, "is a depthwise convolution: one kernel per channel makes no 1×N blocks",

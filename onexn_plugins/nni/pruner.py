@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, cast
 
 import nni.compression.pruning
+from nni.compression.base.compressor import Compressor
 from nni.compression.base.target_space import PruningTargetSpace
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.pruning.basic_pruner import _NormPruner
@@ -14,10 +16,13 @@ from torch import Tensor, nn
 
 from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name, prunable_layers
+from onexn_plugins.layers import PrunableLayer, check_layer_name, weighted_layers
 from onexn_plugins.nni.checks import check_arguments, check_layers, check_rearrangeable
 from onexn_plugins.nni.config import LayerSetting, resolve
-from onexn_plugins.nni.wrapper import BlockMaskWrapper, take_wrappers_off
+from onexn_plugins.nni.wrapper import BlockMaskWrapper
+from onexn_plugins.rearrangement.apply import apply_moves
+from onexn_plugins.rearrangement.run import Rearrangement
+from onexn_plugins.rearrangement.run import rearrange as rearrange_channels
 from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, only_shrinking
 
 Masks = dict[str, dict[str, Tensor]]  # layer -> target ("weight") -> tensor
@@ -39,11 +44,12 @@ class OneXNPruner(_NormPruner):
         block_size: N, output channels per block, 1 to 32.
         score: "l1" or "random" (seeded, without replacement, the same blocks in every toolkit).
         seed: of the random score.
-        rearrange: first move channels so that more L1 is kept (`onexn_plugins.rearrange`).
+        rearrange: first move channels so that more L1 is kept: True or "swap" for the search, "sort" for the
+            paper's way (`onexn_plugins.rearrange`). The function of the model stays as it was.
         example_inputs: a tensor, tuple or dict; needed by rearrange alone.
 
     Attributes:
-        rearrangement: what rearrange did, or None.
+        rearrangement: what rearrange did (`onexn_plugins.rearrangement.Rearrangement`), or None.
 
     Raises:
         OneXNError: any argument that cannot be followed; the model is as before.
@@ -61,26 +67,49 @@ class OneXNPruner(_NormPruner):
         block_size: int = 4,
         score: str = "l1",
         seed: int = 0,
-        rearrange: bool = False,
+        rearrange: bool | str = False,
         example_inputs: Any = None,
     ) -> None:
-        existed = dict(existed_wrappers or {})
+        existed = {} if existed_wrappers is None else existed_wrappers
         check_arguments(model, evaluator, existed, score, seed, rearrange, example_inputs)
         settings = resolve(model, config_list, block_size)
         check_layers(model, settings, existed, score)
         if rearrange:
             check_rearrangeable(settings)
         self.block_size, self.score, self.seed = block_size, score, seed
-        before = {key: value.clone() for key, value in model.state_dict().items()} if rearrange else None
+        self.rearrangement = _rearrange(model, settings, example_inputs, rearrange) if rearrange else None
+        wrappers = {name: _wrapper(model, name, setting.block_size, existed) for name, setting in settings.items()}
+        entries = [setting.to_nni(name) for name, setting in settings.items()]
         try:
-            self.rearrangement = _rearrange(model, settings, example_inputs) if rearrange else None
-            wrappers = existed | {name: _wrapper(model, name, setting.block_size, existed)
-                                  for name, setting in settings.items()}
-            super().__init__(model, [setting.to_nni(name) for name, setting in settings.items()], evaluator, wrappers)
+            super().__init__(model, entries, evaluator, {**existed, **wrappers})
         except Exception:
-            take_wrappers_off(model)
-            if before is not None:
-                model.load_state_dict(before)
+            for wrapper in wrappers.values():
+                wrapper.unwrap()
+            if self.rearrangement is not None:
+                apply_moves(model, [move.inverse() for move in reversed(self.rearrangement.moves)])
+            raise
+
+    @classmethod
+    def from_compressor(cls, compressor: Compressor, new_config_list: list[dict[str, Any]],
+                        evaluator: Evaluator | None = None, **options: Any) -> OneXNPruner:
+        """A pruner of further layers that shares another compressor's wrappers and evaluator and trains with it.
+
+        Args:
+            compressor: NNI's or ours; it is unwrapped, and wrapped again by the new one.
+            new_config_list: what this one prunes.
+            evaluator: used where the compressor has none.
+            options: the keyword arguments of OneXNPruner.
+
+        Raises:
+            OneXNError: as OneXNPruner; the compressor is then wrapped as before.
+        """
+        wrapped = compressor._is_wrapped
+        try:
+            # NNI's norm pruners take no options here, their common base class does.
+            return super(_NormPruner, cls).from_compressor(compressor, new_config_list, evaluator=evaluator, **options)
+        except Exception:
+            if wrapped:
+                compressor.wrap_model()
             raise
 
     def compress(self, max_steps: int | None = None, max_epochs: int | None = None) -> tuple[nn.Module, Masks]:
@@ -162,22 +191,22 @@ def register(*, replace: bool = False) -> None:
     nni.compression.pruning.OneXNPruner = OneXNPruner
 
 
-def _wrapper(model: nn.Module, name: str, block_size: int, existed: dict[str, ModuleWrapper]) -> BlockMaskWrapper:
+def _wrapper(model: nn.Module, name: str, block_size: int, existed: Mapping[str, ModuleWrapper]) -> BlockMaskWrapper:
     if name in existed:
         return BlockMaskWrapper.adopt(existed[name], block_size)
     return BlockMaskWrapper(cast(PrunableLayer, model.get_submodule(name)), name, block_size)
 
 
-def _rearrange(model: nn.Module, settings: dict[str, LayerSetting], example_inputs: Any) -> Any:
-    """Move channels for the selected layers alone; the ratio searched for is the mean over them."""
-    from onexn_plugins.rearrangement import rearrange as rearrange_channels
-
+def _rearrange(model: nn.Module, settings: Mapping[str, LayerSetting], example_inputs: Any,
+               method: bool | str) -> Rearrangement:
+    """Move channels for the selected layers alone; the ratio to arrange for is the mean over them."""
     ratios = [setting.sparse_ratio for setting in settings.values() if setting.sparse_ratio is not None]
     return rearrange_channels(
-        model, example_inputs,
+        model, example_inputs, method="swap" if method is True else str(method),
         block_size=next(iter(settings.values())).block_size,
         pruning_ratio=sum(ratios) / len(ratios) if ratios else 0.5,
-        ignored_layers=[name for name in prunable_layers(model) if name not in settings])
+        ignored_layers=[name for name in weighted_layers(model) if name not in settings],
+        full=any(isinstance(model.get_submodule(name), nn.Linear) for name in settings))
 
 
 def _limits(space: PruningTargetSpace) -> tuple[float, float]:

@@ -142,7 +142,7 @@ def _checked(per_block: Tensor, group: BlockGroup) -> Tensor:
                          "Return one score for every block, [block_rows, in_channels / groups]")
     if not bool(torch.isfinite(per_block).all()):
         raise OneXNError(group.name, "its importance gives NaN or infinite scores",
-                         "Check the gradients, or use an importance without a normalizer")
+                         "Check its gradients (a normalizer divides by zero where all are zero), or ignore the layer")
     return per_block
 
 

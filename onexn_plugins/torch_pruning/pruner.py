@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.masking import dense_weight, fold, mask_of
+from onexn_plugins.masking import attach, check_attachable, dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
+from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.selection import (
     check_ratio,
     keep_highest,
@@ -28,6 +29,7 @@ from onexn_plugins.torch_pruning.arguments import Regrowth, Scheduler
 from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, block_scores, check_importance
+from onexn_plugins.torch_pruning.rearranging import rearrange_by_graph
 
 
 class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
@@ -43,8 +45,9 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             Hessian or Random importance (see `block_scores`). Default: BlockL1Importance().
         block_size: N, 1 to 32.
         pruning_ratio: fraction of blocks to remove in each layer, or in all together with scope="global".
-        rearrange: rearrange channels first, so that important weights fall into the same blocks; the function of
-            the model stays and `pruner.rearrangement` says what was moved.
+        rearrange: move channels first, so that important weights fall into the same blocks: True or "swap" for the
+            search, "sort" for the paper's way. The model's function stays as it was; `pruner.rearrangement` says
+            what moved. Done here, not in step(), so that gradients and optimizers made later fit.
         scope: "layer", "row" (every block row keeps equally many blocks, which balances threads) or "global"
             (layers compete; the same as torch-pruning's global_pruning=True).
         full: Linear layers too.
@@ -75,7 +78,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         *,
         block_size: int = 4,
         pruning_ratio: float = 0.5,
-        rearrange: bool = False,
+        rearrange: bool | str = False,
         scope: str = "layer",
         full: bool = False,
         min_pruning_ratio: float = 0.0,
@@ -121,7 +124,20 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             self.layers, entries, self.per_step_pruning_ratio, self.scope, isomorphic)
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
-        self.rearrangement = None
+        self.rearrangement = self._rearranged(rearrange) if rearrange else None
+        self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
+
+    def prepare(self) -> None:
+        """Attach masks that still keep every block.
+
+        DistributedDataParallel and torch.compile hold on to the model as it was when they wrapped it. Call this before
+        wrapping where pruning starts after it; from then on steps change the masks' values only.
+        """
+        targets.check_prunable(self.layers, self.block_size)
+        for name, layer in self.layers.items():
+            if mask_of(layer) is None:
+                keep = torch.ones(check_attachable(layer, self.block_size, name).shape, dtype=torch.bool)
+                attach(layer, keep, self.block_size, name, straight_through=self.straight_through)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -154,7 +170,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
-        return {"step": self.current_step, "recipe": self._recipe()}
+        return {"step": self.current_step, "recipe": self._recipe(), "permutations": self.permutations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
@@ -162,19 +178,21 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         Raises:
             OneXNError: the state is of a pruner with other arguments.
         """
-        recipe = self._recipe()
-        if not isinstance(state, Mapping) or set(state) != {"step", "recipe"} or set(state["recipe"]) != set(recipe):
+        recipe, parts = self._recipe(), {"step", "recipe", "permutations"}
+        if not isinstance(state, Mapping) or set(state) != parts or set(state["recipe"]) != set(recipe):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
                                  "Construct the pruner with the arguments of the saved run")
-        self.current_step = state["step"]
+        self.current_step, self.permutations = state["step"], dict(state["permutations"])
 
     def _recipe(self) -> dict[str, Any]:
+        settings = {name: value for name, value in getattr(self.importance, "__dict__", {}).items()
+                    if isinstance(value, (bool, int, float, str))}
         return {
             "block_size": self.block_size, "scope": self.scope, "straight_through": bool(self.straight_through),
-            "importance": type(self.importance).__name__, "iterative_steps": self.iterative_steps,
+            "importance": [type(self.importance).__name__, settings], "iterative_steps": self.iterative_steps,
             "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
             "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
         }
@@ -189,8 +207,13 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         return measure(self.model, self.block_size, inputs)
 
     def _per_step(self, ratio: Any, layer: str) -> tuple[float, ...]:
-        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer,
-                                  may_fall=self.straight_through)
+        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer)
+
+    def _rearranged(self, method: bool | str) -> Rearrangement:
+        return rearrange_by_graph(
+            self.model, self.example_inputs, self.layers, block_size=self.block_size,
+            pruning_ratio=self.per_step_pruning_ratio[-1], method="swap" if method is True else str(method),
+            tracing=self._tracing)
 
     @torch.no_grad()
     def _groups(self, step: int) -> list[BlockGroup]:

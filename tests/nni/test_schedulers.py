@@ -1,3 +1,5 @@
+import itertools
+
 import nni
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_schedulers_end_exactly_and_never_revive_a_block(scheduler, options):
     returned, masks = scheduled.compress(max_steps=INTERVAL * TIMES + 3, max_epochs=None)
     assert returned is model
 
-    for earlier, later in zip(history, history[1:], strict=False):
+    for earlier, later in itertools.pairwise(history):
         assert all(bool((earlier[name] | ~later[name]).all()) for name in LAYERS)
     counts = [sum(int((~keep).sum()) for keep in step.values()) for step in history]
     assert counts[0] == 0

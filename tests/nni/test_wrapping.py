@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nni.compression.pruning import L1NormPruner, LevelPruner
+from nni.compression.pruning import L1NormPruner, LevelPruner, LinearPruner
 from nni.compression.quantization import QATQuantizer
 from torch import nn
 
@@ -157,7 +157,8 @@ def test_masks_of_whole_blocks_can_be_set_by_hand_and_others_are_refused():
 def test_two_pruners_are_fused_over_different_layers():
     model = SmallNet()
     first = OneXNPruner(model, [{"op_names": ["grouped"], "sparse_ratio": 0.5}], torch_evaluator(model))
-    second = OneXNPruner.from_compressor(first, [{"op_names": ["pointwise"], "sparse_ratio": 0.25}])
+    second = OneXNPruner.from_compressor(first, [{"op_names": ["pointwise"], "sparse_ratio": 0.25}], block_size=2)
+    assert second._module_wrappers["pointwise"].pattern.block_size == 2
     with pytest.raises(OneXNError, match="max_steps"):
         second.compress()
     for pruner in (first, second):
@@ -181,6 +182,42 @@ def test_a_quantizers_wrappers_are_adopted_and_both_methods_train():
     assert 1 - masks_of(model)["pointwise"].keep.float().mean().item() == pytest.approx(0.5, abs=0.01)
     fold(model)
     assert type(model.pointwise) is nn.Conv2d
+
+
+@pytest.mark.parametrize("method", [True, "swap", "sort"])
+def test_rearranging_first_keeps_the_function_and_more_of_the_weights(method):
+    plain, model = SmallNet(24).eval(), SmallNet(24).eval()
+    reference, total = model(images()), sum(float(model.get_submodule(name).weight.detach().abs().sum())
+                                            for name in ("grouped", "pointwise"))
+    config = [{"op_names": ["grouped", "pointwise"], "sparse_ratio": 0.5}]
+    pruner = OneXNPruner(model, config, rearrange=method, example_inputs=images())
+    assert torch.allclose(model(images()), reference, atol=1e-5)
+    assert pruner.rearrangement.max_error <= 1e-9
+    assert {layer.name for layer in pruner.rearrangement.layers} == {"grouped", "pointwise"}
+    assert pruner.rearrangement.permutations
+    pruner.compress()
+    OneXNPruner(plain, config).compress()
+    kept = [sum(float(folded.get_submodule(name).weight.detach().abs().sum()) for name in ("grouped", "pointwise"))
+            for folded in (fold(plain), fold(model))]
+    assert kept[1] > kept[0]
+    assert kept[1] / total == pytest.approx(pruner.rearrangement.retained_after, abs=1e-5)
+
+
+def test_a_rearranged_pruner_is_scheduled():
+    model = SmallNet()
+    pruner = OneXNPruner(model, HALF, torch_evaluator(model), rearrange=True, example_inputs=images())
+    LinearPruner(pruner, interval_steps=1, total_times=2).compress(max_steps=3, max_epochs=None)
+    fold(model)
+    assert measure(model).sparsity.blocks == pytest.approx(0.5, abs=0.05)
+
+
+def test_rearranging_is_refused_where_other_wrappers_hold_copies_of_the_weights():
+    model = SmallNet()
+    first = OneXNPruner(model, [{"op_names": ["grouped"], "sparse_ratio": 0.5}])
+    with pytest.raises(OneXNError, match="copies"):
+        OneXNPruner.from_compressor(first, [{"op_names": ["pointwise"], "sparse_ratio": 0.5}],
+                                    rearrange=True, example_inputs=images())
+    assert model.grouped._nni_wrapper is first._module_wrappers["grouped"]
 
 
 def test_register_makes_the_name_resolve_once_and_refuses_a_foreign_holder(monkeypatch):
