@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import groups_of
-from onexn_plugins.masking import attach, dense_weight, fold, mask_of
+from onexn_plugins.masking import attach, check_attachable, dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
-from onexn_plugins.pattern import BlockPattern, nonzero_blocks
+from onexn_plugins.pattern import nonzero_blocks
 from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.selection import (
     check_ratio,
@@ -126,6 +125,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
         self.rearrangement = self._rearranged(rearrange) if rearrange else None
+        self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
 
     def prepare(self) -> None:
         """Attach masks that still keep every block.
@@ -136,8 +136,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         targets.check_prunable(self.layers, self.block_size)
         for name, layer in self.layers.items():
             if mask_of(layer) is None:
-                pattern = BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
-                keep = torch.ones(pattern.shape, dtype=torch.bool)
+                keep = torch.ones(check_attachable(layer, self.block_size, name).shape, dtype=torch.bool)
                 attach(layer, keep, self.block_size, name, straight_through=self.straight_through)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
@@ -171,7 +170,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
-        return {"step": self.current_step, "recipe": self._recipe()}
+        return {"step": self.current_step, "recipe": self._recipe(), "permutations": self.permutations}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
@@ -179,19 +178,21 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         Raises:
             OneXNError: the state is of a pruner with other arguments.
         """
-        recipe = self._recipe()
-        if not isinstance(state, Mapping) or set(state) != {"step", "recipe"} or set(state["recipe"]) != set(recipe):
+        recipe, parts = self._recipe(), {"step", "recipe", "permutations"}
+        if not isinstance(state, Mapping) or set(state) != parts or set(state["recipe"]) != set(recipe):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
                                  "Construct the pruner with the arguments of the saved run")
-        self.current_step = state["step"]
+        self.current_step, self.permutations = state["step"], dict(state["permutations"])
 
     def _recipe(self) -> dict[str, Any]:
+        settings = {name: value for name, value in getattr(self.importance, "__dict__", {}).items()
+                    if isinstance(value, (bool, int, float, str))}
         return {
             "block_size": self.block_size, "scope": self.scope, "straight_through": bool(self.straight_through),
-            "importance": type(self.importance).__name__, "iterative_steps": self.iterative_steps,
+            "importance": [type(self.importance).__name__, settings], "iterative_steps": self.iterative_steps,
             "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
             "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
         }
@@ -206,8 +207,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         return measure(self.model, self.block_size, inputs)
 
     def _per_step(self, ratio: Any, layer: str) -> tuple[float, ...]:
-        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer,
-                                  may_fall=self.straight_through)
+        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer)
 
     def _rearranged(self, method: bool | str) -> Rearrangement:
         return rearrange_by_graph(

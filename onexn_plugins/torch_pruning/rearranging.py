@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, weighted_layers
 from onexn_plugins.rearrangement.apply import Move
+from onexn_plugins.rearrangement.checks import check_model
 from onexn_plugins.rearrangement.proof import clean_copy, prove
 from onexn_plugins.rearrangement.run import Rearrangement, rearrange
 from onexn_plugins.rearrangement.spaces import Space, dim_size, named_tensors
@@ -38,6 +39,7 @@ def rearrange_by_graph(
     Raises:
         OneXNError: the model cannot be run, copied or compared, or is masked already; it is unchanged then.
     """
+    check_model(model)
     if tracing["forward_fn"] is not None:
         raise OneXNError("forward_fn", "a rearrangement is proved by running model(example_inputs)",
                          "Pass example_inputs that the model takes by itself, or leave out rearrange")

@@ -52,6 +52,10 @@ class _Carrier:
         if self.channel_at.setdefault(position, channel) != channel:
             raise UnknownCoupling(f"two channels meet at one position of {name}")
 
+    def copies(self, channels: int) -> Tensor:
+        """How often each channel occurs: int64 [channels]."""
+        return torch.tensor(list(self.channel_at.values()), dtype=torch.int64).bincount(minlength=channels)
+
 
 def graph_spaces(graph: tp.DependencyGraph, model: nn.Module) -> tuple[list[Space], list[tuple[str, str]]]:
     """The spaces of all Conv and Linear layers, and (layer, reason) for those whose output channels must stay."""
@@ -66,17 +70,17 @@ def graph_spaces(graph: tp.DependencyGraph, model: nn.Module) -> tuple[list[Spac
         if f"{names[module]}.weight" in produced or is_depthwise(module):
             continue
         try:
-            space = space_of(graph, module, names)
+            found = spaces_of(graph, module, names)
         except UnknownCoupling as reason:
             refused.append((names[module], str(reason)))
             continue
-        spaces.append(space)
-        produced.update(member.name for member in space.members if member.dim == 0)
-    return spaces, refused
+        spaces += found
+        produced.update(member.name for space in found for member in space.members if member.dim == 0)
+    return spaces, [(name, reason) for name, reason in refused if f"{name}.weight" not in produced]
 
 
-def space_of(graph: tp.DependencyGraph, layer: nn.Module, names: dict[Any, str]) -> Space:
-    """The space of the layer's output channels.
+def spaces_of(graph: tp.DependencyGraph, layer: nn.Module, names: dict[Any, str]) -> list[Space]:
+    """The spaces of the layer's output channels: several where they are split and go different ways.
 
     Raises:
         UnknownCoupling: they must not move, or the graph does not know how.
@@ -90,9 +94,9 @@ def space_of(graph: tp.DependencyGraph, layer: nn.Module, names: dict[Any, str])
                 if index.root_idx is None:
                     raise UnknownCoupling("grouped-query attention shares heads")
                 carrier.put(index.idx, index.root_idx, name)
-    members = tuple(Member(name, dim, _positions(carrier, channels, name), carrier.groups)
-                    for (name, dim), carrier in carriers.items())
-    return Space(members, _classes(carriers, members, channels))
+    copies = torch.stack([carrier.copies(channels) for carrier in carriers.values()], dim=1)
+    ways, way_of = torch.unique(copies, dim=0, return_inverse=True)
+    return [_space(carriers, (way_of == way).nonzero().flatten().tolist()) for way in range(len(ways))]
 
 
 def _walk(graph: tp.DependencyGraph, layer: nn.Module, channels: int) -> Iterator[tuple[Any, list[Any]]]:
@@ -177,21 +181,20 @@ def _norm_dimensions(module: Any, name: str) -> dict[tuple[str, int], _Carrier]:
             if isinstance(values, Tensor) and len(values) > 1}
 
 
-def _positions(carrier: _Carrier, channels: int, name: str) -> Tensor:
-    """Where every channel lies: int64 [channels, copies], in ascending order."""
-    places: list[list[int]] = [[] for _ in range(channels)]
-    for position, channel in sorted(carrier.channel_at.items()):
-        places[channel].append(position)
-    if len({len(each) for each in places}) != 1:
-        raise UnknownCoupling(f"not all of its channels reach {name} equally often")
-    return torch.tensor(places, dtype=torch.int64)
-
-
-def _classes(carriers: dict[tuple[str, int], _Carrier], members: tuple[Member, ...], channels: int) -> Tensor:
-    """Channels may trade places if they lie in the same conv groups wherever they go: int64 [channels]."""
-    columns = [torch.zeros(channels, 1, dtype=torch.int64)]
-    for member in members:
-        carrier = carriers[member.name, member.dim]
-        if carrier.confined > 1:
-            columns.append(member.positions // (carrier.size // carrier.confined))
-    return torch.unique(torch.cat(columns, dim=1), dim=0, return_inverse=True)[1]
+def _space(carriers: dict[tuple[str, int], _Carrier], channels: list[int]) -> Space:
+    """The space of channels that go the same way: the same number of copies in every carrier."""
+    number = {channel: index for index, channel in enumerate(channels)}
+    members = []
+    confinements = [torch.zeros(len(channels), 1, dtype=torch.int64)]
+    for (name, dim), carrier in carriers.items():
+        places: list[list[int]] = [[] for _ in channels]
+        for position, channel in sorted(carrier.channel_at.items()):
+            if channel in number:
+                places[number[channel]].append(position)
+        positions = torch.tensor(places, dtype=torch.int64)
+        if positions.numel():
+            members.append(Member(name, dim, positions, carrier.groups))
+            confinements.append(positions // (carrier.size // carrier.confined))
+    # Channels may trade places if they lie in the same conv groups wherever they go.
+    classes = torch.unique(torch.cat(confinements, dim=1), dim=0, return_inverse=True)[1]
+    return Space(tuple(members), classes)

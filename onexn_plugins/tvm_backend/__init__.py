@@ -1,1 +1,17 @@
 """Compiles 1×N-pruned networks with TVM: sparse kernels of our own, for this machine and for ARM."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from onexn_plugins.errors import MissingDependencyError
+
+for _package, _module in (("apache-tvm", "tvm"), ("onnx", "onnx")):
+    if find_spec(_module) is None:
+        raise MissingDependencyError(_package, "tvm")
+
+from onexn_plugins.tvm_backend.compile import compile_model, inspect_onnx  # noqa: E402
+from onexn_plugins.tvm_backend.compiled import Compiled, load  # noqa: E402
+from onexn_plugins.tvm_backend.targets import targets  # noqa: E402
+
+__all__ = ["Compiled", "compile_model", "inspect_onnx", "load", "targets"]

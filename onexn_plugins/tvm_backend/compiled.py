@@ -1,0 +1,190 @@
+"""A compiled network: run it, time it, look into it, save it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import artefact
+from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
+from onexn_plugins.tvm_backend.plan import Layer
+from onexn_plugins.tvm_backend.targets import Target, why_not_here
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a network."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the saved description holds them."""
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one run, over `repeat` of them.
+
+    Attributes:
+        median, p10, p90: quantiles.
+        repeat: runs that were timed.
+    """
+
+    median: float
+    p10: float
+    p90: float
+    repeat: int
+
+
+class Compiled:
+    """A network compiled for one processor.
+
+    Attributes:
+        inputs, outputs: names, shapes and element types, in order.
+        layers: what became of every Conv and Linear layer (see Layer), in order.
+        target: the processor it was compiled for.
+        threads: how many threads it runs on.
+    """
+
+    def __init__(self, library: Any, target: Target, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
+                 layers: Sequence[Layer], threads: int = 1) -> None:
+        self.target, self.threads = target, threads
+        self.inputs, self.outputs, self.layers = tuple(inputs), tuple(outputs), tuple(layers)
+        self._library = library
+
+    def run(self, *inputs: Any) -> np.ndarray | list[np.ndarray]:
+        """The network's output, or the list of its outputs where it has several.
+
+        Args:
+            inputs: one array per input in order, or a single dict of arrays by input name. Torch tensors on the CPU
+                are taken too.
+
+        Raises:
+            OneXNError: an input is missing or unknown, or has another shape or element type; or this machine cannot
+                run the target's code.
+        """
+        return self._collect(self._main(*self._tensors(inputs)))
+
+    def benchmark(self, repeat: int = 50, warmup: int = 5, inputs: Sequence[Any] | None = None) -> Latency:
+        """Time single runs, on these inputs or on random ones (seed 0); copying in and out is left out.
+
+        Raises:
+            OneXNError: repeat is below 1, warmup negative, or an input does not fit.
+        """
+        if repeat < 1 or warmup < 0:
+            raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
+                             "Use repeat >= 1 and warmup >= 0")
+        tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        for _ in range(warmup):
+            self._main(*tensors)
+        times = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            self._main(*tensors)
+            times.append((time.perf_counter() - start) * 1e3)
+        p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
+        return Latency(median, p10, p90, repeat)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artefact, one folder with library and description; `load` or a board takes it.
+
+        Raises:
+            OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
+        """
+        if not isinstance(self._library, relax.VMExecutable):
+            raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
+        with without_lines(*TVM_CHATTER):
+            return artefact.write(path, self._library, self.target, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Inputs, outputs, layers and threads as plain values."""
+        return {
+            "inputs": [tensor.to_dict() for tensor in self.inputs],
+            "outputs": [tensor.to_dict() for tensor in self.outputs],
+            "layers": [layer.to_dict() for layer in self.layers],
+            "threads": self.threads,
+        }
+
+    @cached_property
+    def _main(self) -> Any:
+        reason = why_not_here(self.target)
+        if reason:
+            raise OneXNError(f"target {self.target.name!r}", reason,
+                             "Save the network and run it on a board, or compile with target='host'")
+        tvm.get_global_func("runtime.config_threadpool")(1, self.threads)
+        return relax.VirtualMachine(self._library, tvm.cpu())["main"]
+
+    def _tensors(self, given: tuple[Any, ...]) -> list[Any]:
+        if len(given) == 1 and isinstance(given[0], Mapping):
+            arrays = _by_name(given[0], self.inputs)
+        else:
+            arrays = list(given[0]) if len(given) == 1 and isinstance(given[0], (list, tuple)) else list(given)
+        if len(arrays) != len(self.inputs):
+            raise OneXNError("inputs", f"{len(arrays)} were given, the network takes {len(self.inputs)}: "
+                             f"{', '.join(tensor.name for tensor in self.inputs)}", "Pass one array per input")
+        return [tvm.runtime.tensor(_checked(array, tensor)) for array, tensor in zip(arrays, self.inputs, strict=True)]
+
+    def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
+        return result.numpy() if len(self.outputs) == 1 else [item.numpy() for item in result]
+
+
+def load(path: str | Path) -> Compiled:
+    """A network that `Compiled.save` wrote. Loading runs its code: load only what you trust.
+
+    Raises:
+        OneXNError: it is missing, damaged, of another version, or not for this machine.
+    """
+    saved = artefact.read(path)
+    try:
+        inputs = [_tensor(entry) for entry in saved.metadata["inputs"]]
+        outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
+        layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
+        threads = int(saved.metadata["threads"])
+        with without_lines(*TVM_CHATTER):
+            library = tvm.runtime.load_module(str(saved.library))
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
+    return Compiled(library, saved.target, inputs, outputs, layers, threads)
+
+
+def _tensor(entry: Mapping[str, Any]) -> Tensor:
+    return Tensor(entry["name"], tuple(entry["shape"]), entry["dtype"])
+
+
+def _by_name(arrays: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[Any]:
+    names = [tensor.name for tensor in inputs]
+    if set(arrays) != set(names):
+        wrong = sorted(set(arrays) ^ set(names), key=str)[0]
+        state = "is missing" if wrong in names else "is no input of the network"
+        raise OneXNError(f"input {wrong!r}", state, f"Pass exactly these: {', '.join(names)}")
+    return [arrays[name] for name in names]
+
+
+def _checked(array: Any, tensor: Tensor) -> np.ndarray:
+    """The array, contiguous, if it is what the network takes. Nothing is cast silently."""
+    array = np.asarray(array)
+    if str(array.dtype) != tensor.dtype:
+        raise OneXNError(f"input {tensor.name!r}", f"is {array.dtype}, the network takes {tensor.dtype}",
+                         f"Convert it, for example with .astype(np.{tensor.dtype})")
+    if array.shape != tensor.shape:
+        raise OneXNError(f"input {tensor.name!r}", f"has shape {list(array.shape)}, the network takes "
+                         f"{list(tensor.shape)}", "Reshape it, or export the model with inputs of that shape")
+    return np.ascontiguousarray(array)
+
+
+def _random(tensor: Tensor) -> np.ndarray:
+    values = np.random.default_rng(0).standard_normal(tensor.shape)
+    return values.astype(tensor.dtype) if np.issubdtype(tensor.dtype, np.floating) else np.zeros(
+        tensor.shape, tensor.dtype)

@@ -1,0 +1,171 @@
+"""What the fusion rules share: what they read, what they return, and how an activation is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.folding import has_weight
+from onexn_plugins.tvm_backend.graph import Graph, Node, original_name
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Tile, Unsupported
+from onexn_plugins.tvm_backend.plan import Decision, Layer, Planner
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel of ours in the place of some nodes.
+
+    Attributes:
+        nodes: the nodes it replaces; the last one makes `output`.
+        kernel: what runs.
+        inputs: the activations it reads: x, then the residual if there is one.
+        output: the value it makes.
+        layers: the layers it computes, for the report.
+    """
+
+    nodes: tuple[Node, ...]
+    kernel: Kernel
+    inputs: tuple[str, ...]
+    output: str
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What follows a layer and is computed with it."""
+
+    nodes: tuple[Node, ...]
+    epilogue: Epilogue
+    residual: tuple[str, ...]
+    output: str
+
+
+class Context:
+    """A graph, read by rules."""
+
+    def __init__(self, graph: Graph, planner: Planner) -> None:
+        self.graph, self.planner, self.unit = graph, planner, planner.unit
+        self.covered: set[Node] = set()
+        self._single = graph.single_consumers()
+        self._consumers = graph.consumers()
+
+    def next_node(self, value: str) -> Node | None:
+        """The one node that reads this value, if there is just one and no kernel computes it already."""
+        node = self._single.get(value)
+        return None if node is None or node in self.covered else node
+
+    def weight(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+        """Constant weight and bias of a Conv or Gemm.
+
+        Raises:
+            Unsupported: they are computed at run time, or not float32.
+        """
+        if not has_weight(self.graph, node) or self.graph.dtype(node.inputs[0]) != np.float32:
+            raise Unsupported("the weight is no float32 constant")
+        return self.graph.constants[node.inputs[1]], self.graph.constants[node.inputs[2]]
+
+    def decide(self, node: Node, groups: int = 1) -> Decision:
+        return self.planner.decide(self.graph.constants[node.inputs[1]], groups, original_name(node.inputs[1]))
+
+    def tail(self, node: Node, *, residual: bool = True) -> Tail:
+        """Residual addition and activation after a layer, as far as a kernel can take them in."""
+        value, nodes = node.output, list[Node]()
+        other: tuple[str, ...] = ()
+        add = self.next_node(value) if residual else None
+        if add is not None and add.op == "Add" and (operand := self._other_operand(add, value)):
+            nodes, other, value = [add], (operand,), add.output
+        activation, absorbed = self._activation(value)
+        if absorbed:
+            nodes, value = nodes + absorbed, absorbed[-1].output
+        return Tail(tuple(nodes), Epilogue(bool(other), activation), other, value)
+
+    def _other_operand(self, add: Node, value: str) -> str | None:
+        """The other activation of an Add, where both have the output's shape."""
+        others = [name for name in add.inputs if name != value]
+        same = len(others) == 1 and others[0] in self.graph.specs
+        return others[0] if same and self.graph.specs[others[0]] == self.graph.specs[value] else None
+
+    def _activation(self, value: str) -> tuple[str | None, list[Node]]:
+        node = self.next_node(value)
+        if node is not None:
+            name = activation_of(self.graph, node)
+            return (name, [node]) if name else (None, [])
+        users = self._consumers.get(value, [])
+        if len(users) != 2 or value in self.graph.outputs or not self.covered.isdisjoint(users):
+            return None, []
+        # x · gate(x): the gate is read by the product alone.
+        gate, product = sorted(users, key=lambda user: user.op == "Mul")
+        gated = {"Sigmoid": "silu", "HardSigmoid": "hardswish"}.get(gate.op)
+        if gated is None or product.op != "Mul" or activation_of(self.graph, gate) is None:
+            return None, []
+        fits = self.next_node(gate.output) is product and set(product.inputs) == {value, gate.output}
+        return (gated, [gate, product]) if fits else (None, [])
+
+
+Rule = Callable[[Context, Node], KernelCall]
+
+
+def activation_of(graph: Graph, node: Node) -> str | None:
+    """The kernels' name for what this node computes; None where it is no activation of theirs."""
+    if node.op == "Clip":
+        low, high = (graph.constant(node, position) for position in (1, 2))
+        if low is None or low.item() != 0 or (high is None and node.input(2)):
+            return None
+        return "relu" if high is None or np.isposinf(high.item()) else "relu6" if high.item() == 6 else None
+    if node.op == "HardSigmoid":
+        slope, offset = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+        return "hardsigmoid" if abs(slope - 1 / 6) < 1e-6 and offset == 0.5 else None
+    return {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish"}.get(node.op)
+
+
+def layer_name(graph: Graph, node: Node) -> str:
+    """The layer's name in the trained model, as far as the file tells."""
+    weight = original_name(node.inputs[1])
+    if weight.endswith(".weight"):
+        return weight.removesuffix(".weight")
+    return node.name or weight or node.output
+
+
+def conv_problem(context: Context, node: Node) -> Conv:
+    """The convolution that a Conv node asks for.
+
+    Raises:
+        Unsupported: it is not two-dimensional.
+    """
+    image, weight = context.graph.shape(node.inputs[0]), context.graph.shape(node.inputs[1])
+    if len(image) != 4 or len(weight) != 4:
+        raise Unsupported("only two-dimensional convolutions have kernels")
+    attributes = node.attributes
+    batch, in_channels, height, width = image
+    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+    return Conv(
+        batch, in_channels, height, width, weight[0], kernel=(weight[2], weight[3]),
+        stride=_pair(attributes.get("strides")), padding=(top, left, bottom, right),
+        dilation=_pair(attributes.get("dilations")), groups=attributes.get("group", 1),
+    )
+
+
+def describe(
+    context: Context, node: Node, operator: str, decision: Decision | None, tile: Tile | None, reason: str = ""
+) -> Layer:
+    """The report line of a Conv or Gemm; without a decision every block is computed."""
+    shape = context.graph.shape(node.inputs[1])
+    output = context.graph.shape(node.output)
+    positions = int(np.prod(output)) // shape[0]
+    dense_macs = int(np.prod(shape)) * positions
+    return Layer(
+        name=layer_name(context.graph, node), operator=operator, shape=tuple(shape),
+        sparse=decision is not None and decision.sparse,
+        block_size=tile.block_size if tile else None,
+        tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
+        kept=decision.kept if decision else 1.0,
+        macs=round(dense_macs * decision.kept) if decision else dense_macs,
+        dense_macs=dense_macs,
+        reason=reason or (decision.reason if decision else ""),
+    )
+
+
+def _pair(values: list[int] | None) -> tuple[int, int]:
+    return (values[0], values[1]) if values else (1, 1)

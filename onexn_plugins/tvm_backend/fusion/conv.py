@@ -1,0 +1,31 @@
+"""Conv + bias [+ residual] [+ activation] -> one kernel; depthwise layers have a kernel family of their own."""
+
+from __future__ import annotations
+
+from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, conv_problem, describe
+from onexn_plugins.tvm_backend.graph import Node
+from onexn_plugins.tvm_backend.kernels import Unsupported
+
+
+def fuse_conv(context: Context, node: Node) -> KernelCall:
+    """Any two-dimensional convolution but a depthwise one."""
+    problem = conv_problem(context, node)
+    weight, bias = context.weight(node)
+    tail, decision = context.tail(node), context.decide(node, problem.groups)
+    tile = kernels.default_tile(problem, decision.block_size, context.unit)
+    kernel = kernels.conv(problem, weight, bias, tail.epilogue, context.unit, tile)
+    layer = describe(context, node, "conv", decision, tile)
+    return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,))
+
+
+def fuse_depthwise(context: Context, node: Node) -> KernelCall:
+    """One filter per channel: there is no block to skip."""
+    problem = conv_problem(context, node)
+    if not problem.is_depthwise:
+        raise Unsupported("not depthwise")
+    weight, bias = context.weight(node)
+    tail = context.tail(node)
+    kernel = kernels.depthwise(problem, weight, bias, tail.epilogue, context.unit)
+    layer = describe(context, node, "depthwise", None, None, "depthwise layers have no 1×N blocks")
+    return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,))

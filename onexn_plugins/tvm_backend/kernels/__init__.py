@@ -1,0 +1,86 @@
+"""1×N block-sparse CPU kernels as TVM PrimFuncs: one family per file on a common vector.py.
+
+Weights and biases are float32 numpy arrays, in the layout of torch. A weight without zero blocks becomes a dense
+kernel. Every function raises `Unsupported`, before it builds anything, for what its family has no kernel for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.encode import encode
+from onexn_plugins.tvm_backend.kernels.depthwise import depthwise
+from onexn_plugins.tvm_backend.kernels.fused import check_fusible, fused_kernel
+from onexn_plugins.tvm_backend.kernels.linear import linear_kernel
+from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
+from onexn_plugins.tvm_backend.kernels.pooling import global_average_pool, pool
+from onexn_plugins.tvm_backend.kernels.problem import (
+    Conv,
+    Epilogue,
+    GlobalPool,
+    Kernel,
+    Linear,
+    Pool,
+    Tile,
+    Unsupported,
+    VectorUnit,
+    check_problem,
+)
+from onexn_plugins.tvm_backend.kernels.spatial import spatial
+from onexn_plugins.tvm_backend.kernels.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
+
+__all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear", "Pool", "Tile", "Unsupported",
+           "VectorUnit", "conv", "conv_depthwise", "default_tile", "depthwise", "global_average_pool", "linear", "pool"]
+
+# Block sizes for weights that have no blocks, where the caller names none.
+DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK = 4, 16
+
+
+def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
+         tile: Tile | None = None) -> Kernel:
+    """A 1×N convolution of any kernel, stride, padding, dilation and groups.
+
+    Args:
+        problem: the convolution.
+        weight: [out_channels, in_channels / groups, *kernel].
+        bias: [out_channels].
+        epilogue: what follows the sum.
+        unit: the target's vector registers.
+        tile: block size and vectors; default_tile of block size 4 where it is None.
+    """
+    check_problem(problem, weight, bias)
+    tile = tile or default_tile(problem, DENSE_CONV_BLOCK, unit)
+    encoded = encode(weight, tile.block_size, problem.groups)
+    if problem.is_pointwise and problem.height * problem.width == 1 and problem.groups == 1:
+        features = Linear(problem.batch, problem.in_channels, problem.out_channels)
+        return linear_kernel(features, encoded, bias, epilogue, unit, problem.input_shape, problem.output_shape)
+    family = pointwise if problem.is_pointwise else spatial
+    return family(problem, encoded, bias, epilogue, unit, tile)
+
+
+def conv_depthwise(
+    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue,
+    depthwise_problem: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
+    unit: VectorUnit, tile: Tile | None = None,
+) -> Kernel:
+    """A 1×N convolution, its activation and the depthwise convolution that follows, without the tensor between.
+
+    x is the convolution's input; the residual (of dw_epilogue) and y have the depthwise one's output shape.
+    """
+    check_problem(problem, weight, bias)
+    check_problem(depthwise_problem, dw_weight, dw_bias)
+    check_fusible(problem, epilogue, depthwise_problem)
+    tile = tile or default_tile(problem, DENSE_CONV_BLOCK, unit)
+    encoded = encode(weight, tile.block_size, problem.groups)
+    return fused_kernel(problem, encoded, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
+                        tile)
+
+
+def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
+           tile: Tile | None = None) -> Kernel:
+    """A fully connected 1×N layer: weight [out_features, in_features], bias [out_features]."""
+    check_problem(problem, weight, bias)
+    tile = tile or default_tile(problem, DENSE_LINEAR_BLOCK, unit)
+    encoded = encode(weight, tile.block_size)
+    return linear_kernel(problem, encoded, bias, epilogue, unit, problem.input_shape, problem.output_shape)

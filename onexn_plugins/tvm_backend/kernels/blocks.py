@@ -1,0 +1,146 @@
+"""Block rows of an encoded weight inside a kernel: loops over rows and over their kept blocks, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.encode import Encoded
+from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
+from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat
+
+# Gives one channel's weight in every lane of a vector of so many lanes.
+Weight = Callable[[int], Expr]
+WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
+
+
+def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays an encoded weight needs at run time: dense ones no indices, even ones no row pointers."""
+    constants = {"values": encoded.values}
+    if not encoded.is_dense:
+        constants["indices"] = encoded.indices
+        if encoded.blocks_per_row is None:
+            constants["row_ptr"] = encoded.row_ptr
+    constants["bias"] = np.ascontiguousarray(bias, np.float32)
+    return {prefix + name: array for name, array in constants.items()}
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A run of output channels inside one block row.
+
+    Attributes:
+        row: block row.
+        start: first output channel of the run, over all groups.
+        offset: channels of the block before the run.
+        count: channels in the run.
+    """
+
+    row: Expr
+    start: Expr
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p]."""
+
+    buffer: Buffer
+    base: Expr
+    channel_stride: int
+    taps: tuple[int, ...] = (0,)
+
+
+class BlockRows:
+    """The encoded weight of a kernel under construction."""
+
+    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit) -> None:
+        self.encoded, self.unit, self.pattern = encoded, unit, encoded.pattern
+        self.values, self.bias = buffers["values"], buffers["bias"]
+        self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
+
+    def each_row(self, group: Expr, emit: Callable[[Channels], None]) -> None:
+        """Emit code for every block row of a conv group: a loop over the full ones, then the tail."""
+        pattern = self.pattern
+        full_rows, tail = divmod(pattern.group_channels, pattern.block_size)
+        first_row, first_channel = group * pattern.rows_per_group, group * pattern.group_channels
+        with T.serial(0, full_rows) as row:
+            self._each_run(first_row + row, first_channel + row * pattern.block_size, pattern.block_size, emit)
+        if tail:
+            start = first_channel + full_rows * pattern.block_size
+            self._each_run(first_row + full_rows, start, tail, emit)
+
+    def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
+        """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
+        at_once = channels_at_once(self.pattern.block_size, self.unit)
+        for offset in range(0, count, at_once):
+            emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
+
+    def each_block(self, row: Expr, emit: Callable[[Expr, Expr, int], None], ways: int = 1) -> None:
+        """Emit a loop over the kept blocks of a row: emit(block, input channel within the group, way).
+
+        With several ways the loop is unrolled so often; `way` numbers the copies, so that each may have its own sum.
+        """
+        per_row = self.encoded.blocks_per_row
+        if per_row is None:
+            assert self._row_ptr is not None
+            first = as_index(self._row_ptr[row])
+            count = as_index(self._row_ptr[row + 1]) - first
+        else:
+            first, count = row * per_row, per_row
+
+        def emit_block(position: Expr, way: int) -> None:
+            channel = position if self._indices is None else as_index(self._indices[first + position])
+            emit(first + position, channel, way)
+
+        unrolled = tirx.truncdiv(count, ways)
+        with T.serial(0, unrolled) as index:
+            for way in range(ways):
+                emit_block(index * ways + way, way)
+        if ways > 1:
+            with T.serial(0, count - unrolled * ways) as index:
+                emit_block(unrolled * ways + index, 0)
+
+    def weights(self, block: Expr, tap: int, run: Channels) -> list[Weight]:
+        """The weight of each channel of the run."""
+        first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
+        if not self.unit.fused_weights:
+            return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
+        found: list[Weight] = []
+        position = 0
+        for width in pieces(run.count, WEIGHT_LANES):
+            register = Register(load(self.values, first + position, width), width)
+            found += [_from_register(register, index) for index in range(width)]
+            position += width
+        return found
+
+    def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:
+        """The run's weights as vectors over its channels."""
+        first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
+        return _vectors(self.values, first, run.count, self.unit.lanes)
+
+    def bias_vectors(self, run: Channels) -> list[Register]:
+        return _vectors(self.bias, run.start, run.count, self.unit.lanes)
+
+
+def _vectors(buffer: Buffer, first: Expr, count: int, lanes: int) -> list[Register]:
+    """`count` consecutive values in as few vectors as cover them exactly."""
+    vectors, position = [], 0
+    for width in pieces(count, lanes):
+        vectors.append(Register(load(buffer, first + position, width), width))
+        position += width
+    return vectors
+
+
+def _from_memory(weight: Expr) -> Weight:
+    return lambda lanes: splat(weight, lanes)
+
+
+def _from_register(register: Register, index: int) -> Weight:
+    return lambda lanes: splat(register.lane(index), lanes)

@@ -1,0 +1,75 @@
+"""Depthwise convolutions: one kernel per channel, dense by nature."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit, check_problem
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, slide
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, splat
+from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
+
+# Weights of larger kernels do not fit into registers beside the sums; they are read from memory at each use.
+_TAPS_IN_REGISTERS = 9
+
+
+def check_depthwise(problem: Conv) -> None:
+    """Raise Unsupported unless every channel has a kernel of its own."""
+    if not problem.is_depthwise:
+        raise Unsupported(f"{problem.in_channels} inputs and {problem.out_channels} outputs in {problem.groups} groups "
+                          "are no depthwise convolution")
+
+
+def depthwise(
+    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit
+) -> Kernel:
+    """A depthwise kernel: each channel is packed into padded scratch band by band, then summed.
+
+    Raises:
+        Unsupported: not depthwise, or tensors beyond int32 offsets.
+    """
+    check_problem(problem, weight, bias)
+    check_depthwise(problem)
+    window = window_for(problem, 1, CHANNEL_BUDGET)
+
+    def emit(buffers: Buffers) -> None:
+        values, biases = buffers.constants["values"], buffers.constants["bias"]
+        with T.serial(0, problem.batch) as image, T.serial(0, problem.out_channels) as channel:
+            plane = image * problem.out_channels + channel
+            source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
+            scratch = T.alloc_buffer((window.size,), "float32", scope="global")
+            bands, _ = band_start(window, 0)
+            with T.serial(0, bands) as band:
+                first_row = band_start(window, band)[1]
+                pack(window, source, scratch, 0, first_row, unit)
+                first = (plane * problem.out_height + first_row) * problem.out_width
+                sum_channel(window, scratch, 0, values, channel, biases[channel], buffers.output, first, unit)
+
+    constants = depthwise_constants(weight, bias)
+    return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+
+
+def depthwise_constants(weight: np.ndarray, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
+    return {
+        f"{prefix}values": np.ascontiguousarray(weight, np.float32).reshape(-1),
+        f"{prefix}bias": np.ascontiguousarray(bias, np.float32),
+    }
+
+
+def sum_channel(window: Window, scratch: Buffer, base: Expr, values: Buffer, channel: Expr, bias: Expr,
+                output: Output, first: Expr, unit: VectorUnit) -> None:
+    """Emit the depthwise sums of one packed channel's band; its output starts at flat index `first`."""
+    taps = window.problem.taps
+
+    def accumulate(lanes: int) -> Accumulate:
+        weights = [splat(values[channel * taps + tap], lanes) for tap in range(taps)]
+        if taps <= _TAPS_IN_REGISTERS:
+            weights = [Register(weight, lanes).value for weight in weights]
+        return lambda total, tap, value: total.multiply_add(weights[tap], value)
+
+    def finish(row: Expr, column: Expr, value: Expr, lanes: int) -> None:
+        output.store(first + row * window.problem.out_width + column, value, lanes)
+
+    slide(window, scratch, base, unit, lambda lanes: splat(bias, lanes), accumulate, finish)

@@ -1,0 +1,77 @@
+"""A PrimFunc around a kernel's body: its buffers, their flat views, the order the backend relies on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.kernels.activation import activate
+from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: y (flat), after the residual and the activation."""
+
+    y: Buffer
+    residual: Buffer | None
+    epilogue: Epilogue
+
+    def store(self, index: Expr, value: Expr, lanes: int) -> None:
+        """Finish a vector of sums (bias included) and write it to y from flat `index` on."""
+        if self.residual is not None:
+            value = value + load(self.residual, index, lanes)
+        store(self.y, index, activate(value, self.epilogue.activation, lanes), lanes)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Flat views of a kernel's buffers; constants by name."""
+
+    x: Buffer
+    constants: dict[str, Buffer]
+    output: Output
+
+
+def build(
+    name: str,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    constants: dict[str, np.ndarray],
+    emit: Callable[[Buffers], None],
+    epilogue: Epilogue | None = None,
+) -> Kernel:
+    """A kernel called `name` whose body is what `emit` writes with the flat buffers it is given."""
+    epilogue = epilogue or Epilogue()
+    arrays = {key: _at_least_one(array) for key, array in constants.items()}
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "global_symbol": name})
+            x = _argument("x", input_shape)
+            buffers = {key: _argument(key, array.shape, str(array.dtype)) for key, array in arrays.items()}
+            residual = _argument("residual", output_shape) if epilogue.residual else None
+            y = _argument("y", output_shape)
+            output = Output(_flat(y), None if residual is None else _flat(residual), epilogue)
+            emit(Buffers(_flat(x), buffers, output))
+        return Kernel(builder.get(), tuple(arrays.values()))
+
+
+def _argument(name: str, shape: Sequence[int], dtype: str = "float32") -> Buffer:
+    return T.arg(name, T.Buffer(tuple(shape), dtype))
+
+
+def _flat(argument: Buffer) -> Buffer:
+    """The same memory as one flat array; arguments must all be declared before the first of these."""
+    return T.decl_buffer((math.prod(int(size) for size in argument.shape),), "float32", data=argument.data)
+
+
+def _at_least_one(array: np.ndarray) -> np.ndarray:
+    """Buffers may not be empty: a weight without any kept block gets one unused element."""
+    return array if array.size else np.zeros(1, array.dtype)

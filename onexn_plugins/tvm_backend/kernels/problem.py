@@ -1,0 +1,230 @@
+"""What a kernel is asked to compute, and for which vector unit: the seam between kernels and the rest of the backend.
+
+Everything is float32. Images are NCHW. Nothing here knows ONNX, Relax or how a kernel works inside.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ACTIVATIONS = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid")
+# Kernels index their buffers with int32.
+MAX_ELEMENTS = 2**31 - 1
+
+
+class Unsupported(Exception):
+    """No kernel of this family fits the problem; the caller lowers the operator the ordinary way.
+
+    Attributes:
+        reason: why, in words a report can show.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A 2-d convolution. Pairs are (vertical, horizontal); padding is (top, left, bottom, right) zeros."""
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def out_height(self) -> int:
+        top, _, bottom, _ = self.padding
+        return _out_size(self.height + top + bottom, self.kernel[0], self.stride[0], self.dilation[0])
+
+    @property
+    def out_width(self) -> int:
+        _, left, _, right = self.padding
+        return _out_size(self.width + left + right, self.kernel[1], self.stride[1], self.dilation[1])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.in_channels, self.height, self.width
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.out_channels, self.out_height, self.out_width
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return self.out_channels, self.in_channels // self.groups, *self.kernel
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """1×1, stride 1, no padding: output pixels are input pixels."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0, 0, 0)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.groups == self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class Linear:
+    """rows x in_features times the transposed weight [out_features, in_features]."""
+
+    batch: int
+    in_features: int
+    out_features: int
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        return self.batch, self.in_features
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        return self.batch, self.out_features
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        return self.out_features, self.in_features
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max or average pooling. Padding may be enlarged by the caller for ceil_mode.
+
+    Attributes:
+        kind: "max" or "average".
+        count_include_pad: average only: padding counts as zeros in the divisor, else it does not count.
+    """
+
+    kind: str
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    count_include_pad: bool = False
+
+    @property
+    def as_conv(self) -> Conv:
+        """The depthwise convolution that walks over the same windows."""
+        return Conv(self.batch, self.channels, self.height, self.width, self.channels, self.kernel, self.stride,
+                    self.padding, self.dilation, self.channels)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return self.as_conv.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return self.as_conv.output_shape
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The mean over all pixels of a channel: [batch, channels, height, width] to [batch, channels, 1, 1]."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.channels, self.height, self.width
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.channels, 1, 1
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the sum: + bias (always), + residual (a tensor of the output's shape), then the activation."""
+
+    residual: bool = False
+    activation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise Unsupported(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """The vector registers of a core.
+
+    Attributes:
+        lanes: float32 per register, a power of two: AVX-512 16, AVX2 8, SSE and NEON 4.
+        registers: AVX-512 and NEON on aarch64 32, others 16.
+        fused_weights: the multiply takes a lane of a register as its factor (NEON), so weights are loaded as vectors;
+            x86 broadcasts them from memory instead.
+    """
+
+    lanes: int
+    registers: int
+    fused_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lanes not in (4, 8, 16):
+            raise Unsupported(f"a vector of {self.lanes} float32 lanes")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How many sums are kept in registers: block_size output channels × `vectors` registers of pixels."""
+
+    block_size: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled-to-be kernel.
+
+    Attributes:
+        func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), the residual
+            [output_shape] where the epilogue has one, y [output_shape].
+        constants: values, indices, row pointers, bias ...
+    """
+
+    func: Any
+    constants: tuple[np.ndarray, ...]
+
+
+def check_shapes(problem: Conv | Linear | Pool | GlobalPool) -> None:
+    """Raise Unsupported for an empty tensor or one too large for int32 offsets."""
+    for shape in (problem.input_shape, problem.output_shape):
+        if min(shape) < 1:
+            raise Unsupported(f"a tensor of shape {tuple(shape)} holds nothing")
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise Unsupported(f"a tensor of shape {tuple(shape)} is larger than int32 offsets reach")
+
+
+def check_problem(problem: Conv | Linear, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Raise Unsupported unless tensors are indexable and the arrays have the problem's shapes."""
+    check_shapes(problem)
+    expected = problem.weight_shape
+    if weight.shape != expected or bias.shape != expected[:1]:
+        raise Unsupported(f"weight {weight.shape} and bias {bias.shape} where {expected} and {expected[:1]} belong")
+    if weight.size > MAX_ELEMENTS:
+        raise Unsupported(f"a weight of shape {weight.shape} is larger than int32 offsets reach")
+
+
+def _out_size(padded: int, kernel: int, stride: int, dilation: int) -> int:
+    return (padded - dilation * (kernel - 1) - 1) // stride + 1

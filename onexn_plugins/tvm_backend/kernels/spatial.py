@@ -1,0 +1,83 @@
+"""k×k convolutions (and strided or padded 1×1 ones): bands of output rows over padded scratch images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.encode import Encoded
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
+from onexn_plugins.tvm_backend.kernels.window import Window, band_start, pack_channels, window_for
+
+# Bytes of packed input a band may take: half of a second-level cache of 1 MiB; the other half is for weights.
+BAND_BUDGET = 512 * 1024
+
+
+def spatial(
+    problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile
+) -> Kernel:
+    """A k×k kernel: per band of output rows, pack the input once, then all block rows over all its pixels."""
+    group_inputs, out_pixels = problem.in_channels // problem.groups, problem.out_height * problem.out_width
+    window = window_for(problem, group_inputs, BAND_BUDGET)
+    cut = cut_pixels(window.positions, tile, unit, padded=not window.is_compact)
+    sums_stride = padded_stride(window, unit)
+
+    def emit(buffers: Buffers) -> None:
+        rows = BlockRows(encoded, buffers.constants, unit)
+        bands, _ = band_start(window, 0)
+        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group, T.serial(0, bands) as band:
+            first_row = band_start(window, band)[1]
+            scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
+            inputs = image * problem.in_channels + group * group_inputs
+            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit)
+            source = Source(scratch, 0, window.size, window.taps)
+            channels = channels_at_once(encoded.block_size, unit)
+            sums = T.alloc_buffer((channels * sums_stride,), "float32", scope="global")
+
+            def emit_run(run: Channels) -> None:
+                first = (image * problem.out_channels + run.start) * out_pixels + first_row * problem.out_width
+                if window.is_compact:
+                    sum_run(rows, source, run, cut, Target(buffers.output.store, first, out_pixels))
+                    return
+                sum_run(rows, source, run, cut, Target(writer(sums), 0, sums_stride))
+                with T.serial(0, run.count) as channel:
+                    _store_rows(window, sums, channel * sums_stride, buffers.output, first + channel * out_pixels, unit)
+
+            rows.each_row(group, emit_run)
+
+    name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
+    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+
+
+def padded_stride(window: Window, unit: VectorUnit) -> int:
+    """Values between two channels of scratch that takes a band's positions in whole vectors."""
+    return (window.positions // unit.lanes + 1) * unit.lanes
+
+
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target) -> None:
+    """Emit the sums of a run of channels over all pixels of a cut."""
+    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target))
+
+
+def writer(buffer: Buffer) -> Callable[[Expr, Expr, int], None]:
+    """Writes plain vectors to a buffer."""
+    return lambda index, value, lanes: store(buffer, index, value, lanes)
+
+
+def _store_rows(window: Window, sums: Buffer, base: Expr, output: Output, first: Expr, unit: VectorUnit) -> None:
+    """Finish one channel of a band and leave out the junk between its rows."""
+    width = window.problem.out_width
+    with T.serial(0, window.rows) as row:
+
+        def emit(column: Expr, lanes: int) -> None:
+            value = load(sums, base + row * window.row_stride + column, lanes)
+            output.store(first + row * width + column, value, lanes)
+
+        each_strip(width, unit.lanes, emit)

@@ -1,0 +1,109 @@
+"""How sums are cut to fit the vector registers: channels of a block, vectors of pixels, and what is left over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.vector import pieces
+
+# Registers that hold pixels, weights and what the compiler needs beside the sums.
+_WORKING_REGISTERS = 6
+
+
+@dataclass(frozen=True)
+class PixelTile:
+    """Pixels summed at once.
+
+    Attributes:
+        widths: lanes of each vector of consecutive pixels.
+        columns: single pixels after them, summed transposed: one vector over the output channels each.
+    """
+
+    widths: tuple[int, ...]
+    columns: int = 0
+
+    @property
+    def starts(self) -> list[int]:
+        """First pixel of each vector."""
+        return [sum(self.widths[:index]) for index in range(len(self.widths))]
+
+    @property
+    def column_starts(self) -> range:
+        first = sum(self.widths)
+        return range(first, first + self.columns)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A run of pixels as `repeats` equal tiles and a last one."""
+
+    tile: PixelTile
+    repeats: int
+    rest: PixelTile | None
+
+    @property
+    def rest_start(self) -> int:
+        return self.repeats * sum(self.tile.widths)
+
+
+def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
+    """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
+
+    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers.
+    """
+    channels = channels_at_once(block_size, unit)
+    return Tile(block_size, max(1, min(8, unit.registers // 2 // channels)))
+
+
+def channels_at_once(count: int, unit: VectorUnit) -> int:
+    """Channels of a block summed together: all of them, or halves where registers would not do."""
+    while count > unit.registers // 2:
+        count = -(-count // 2)
+    return count
+
+
+def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = False) -> Cut:
+    """Cut `pixels` into tiles of full vectors; the left-over joins the last tile where registers allow.
+
+    Args:
+        pixels: how many there are.
+        tile: block size and vectors per tile.
+        unit: vector registers.
+        padded: source and destination have a vector's length to spare, so the last vector may run over the end.
+    """
+    channels = channels_at_once(tile.block_size, unit)
+    full = PixelTile((unit.lanes,) * tile.vectors)
+    repeats, left = divmod(pixels, tile.vectors * unit.lanes)
+    if not left:
+        return Cut(full, repeats, None)
+    rest = _covering(left, unit) if padded else left_over(left, channels, unit)
+    joined = PixelTile(full.widths + rest.widths, rest.columns)
+    if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
+        return Cut(full, repeats - 1, joined)
+    return Cut(full, repeats, rest)
+
+
+def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
+    """The cheapest mix of full vectors, shorter ones and transposed columns for fewer pixels than a tile."""
+    full, left = divmod(pixels, unit.lanes)
+    short = pieces(left, unit.lanes // 2)
+    vectors_per_column = len(pieces(channels, unit.lanes))
+
+    def cost(used: int) -> int:
+        return used * channels + (left - sum(short[:used])) * vectors_per_column
+
+    used = min(range(len(short), -1, -1), key=cost)
+    return PixelTile((unit.lanes,) * full + tuple(short[:used]), left - sum(short[:used]))
+
+
+def _covering(pixels: int, unit: VectorUnit) -> PixelTile:
+    """Full vectors that cover the pixels; the last is as short as covers what is left, but no shorter than 4 lanes."""
+    full, left = divmod(pixels, unit.lanes)
+    last = max(4, 1 << (left - 1).bit_length()) if left else 0
+    return PixelTile((unit.lanes,) * full + ((last,) if last else ()))
+
+
+def _sums(tile: PixelTile, channels: int, unit: VectorUnit) -> int:
+    """Registers the sums of a tile take."""
+    return len(tile.widths) * channels + tile.columns * len(pieces(channels, unit.lanes))

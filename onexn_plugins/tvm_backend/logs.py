@@ -1,0 +1,34 @@
+"""Keeps TVM's chatter off the terminal.
+
+Its C++ side writes straight to file descriptor 2, two lines per constant of a network that is saved or loaded, with no
+switch to turn that off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TVM_CHATTER = ("Warning: Scope Saving", "Warning: Scope Loaded", "Warning: BlockBuilder destroyed")
+
+
+@contextmanager
+def without_lines(*unwanted: str) -> Iterator[None]:
+    """Hold standard error back; at the end, pass on the lines that contain none of `unwanted`."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines(keepends=True):
+                if not any(text in line for text in unwanted):
+                    os.write(2, line.encode())

@@ -1,0 +1,128 @@
+"""Decides, per layer, whether its zero blocks are worth skipping and in blocks of which size, and says why.
+
+A kernel for N output channels per block reads one input vector for N multiply-adds, so small blocks do less per load.
+Skipping pays where the share of blocks left, divided by that efficiency, is below what a dense kernel costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
+from onexn_plugins.tvm_backend.kernels import VectorUnit
+
+BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
+# Multiply-adds per second at block size N over those of a dense layer, both on blocks that are kept. With N = 2 and
+# less a kernel is bound by its loads (measured on AVX-512: 2.2-2.6x at 50 % for N >= 4, 1.6-2.1x for N = 2).
+EFFICIENCY = {1: 0.5, 2: 0.75}
+# A sparse layer has to promise this much less time than a dense one, else it stays dense.
+WORTH_SKIPPING = 0.95
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one weight is encoded.
+
+    Attributes:
+        sparse: zero blocks are skipped.
+        block_size: N of the blocks that are stored, sparse or not.
+        kept: share of blocks stored.
+        reason: why, in words.
+    """
+
+    sparse: bool
+    block_size: int
+    kept: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one layer, for reports.
+
+    Attributes:
+        name: as in the trained model, where the file tells.
+        operator: "conv", "depthwise", "linear", or "conv + depthwise" for the first of a fused pair.
+        shape: of the weight.
+        sparse, block_size, kept: see Decision; block_size is None where TVM lowers the layer without our kernels.
+        tile: output channels × vectors of pixels held in registers, as "4x4".
+        macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks.
+        reason: why it is sparse, dense, or lowered without our kernels.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    sparse: bool
+    block_size: int | None
+    tile: str | None
+    kept: float
+    macs: int
+    dense_macs: int
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+class Planner:
+    """Decides for every layer of one network.
+
+    Args:
+        unit: the target's vector registers.
+        block_size: N for all layers; None detects it layer by layer.
+        recorded: what export_onnx wrote about each weight, by the weight's name in the file.
+    """
+
+    def __init__(self, unit: VectorUnit, block_size: int | None, recorded: dict[str, dict[str, Any]]) -> None:
+        if block_size is not None:
+            check_block_size(block_size)
+        self.unit, self._forced, self._recorded = unit, block_size, recorded
+
+    @property
+    def dense_block_size(self) -> int:
+        """N of the tile that a dense layer is computed in: as tall as the registers allow."""
+        return 8 if self.unit.registers >= 32 else 4
+
+    def decide(self, weight: np.ndarray, groups: int, weight_name: str) -> Decision:
+        """How to encode a weight [out, in / groups, *kernel]."""
+        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
+        found = self._found(kernels, groups, weight_name)
+        dense = min(self.dense_block_size, weight.shape[0] // groups)
+        if found is None or bool(kernels.all()):
+            return Decision(False, dense, 1.0, "no zero kernel")
+        candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= weight.shape[0] // groups]
+        kept = {size: _kept(kernels, size, groups) for size in candidates}
+        costs = {size: share / EFFICIENCY.get(size, 1.0) for size, share in kept.items()}
+        # The block size that the layer was pruned with, unless another one promises less work.
+        best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
+        share = f"{kept[best]:.0%} of the 1×{best} blocks are kept"
+        if costs[best] >= WORTH_SKIPPING:
+            return Decision(False, dense, 1.0, f"{share}: too many to be faster than dense")
+        return Decision(True, best, kept[best], share)
+
+    def _found(self, kernels: torch.Tensor, groups: int, name: str) -> int | None:
+        """The block size asked for, recorded or detected; `kernels` marks the non-zero ones, uint8 [out, in]."""
+        if self._forced is not None:
+            return min(self._forced, kernels.shape[0] // groups)
+        entry = self._recorded.get(name)
+        if entry is None:
+            return detect_block_size(kernels, groups)
+        try:
+            block_size = entry["block_size"]
+            check_block_size(block_size, name)
+        except (KeyError, TypeError) as error:
+            raise OneXNError(name, "the pattern recorded in the file is not readable",
+                             "Export the model again with export_onnx") from error
+        return min(block_size, kernels.shape[0] // groups)
+
+
+def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
+    pattern = BlockPattern.of(kernels, block_size, groups)
+    return float(nonzero_blocks(kernels, pattern).float().mean())

@@ -1,0 +1,61 @@
+"""Writes a network, nodes and kernel calls in order, as one Relax function."""
+
+from __future__ import annotations
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from onexn_plugins.tvm_backend.frontend import emit_node
+from onexn_plugins.tvm_backend.fusion import KernelCall
+from onexn_plugins.tvm_backend.graph import Graph, Node, TensorSpec
+
+# TVM's fuser must not look into our kernels: kOpaque in tvm/relax/op_attr_types.h.
+OPAQUE = 8
+
+
+def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
+    """The module whose "main" takes the graph's inputs and returns its outputs, a tuple where there are several.
+
+    Raises:
+        OneXNError: TVM cannot import a node.
+    """
+    builder = relax.BlockBuilder()
+    parameters = [relax.Var(f"input_{position}", _tensor_type(graph.specs[name]))
+                  for position, name in enumerate(graph.inputs)]
+    values: dict[str, relax.Expr] = dict(zip(graph.inputs, parameters, strict=True))
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            for item in order:
+                if isinstance(item, KernelCall):
+                    values[item.output] = _emit_call(builder, graph, item, values)
+                else:
+                    emit_node(builder, graph, item, values)
+            results = [_result(graph, name, values) for name in graph.outputs]
+            output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
+        builder.emit_func_output(output)
+    return builder.finalize()
+
+
+def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, values: dict[str, relax.Expr]) -> relax.Var:
+    name = call.layers[0].operator if call.layers else call.nodes[0].op
+    function = call.kernel.func.with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
+    kernel = builder.add_func(function, "onexn_" + "_".join(word.lower() for word in name.split() if word.isalnum()))
+    x, *residual = (values[name] for name in call.inputs)
+    constants = [relax.const(array) for array in call.kernel.constants]
+    return builder.emit(relax.call_tir(kernel, [x, *constants, *residual], _tensor_type(graph.specs[call.output])))
+
+
+def _result(graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:
+    """A value that the caller may get and keep: constants and inputs are copied."""
+    if name in graph.constants:
+        return relax.op.add(relax.const(graph.constants[name]), _zero(graph.constants[name].dtype))
+    return relax.op.add(values[name], _zero(graph.dtype(name))) if name in graph.inputs else values[name]
+
+
+def _zero(dtype: np.dtype) -> relax.Expr:
+    return relax.const(np.zeros((), dtype))
+
+
+def _tensor_type(spec: TensorSpec) -> relax.TensorType:
+    return relax.TensorType(spec.shape, str(spec.dtype))

@@ -1,0 +1,147 @@
+"""Compile kernels and compare them with torch in float64, with NaNs around every buffer and in all scratch memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Linear, VectorUnit
+from onexn_plugins.tvm_backend.kernels.vector import constant, store
+from tests.tvm_backend.kernels.bounds import with_bounds_checks
+
+AVX512, AVX2, SSE = VectorUnit(16, 32), VectorUnit(8, 16), VectorUnit(4, 16)
+NEON, NEON_V7 = VectorUnit(4, 32, fused_weights=True), VectorUnit(4, 16, fused_weights=True)
+UNITS = [AVX512, AVX2, SSE, NEON, NEON_V7]
+TOLERANCE = 1e-5  # of the largest output
+CASES_PER_MODULE = 6  # compiling costs more than running: many kernels share a module
+GUARD = 1024  # NaNs on either side of a buffer
+ALIGNMENT = 64  # bytes; TVM compiles kernels for it
+
+# Shrinking would compile hundreds of modules; a failing case prints all its parameters.
+differential_settings = settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+ACTIVATIONS = {
+    None: lambda x: x, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid, "silu": F.silu, "sigmoid": torch.sigmoid,
+}
+epilogues = st.builds(Epilogue, st.booleans(), st.sampled_from(list(ACTIVATIONS)))
+units = st.sampled_from(UNITS)
+densities = st.sampled_from([0.0, 0.1, 0.5, 1.0])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, its inputs (x first, then the residual where there is one) and what it must give."""
+
+    kernel: Kernel
+    inputs: Sequence[np.ndarray]
+    expected: Tensor
+
+
+def random_weight(problem: Conv | Linear, block_size: int, density: float, rng: np.random.Generator) -> np.ndarray:
+    """A weight with about `density` of its blocks kept, whole rows empty now and then."""
+    groups = problem.groups if isinstance(problem, Conv) else 1
+    weight = torch.from_numpy(random_array(problem.weight_shape, rng))
+    pattern = BlockPattern.of(weight, min(block_size, weight.shape[0] // groups), groups)
+    keep = torch.from_numpy(rng.random(pattern.shape) < density)
+    return (weight * weight_mask(keep, pattern, weight)).numpy()
+
+
+def random_array(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def convolve(problem: Conv, x: np.ndarray | Tensor, weight: np.ndarray, bias: np.ndarray) -> Tensor:
+    """The reference convolution in float64."""
+    top, left, bottom, right = problem.padding
+    padded = F.pad(torch.as_tensor(x).double(), (left, right, top, bottom))
+    weights = torch.from_numpy(weight).double()
+    return F.conv2d(padded, weights, torch.from_numpy(bias).double(), problem.stride, 0, problem.dilation,
+                    problem.groups)
+
+
+def finish(value: Tensor, epilogue: Epilogue, residual: Sequence[np.ndarray]) -> Tensor:
+    """The reference epilogue."""
+    if epilogue.residual:
+        value = value + torch.from_numpy(residual[0])
+    return ACTIVATIONS[epilogue.activation](value)
+
+
+def check(cases: Sequence[Case]) -> None:
+    """Compile all cases as one module, run them with every access checked, then as they are, and compare."""
+    named = {f"kernel_{index}": case for index, case in enumerate(cases)}
+    functions = {name: case.kernel.func.with_attr("global_symbol", name) for name, case in named.items()}
+    careful = compile_functions({name: with_bounds_checks(func) for name, func in functions.items()}, optimise=False)
+    module = compile_functions({**functions, "poison": _poison()})
+    for name, case in named.items():
+        run(careful[name], case)
+        module["poison"](tvm.runtime.tensor(np.zeros(1, np.float32)))
+        actual = run(module[name], case)
+        expected = case.expected.numpy()
+        scale = max(1e-6, float(np.abs(expected).max()))
+        error = float(np.abs(actual - expected).max()) / scale
+        assert error <= TOLERANCE, f"{case.kernel.func.script()[:2000]}\nis off by {error} of its scale"
+
+
+def compile_functions(functions: dict[str, Any], *, optimise: bool = True) -> Any:
+    cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
+    target = {"kind": "llvm", "mcpu": cpu, "opt-level": 3 if optimise else 0}
+    with tvm.transform.PassContext(opt_level=3, config=kernels.PASS_CONFIG):
+        return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target))
+
+
+def run(function: Any, case: Case) -> np.ndarray:
+    """The kernel's output; inputs and output lie between NaNs, and those around the output must survive."""
+    whole, y = guarded(np.full(case.expected.shape, np.nan, np.float32))
+    inputs = [guarded(array)[1] for array in case.inputs]
+    constants = [guarded(array)[1] for array in case.kernel.constants]
+    function(*map(tvm.runtime.from_dlpack, [inputs[0], *constants, *inputs[1:], y]))
+    outside = np.concatenate([whole[: _offset(whole, y)], whole[_offset(whole, y) + y.size :]])
+    assert np.isnan(outside).all(), "the kernel wrote outside its output"
+    return y
+
+
+def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(memory full of NaNs or the largest integers, an aligned copy of the array in its middle)."""
+    filler = np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max
+    whole = np.full(array.size + 2 * GUARD, filler, array.dtype)
+    misaligned = (whole.ctypes.data + GUARD * array.itemsize) % ALIGNMENT
+    start = GUARD - misaligned // array.itemsize
+    middle = whole[start : start + array.size].reshape(array.shape)
+    middle[...] = array
+    return whole, middle
+
+
+def _offset(whole: np.ndarray, part: np.ndarray) -> int:
+    return (part.ctypes.data - whole.ctypes.data) // whole.itemsize
+
+
+@functools.cache
+def _poison() -> Any:
+    """Fills the workspaces of the thread's pool, which the next kernel is given, with NaNs."""
+    sizes = [2**power for power in range(10, 23)]
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("poison")
+            T.func_attr({"tirx.noalias": True, "global_symbol": "poison"})
+            x = T.arg("x", T.Buffer((1,), "float32"))
+            for size in sizes:
+                scratch = T.alloc_buffer((size,), "float32", scope="global")
+                with T.serial(0, size // 16) as index:
+                    store(scratch, index * 16, constant(float("nan"), 16), 16)
+                T.buffer_store(x, x[0] + scratch[0], [0])
+        return builder.get()

@@ -1,0 +1,92 @@
+"""Convolution, activation and depthwise convolution in one kernel, against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Unsupported, conv_depthwise, default_tile
+from tests.tvm_backend.kernels.differential import (
+    ACTIVATIONS,
+    AVX512,
+    CASES_PER_MODULE,
+    NEON,
+    Case,
+    check,
+    convolve,
+    densities,
+    differential_settings,
+    epilogues,
+    finish,
+    random_array,
+    random_weight,
+    units,
+)
+from tests.tvm_backend.kernels.geometry import convolutions
+
+
+@st.composite
+def fused_cases(draw):
+    channels = draw(st.integers(1, 20))
+    if draw(st.booleans()):
+        problem = draw(convolutions(draw(st.integers(1, 6)), channels))
+    else:
+        side = st.integers(1, 20)
+        problem = Conv(draw(st.integers(1, 2)), draw(st.integers(1, 16)), draw(side), draw(side), channels)
+    size, stride = draw(st.sampled_from([3, 5])), draw(st.sampled_from([1, 2]))
+    depthwise = depthwise_after(problem, size, stride)
+    block_size, density = draw(st.integers(1, 20)), draw(densities)
+    activation = draw(st.sampled_from(list(ACTIVATIONS)))
+    return fused_case(problem, depthwise, block_size, density, Epilogue(activation=activation), draw(epilogues),
+                      draw(units), draw(st.integers(0, 999)))
+
+
+def depthwise_after(problem, size, stride):
+    channels, padding = problem.out_channels, (size // 2,) * 4
+    return Conv(problem.batch, channels, problem.out_height, problem.out_width, channels, (size, size),
+                (stride, stride), padding, groups=channels)
+
+
+def fused_case(problem, depthwise, block_size, density, epilogue, dw_epilogue, unit, seed=0):
+    rng = np.random.default_rng(seed)
+    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
+    weight = random_weight(problem, block_size, density, rng)
+    dw_weight, dw_bias = random_array(depthwise.weight_shape, rng), random_array((problem.out_channels,), rng)
+    residual = [random_array(depthwise.output_shape, rng)] if dw_epilogue.residual else []
+    kernel = conv_depthwise(problem, weight, bias, epilogue, depthwise, dw_weight, dw_bias, dw_epilogue, unit,
+                            default_tile(problem, block_size, unit))
+    hidden = finish(convolve(problem, x, weight, bias), epilogue, [])
+    expected = finish(convolve(depthwise, hidden, dw_weight, dw_bias), dw_epilogue, residual)
+    return Case(kernel, [x, *residual], expected)
+
+
+@differential_settings
+@given(st.lists(fused_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+def test_any_fused_pair_equals_torch(cases):
+    check(cases)
+
+
+def test_pairs_of_mobilenet():
+    check([
+        fused_case(problem, depthwise_after(problem, 3, stride), 4, 0.5, Epilogue(activation="relu6"),
+                   Epilogue(activation="relu6"), unit)
+        for unit in (AVX512, NEON)
+        for problem, stride in [(Conv(1, 3, 64, 64, 8, (3, 3), (2, 2), (1, 1, 1, 1)), 1),
+                                (Conv(1, 8, 112, 112, 12), 2), (Conv(1, 24, 14, 14, 24), 1), (Conv(1, 24, 7, 7, 24), 1)]
+    ])
+
+
+def test_what_cannot_be_fused_is_refused():
+    problem = Conv(1, 4, 8, 8, 4)
+    weight, dw_weight = np.ones((4, 4, 1, 1), np.float32), np.ones((4, 1, 3, 3), np.float32)
+    bias = np.zeros(4, np.float32)
+
+    def fuse(epilogue, depthwise):
+        return conv_depthwise(problem, weight, bias, epilogue, depthwise, dw_weight, bias, Epilogue(), AVX512)
+
+    with pytest.raises(Unsupported, match="residual"):
+        fuse(Epilogue(residual=True), depthwise_after(problem, 3, 1))
+    with pytest.raises(Unsupported, match="gives"):
+        fuse(Epilogue(), Conv(1, 4, 9, 9, 4, (3, 3), groups=4))

@@ -1,0 +1,71 @@
+"""1×1 kernels against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, conv, default_tile
+from tests.tvm_backend.kernels.differential import (
+    AVX512,
+    CASES_PER_MODULE,
+    NEON,
+    Case,
+    check,
+    convolve,
+    densities,
+    differential_settings,
+    epilogues,
+    finish,
+    random_array,
+    random_weight,
+    units,
+)
+
+
+@st.composite
+def pointwise_cases(draw):
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    problem = Conv(
+        batch=draw(st.integers(1, 2)), in_channels=groups * draw(st.integers(1, 20)), height=draw(st.integers(1, 17)),
+        width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
+    )
+    block_size, density = draw(st.integers(1, 32)), draw(densities)
+    return pointwise_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
+
+
+def pointwise_case(problem, block_size, density, epilogue, unit, seed=0, vectors=None):
+    rng = np.random.default_rng(seed)
+    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
+    weight = random_weight(problem, block_size, density, rng)
+    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
+    tile = default_tile(problem, block_size, unit) if vectors is None else Tile(block_size, vectors)
+    kernel = conv(problem, weight, bias, epilogue, unit, tile)
+    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+
+
+@differential_settings
+@given(st.lists(pointwise_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+def test_any_pointwise_convolution_equals_torch(cases):
+    check(cases)
+
+
+def test_block_sizes_and_tiles_on_both_kinds_of_weight_loading():
+    check([
+        pointwise_case(Conv(1, 24, 14, 14, 64), block_size, 0.4, Epilogue(False, "relu6"), unit, vectors=vectors)
+        for unit in (AVX512, NEON) for block_size, vectors in [(2, 4), (4, 5), (8, 2), (16, 1), (32, 1)]
+    ])
+
+
+def test_equal_blocks_in_every_row_and_an_empty_row():
+    problem, rng = Conv(1, 16, 7, 7, 12), np.random.default_rng(1)
+    x, bias = random_array(problem.input_shape, rng), random_array((12,), rng)
+    even, empty = np.zeros(problem.weight_shape, np.float32), random_array(problem.weight_shape, rng)
+    for row in range(3):
+        even[4 * row : 4 * row + 4, rng.permutation(16)[:5]] = 1.0
+    empty[4:8] = 0
+    check([
+        Case(conv(problem, weight, bias, Epilogue(), AVX512, Tile(4, 4)), [x], convolve(problem, x, weight, bias))
+        for weight in (even, empty)
+    ])

@@ -1,0 +1,63 @@
+"""k×k kernels against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv, default_tile
+from tests.tvm_backend.kernels.differential import (
+    AVX512,
+    CASES_PER_MODULE,
+    NEON,
+    Case,
+    check,
+    convolve,
+    densities,
+    differential_settings,
+    epilogues,
+    finish,
+    random_array,
+    random_weight,
+    units,
+)
+from tests.tvm_backend.kernels.geometry import convolutions
+
+
+@st.composite
+def spatial_cases(draw):
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    problem = draw(convolutions(groups * draw(st.integers(1, 6)), groups * draw(st.integers(1, 20)), groups))
+    block_size, density = draw(st.integers(1, 20)), draw(densities)
+    return spatial_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
+
+
+def spatial_case(problem, block_size, density, epilogue, unit, seed=0):
+    rng = np.random.default_rng(seed)
+    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
+    weight = random_weight(problem, block_size, density, rng)
+    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
+    kernel = conv(problem, weight, bias, epilogue, unit, default_tile(problem, block_size, unit))
+    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+
+
+@differential_settings
+@given(st.lists(spatial_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+def test_any_convolution_equals_torch(cases):
+    check(cases)
+
+
+def test_layers_of_real_networks():
+    problems = [
+        Conv(1, 3, 64, 64, 32, (3, 3), (2, 2), (1, 1, 1, 1)),
+        Conv(1, 3, 64, 62, 8, (7, 7), (2, 2), (3, 3, 3, 3)),
+        Conv(1, 32, 7, 7, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
+        Conv(1, 16, 14, 14, 32, (1, 1), (2, 2)),
+        Conv(1, 128, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)),  # several bands
+        Conv(1, 64, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1), groups=16),
+    ]
+    check([
+        spatial_case(problem, 4, 0.5, Epilogue(activation="relu"), unit) for problem in problems
+        for unit in (AVX512, NEON)
+    ])
