@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL.onnx", help="the file that `onexn export` or another exporter wrote")
     parser.add_argument("--target", default="host", help="host, cortex-a7, cortex-a53, cortex-a72, cortex-a76, ...")
     parser.add_argument("--threads", type=int, default=1, help="threads at run time (default 1)")
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE", help="where to save the library")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where to save the network")
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -27,6 +27,6 @@ def run(arguments: argparse.Namespace) -> Result:
     layers = [layer.to_dict() for layer in compiled.layers]
     sparse = sum(layer["sparse"] for layer in layers)
     values = {"model": arguments.model, "target": arguments.target, "output": str(arguments.output),
-              "bytes": arguments.output.stat().st_size, "layers": layers}
+              "bytes": sum(file.stat().st_size for file in arguments.output.iterdir()), "layers": layers}
     return Result(values, f"{arguments.output}: {values['bytes'] / 1e6:.1f} MB for {arguments.target}, "
                           f"{sparse} of {len(layers)} layers sparse")

@@ -1,8 +1,9 @@
-"""A compiled network on disk: one folder with the shared library, its description and their checksums.
+"""A compiled network on disk: one folder with its library or program, their description and checksums.
 
-    NETWORK/network.so       what TVM's runtime loads
+    NETWORK/network.so       what TVM's runtime loads; for a target without one, what `aot` makes:
+    NETWORK/network          a program to run there, libnetwork.a and network.h to build another one with
     NETWORK/metadata.json    inputs, outputs, layers, target, versions
-    NETWORK/SHA256SUMS       of both, in the format of `sha256sum --check`
+    NETWORK/SHA256SUMS       of all these, in the format of `sha256sum --check`
 
 The folder appears whole or not at all. The checksums tell damage, not malice: loading a library runs its code, so load
 only artefacts from people you trust.
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.linker import shared_library_linker
+from onexn_plugins.tvm_backend.aot import PROGRAM_FILES, StaticNetwork
+from onexn_plugins.tvm_backend.linker import compiler, shared_library_linker
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
 
 FORMAT, FORMAT_VERSION = "onexn-plugins network", 1
@@ -46,7 +48,14 @@ class Artefact:
 
     @property
     def library(self) -> Path:
-        """The shared library: `tvm.runtime.load_module` takes it."""
+        """The shared library: `tvm.runtime.load_module` takes it.
+
+        Errors:
+            OneXNError: there is none, the network is a program of its own.
+        """
+        if not self.target.tvm_runtime:
+            raise OneXNError(str(self.folder), f"is a program for {self.target.name!r}, no library for TVM's runtime",
+                             f"Copy the folder to the board and run {self.folder.name}/{PROGRAM_FILES[0]} there")
         return self.folder / LIBRARY
 
 
@@ -55,7 +64,7 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
 
     Args:
         path: the folder to write.
-        executable: what `tvm.compile` returned for the target.
+        executable: what `tvm.compile` or `compile_static` returned for the target.
         target: what it was compiled for.
         metadata: JSON-ready; "inputs" and "outputs" are lists of {"name", "shape", "dtype"}, in call order.
 
@@ -63,7 +72,7 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
         OneXNError: something else lies at `path`, nothing here links for the target, or the disk refuses. Nothing is
         left behind, and an older artefact stays as it was.
     """
-    link = shared_library_linker(target)
+    compiler(target)  # refuses here, before anything is touched, where nothing links for the target
     path = Path(path)
     if path.exists() and not (path / METADATA).is_file():
         raise OneXNError(str(path), "exists and is no saved network", "Name a new folder")
@@ -79,10 +88,10 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
             folder = Path(aside) / "new"
             folder.mkdir()
-            executable.export_library(str(folder / LIBRARY), fcompile=link)
+            _put_code(folder, executable, target, whole)
             (folder / METADATA).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (folder / CHECKSUMS).write_bytes(_checksums(folder))
-            _put(folder, path, Path(aside) / "old")
+            _move(folder, path, Path(aside) / "old")
     except OSError as error:
         raise OneXNError(str(path), f"cannot be written: {error}", "Name a folder on a disk with room") from error
     return path
@@ -117,13 +126,23 @@ def read(path: str | Path, *, run_here: bool = True) -> Artefact:
     return artefact
 
 
+def _put_code(folder: Path, executable: Any, target: Target, metadata: Mapping[str, Any]) -> None:
+    """Link the network into the folder."""
+    if isinstance(executable, StaticNetwork):
+        inputs, outputs = ([str(tensor["name"]) for tensor in metadata[role]] for role in ("inputs", "outputs"))
+        executable.write(folder, inputs, outputs)
+    else:
+        executable.export_library(str(folder / LIBRARY), fcompile=shared_library_linker(target))
+
+
 def _checksums(folder: Path) -> bytes:
-    """What SHA256SUMS holds for the two files."""
-    lines = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (LIBRARY, METADATA))
+    """What SHA256SUMS holds for the folder's other files."""
+    code = PROGRAM_FILES if any((folder / name).exists() for name in PROGRAM_FILES) else (LIBRARY,)
+    lines = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (*code, METADATA))
     return "".join(lines).encode()
 
 
-def _put(new: Path, path: Path, old: Path) -> None:
+def _move(new: Path, path: Path, old: Path) -> None:
     """Moves a finished folder to its place; what was there goes to `old`, or back if the move fails."""
     replaces = path.exists()
     if replaces:

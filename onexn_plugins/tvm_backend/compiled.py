@@ -15,6 +15,7 @@ from tvm import relax
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact
+from onexn_plugins.tvm_backend.aot import StaticNetwork
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
@@ -98,12 +99,12 @@ class Compiled:
         return Latency(median, p10, p90, repeat)
 
     def save(self, path: str | Path) -> Path:
-        """Write the artefact, one folder with library and description; `load` or a board takes it.
+        """Write the artefact, one folder with library (or program) and description; `load` or a board takes it.
 
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if not hasattr(self._library, "export_library"):
+        if not isinstance(self._library, (relax.VMExecutable, StaticNetwork)):
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
             return artefact.write(path, self._library, self.target, self.describe())

@@ -69,6 +69,32 @@ def compiler(target: Target) -> list[str]:
     )
 
 
+def static_compiler(target: Target) -> list[str]:
+    """The command that compiles C, and links it into a program that needs nothing of the system it runs on.
+
+    Errors:
+        OneXNError: as `compiler`.
+    """
+    command = compiler(target)
+    if "ziglang" in command:
+        triple = command.index("-target") + 1
+        # musl is made for static linking; zig builds it for a target once, which takes a minute or two.
+        command[triple] = command[triple].split(".")[0].replace("gnu", "musl")
+    return [*command, "-static", "-O2"]
+
+
+def archiver(target: Target) -> list[str]:
+    """The `ar` that goes with `compiler`.
+
+    Errors:
+        OneXNError: as `compiler`.
+    """
+    command = compiler(target)
+    if "ziglang" in command:
+        return [*command[: command.index("cc")], "ar"]
+    return [command[0].removesuffix("gcc") + "ar" if command[0].endswith("-gcc") else "ar"]
+
+
 def run_compiler(target: Target, command: Sequence[str]) -> None:
     """Runs a compiler's command line.
 

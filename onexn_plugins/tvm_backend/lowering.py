@@ -1,4 +1,4 @@
-"""From Relax to what the virtual machine runs: an explicit list of passes.
+"""From Relax to what runs: an explicit list of passes.
 
 TVM's default list cannot be used: its reshape pass refuses functions that are not made of blocks, as our kernels are.
 Reshapes are left alone by LegalizeOps instead, and end as views of the same memory.
@@ -16,12 +16,24 @@ from onexn_plugins.tvm_backend.loops import ScheduleLoops
 
 def compile_module(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Compile a module whose kernels are PrimFuncs called by call_tir, and whose other operators are Relax's own."""
-    with target, tvm.transform.PassContext(opt_level=3, config=dict(PASS_CONFIG)):
-        return relax.build(module, target=target, relax_pipeline=_pipeline())
+    passes = tvm.transform.Sequential([*_planning(), *_virtual_machine()])
+    with target, pass_context():
+        return relax.build(module, target=target, relax_pipeline=passes)
 
 
-def _pipeline() -> tvm.transform.Pass:
-    return tvm.transform.Sequential([
+def plan_module(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+    """The same module as a plain list of kernel calls on planned memory, for a program without a virtual machine."""
+    with target, pass_context():
+        return tvm.transform.Sequential(_planning())(module)
+
+
+def pass_context() -> tvm.transform.PassContext:
+    """The settings that our kernels have to be built with."""
+    return tvm.transform.PassContext(opt_level=3, config=dict(PASS_CONFIG))
+
+
+def _planning() -> list[tvm.transform.Pass]:
+    return [
         # Operators to loops, neighbouring elementwise ones into one loop.
         transform.DecomposeOpsForInference(),
         transform.LegalizeOps(skip_ops=["relax.reshape"]),
@@ -35,10 +47,15 @@ def _pipeline() -> tvm.transform.Pass:
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
         transform.StaticPlanBlockMemory(),
+    ]
+
+
+def _virtual_machine() -> list[tvm.transform.Pass]:
+    return [
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
         transform.LowerRuntimeBuiltin(),
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
-    ])
+    ]

@@ -29,6 +29,7 @@ class Target:
         features: LLVM features switched on beyond the core's own.
         float_abi: "hard" where the ABI passes floats in vector registers and LLVM has to be told.
         glibc: the oldest glibc the library must run with; None leaves it to the linker.
+        tvm_runtime: TVM's runtime can be installed there; elsewhere a network becomes a program of its own.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Target:
     features: tuple[str, ...] = ()
     float_abi: str | None = None
     glibc: str | None = None
+    tvm_runtime: bool = True
 
     @property
     def architecture(self) -> str:
@@ -107,7 +109,7 @@ def _armv8(cpu: str) -> Target:
 _KNOWN = {
     target.name: target
     for target in (
-        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, ("+neon",), "hard", BOARD_GLIBC),
+        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, ("+neon",), "hard", BOARD_GLIBC, False),
         _armv8("cortex-a53"),
         _armv8("cortex-a72"),
         _armv8("cortex-a76"),

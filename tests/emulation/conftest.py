@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulation.arm64_root import Arm64, arm64_machine
+from tests.emulation.arm64_root import Arm64, arm64_machine, emulator
 from tests.emulation.cache import Unavailable
 
 RUN_NETWORK = Path(__file__).with_name("run_network.py")
@@ -37,6 +37,17 @@ def arm64(report) -> Iterator[Arm64]:
         leave_out(reason)
     else:
         yield machine
+
+
+@pytest.fixture(scope="session")
+def arm(report) -> list[str]:
+    """The command that runs a static 32-bit ARM program as a Cortex-A7 would."""
+    pytest.importorskip("tvm")
+    try:
+        return [str(emulator("arm", report)), "-cpu", "cortex-a7"]
+    except Unavailable as reason:
+        leave_out(reason)
+        raise AssertionError("not reached") from reason
 
 
 @pytest.fixture

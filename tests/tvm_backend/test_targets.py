@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend import targets as module
 from onexn_plugins.tvm_backend.targets import find_target, targets
 
 tvm = pytest.importorskip("tvm")
+# The package exports the function of that name.
+module = importlib.import_module("onexn_plugins.tvm_backend.targets")
 
 
 @pytest.mark.parametrize("name", targets())
