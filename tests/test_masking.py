@@ -116,3 +116,26 @@ def test_wrong_uses_are_refused_and_change_nothing():
     with pytest.raises(OneXNError, match="parametrized by something else"):
         attach(foreign, keep, 4)
     assert len(foreign.parametrizations["weight"]) == 1
+
+
+def test_a_straight_through_mask_lets_gradients_reach_pruned_weights():
+    layer = nn.Conv2d(4, 4, 1)
+    keep = torch.tensor([[True, False, True, False]] * 2)
+    attach(layer, keep, 2, straight_through=True)
+    assert bool((layer.weight[:, 1::2] == 0).all())
+    layer.weight.sum().backward()
+    assert bool((layer.parametrizations.weight.original.grad == 1).all())
+    attach(layer, keep, 2)
+    layer.zero_grad()
+    layer.weight.sum().backward()
+    assert layer.parametrizations.weight.original.grad[:, :, 0, 0].tolist() == [[1, 0, 1, 0]] * 4
+
+
+def test_a_masked_layer_takes_no_other_weight():
+    layer = nn.Conv2d(4, 4, 1)
+    attach(layer, torch.ones(2, 4, dtype=torch.bool), 2)
+    with pytest.raises(OneXNError, match="cannot take another weight"):
+        layer.weight = nn.Parameter(torch.ones(3, 4, 1, 1))
+    layer.bias = nn.Parameter(torch.ones(4))
+    fold(layer)
+    layer.weight = nn.Parameter(torch.ones(3, 4, 1, 1))

@@ -56,6 +56,19 @@ def test_split_gathers_the_channels_of_a_block(weight_and_pattern):
     torch.testing.assert_close(blocks.sum(1), expected)
 
 
+@given(weights())
+def test_blocks_hold_the_weights_of_a_block_in_one_row(weight_and_pattern):
+    weight, pattern = weight_and_pattern
+    blocks = pattern.blocks(weight)
+    assert blocks.shape == (*pattern.shape, pattern.block_size * weight[0, 0].numel())
+    rows = block_of_channel(pattern)
+    for row in range(pattern.block_rows):
+        channels = [channel for channel in range(pattern.out_channels) if rows[channel] == row]
+        expected = weight[channels].reshape(len(channels), pattern.in_channels, -1).transpose(0, 1).flatten(1)
+        assert torch.equal(blocks[row, :, : expected.shape[1]], expected)
+        assert not blocks[row, :, expected.shape[1] :].any()
+
+
 @given(st.data(), weights())
 def test_a_masked_weight_shows_exactly_the_mask(data, weight_and_pattern):
     weight, pattern = weight_and_pattern

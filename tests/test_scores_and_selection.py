@@ -102,6 +102,26 @@ def test_gradual_pruning_never_revives_a_block(weight_and_pattern, ratio):
     assert not bool((after & ~before).any())
 
 
+@given(weights(), ratios, ratios)
+def test_regrowth_lets_the_best_pruned_blocks_compete_again(weight_and_pattern, ratio, regrowth):
+    weight, pattern = weight_and_pattern
+    before = selection.keep_highest(scores.l1(weight, pattern), ratio)
+    random = scores.random(pattern, seed=3)
+    pruned, competing = ~before, torch.isfinite(selection.only_shrinking(random, before, regrowth))
+    back = competing & pruned
+    assert bool(competing[before].all())
+    assert int(back.sum()) == selection.num_pruned(int(pruned.sum()), regrowth)
+    if bool(back.any()) and bool((pruned & ~back).any()):
+        assert random[back].min() > random[pruned & ~back].max()
+
+
+def test_global_scope_compares_scores_as_they_are_where_it_is_told_to():
+    layers = {"small": torch.tensor([[1.0, 2.0]]), "large": torch.tensor([[10.0, 30.0]])}
+    keep = selection.keep_highest_globally(layers, 0.5, normalize=False)
+    assert not keep["small"].any()
+    assert keep["large"].all()
+
+
 def test_equal_scores_fall_to_the_lower_index():
     keep = selection.keep_highest(torch.ones(2, 3), 0.5)
     assert keep.flatten().tolist() == [False, False, False, True, True, True]

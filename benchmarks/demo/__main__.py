@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
+
+import torch
 
 from benchmarks.common.record import command_line, record
 from benchmarks.demo.settings import FAST, FULL
@@ -20,9 +21,8 @@ from onexn_plugins.report import Page, save, to_text, write_html
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 with a report, or 1 with the name of the stage that failed and no report."""
     options = _options(arguments)
-    # What is timed runs on one thread; and threads that spin on busy cores only wait for each other.
-    for variable in ("OMP_NUM_THREADS", "TVM_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    # What is timed runs on one thread; and torch's threads, which spin while they wait, stall on busy cores.
+    torch.set_num_threads(1)
     try:
         page = _run(options)
         options.out.mkdir(parents=True, exist_ok=True)

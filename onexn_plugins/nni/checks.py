@@ -65,7 +65,8 @@ def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: M
         if setting.sparse_threshold is not None and score != "l1":
             raise OneXNError(label, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
         if dense_weight(layer).is_meta or isinstance(layer.weight, nn.UninitializedParameter):
-            raise OneXNError(label, "its weight has no values yet", "Run a lazy model once, load the weights of a meta one")
+            raise OneXNError(label, "its weight has no values yet",
+                             "Run a lazy model once; load the weights of a meta one")
         check_attachable(layer, setting.block_size, label)
         check_finite(dense_weight(layer), label)
     _check_own_weight(modules, settings)

@@ -95,9 +95,7 @@ def check_regrowth(regrowth: Any, straight_through: object) -> Callable[[int, in
     return lambda step, steps: fraction
 
 
-def schedule(
-    scheduler: Scheduler, ratio: object, steps: int, layer: str, *, may_fall: bool = False
-) -> tuple[float, ...]:
+def schedule(scheduler: Scheduler, ratio: object, steps: int, layer: str) -> tuple[float, ...]:
     """The ratios of steps 0 .. steps by torch-pruning's scheduler(ratio, steps).
 
     Raises:
@@ -113,9 +111,9 @@ def schedule(
         raise OneXNError(name, f"it gives {len(ratios)} ratios for {steps} steps", "Return steps + 1 ratios")
     for value in ratios:
         check_ratio(value, name)
-    if not may_fall and list(ratios) != sorted(ratios):
-        raise OneXNError(name, "its ratios fall, but pruned blocks do not come back",
-                         "Return ratios that never fall, or pass straight_through=True")
+    if list(ratios) != sorted(ratios):
+        raise OneXNError(name, "its ratios fall, but the number of pruned blocks never does",
+                         "Return ratios that never fall; regrowth exchanges blocks at the same ratio")
     return ratios
 
 

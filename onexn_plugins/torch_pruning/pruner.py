@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import groups_of
-from onexn_plugins.masking import attach, dense_weight, fold, mask_of
+from onexn_plugins.masking import attach, check_attachable, dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
-from onexn_plugins.pattern import BlockPattern, nonzero_blocks
+from onexn_plugins.pattern import nonzero_blocks
 from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.selection import (
     check_ratio,
@@ -137,8 +136,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         targets.check_prunable(self.layers, self.block_size)
         for name, layer in self.layers.items():
             if mask_of(layer) is None:
-                pattern = BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
-                keep = torch.ones(pattern.shape, dtype=torch.bool)
+                keep = torch.ones(check_attachable(layer, self.block_size, name).shape, dtype=torch.bool)
                 attach(layer, keep, self.block_size, name, straight_through=self.straight_through)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
@@ -190,9 +188,11 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.current_step, self.permutations = state["step"], dict(state["permutations"])
 
     def _recipe(self) -> dict[str, Any]:
+        settings = {name: value for name, value in getattr(self.importance, "__dict__", {}).items()
+                    if isinstance(value, (bool, int, float, str))}
         return {
             "block_size": self.block_size, "scope": self.scope, "straight_through": bool(self.straight_through),
-            "importance": type(self.importance).__name__, "iterative_steps": self.iterative_steps,
+            "importance": [type(self.importance).__name__, settings], "iterative_steps": self.iterative_steps,
             "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
             "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
         }
@@ -207,8 +207,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         return measure(self.model, self.block_size, inputs)
 
     def _per_step(self, ratio: Any, layer: str) -> tuple[float, ...]:
-        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer,
-                                  may_fall=self.straight_through)
+        return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer)
 
     def _rearranged(self, method: bool | str) -> Rearrangement:
         return rearrange_by_graph(

@@ -96,8 +96,7 @@ def spaces_of(graph: tp.DependencyGraph, layer: nn.Module, names: dict[Any, str]
                 carrier.put(index.idx, index.root_idx, name)
     copies = torch.stack([carrier.copies(channels) for carrier in carriers.values()], dim=1)
     ways, way_of = torch.unique(copies, dim=0, return_inverse=True)
-    return [_space(carriers, (way_of == way).nonzero().flatten().tolist())
-            for way in range(len(ways))]
+    return [_space(carriers, (way_of == way).nonzero().flatten().tolist()) for way in range(len(ways))]
 
 
 def _walk(graph: tp.DependencyGraph, layer: nn.Module, channels: int) -> Iterator[tuple[Any, list[Any]]]:

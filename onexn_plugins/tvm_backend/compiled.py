@@ -15,6 +15,7 @@ from tvm import relax
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact
+from onexn_plugins.tvm_backend.aot import StaticNetwork
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
@@ -103,7 +104,7 @@ class Compiled:
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if isinstance(self._library, tvm.runtime.Module):
+        if not isinstance(self._library, (relax.VMExecutable, StaticNetwork)):
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
             return artefact.write(path, self._library, self.target, self.describe())

@@ -16,9 +16,14 @@ from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, numpy
 from onnx.reference import ReferenceEvaluator
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, check_dimensions, first_line, opset_of
+from onexn_plugins.tvm_backend.onnx_model import (
+    EXPORT_AGAIN,
+    STATIC_SHAPES,
+    check_dimensions,
+    first_line,
+    opset_of,
+)
 
-STATIC_SHAPES = "Export with static shapes: give export_onnx example inputs and no dynamic_shapes"
 # Stands between the name of a constant or value of the file and the number of what was made from it.
 DERIVED = "\N{MIDDLE DOT}"
 
@@ -180,8 +185,8 @@ def build_graph(model: ModelProto) -> Graph:
     """The graph of a checked model (see load_onnx_model).
 
     Raises:
-        OneXNError: an input, or what a node makes, has no static shape; a node is not a standard operator, is given
-            shapes it cannot take, or makes a tensor that is too large.
+        OneXNError: a node is not a standard operator, is given shapes it cannot take, or makes a tensor that is too
+            large or of a shape that only run-time values decide.
     """
     constants = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
     specs = {item.name: _input_spec(item) for item in model.graph.input if item.name not in constants}
@@ -195,20 +200,8 @@ def build_graph(model: ModelProto) -> Graph:
 
 def _input_spec(item: ValueInfoProto) -> TensorSpec:
     kind = item.type.tensor_type
-    if not item.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise OneXNError(f"input {item.name!r}", "is no tensor of a known shape", STATIC_SHAPES)
-    for axis, dim in enumerate(kind.shape.dim):
-        if not dim.HasField("dim_value"):
-            raise OneXNError(f"input {item.name!r}", f"its dimension {axis} ({dim.dim_param or 'unnamed'}) is dynamic",
-                             STATIC_SHAPES)
-    shape = tuple(dim.dim_value for dim in kind.shape.dim)
-    check_dimensions(f"input {item.name!r}", shape)
-    if 0 in shape:
-        raise OneXNError(f"input {item.name!r}", f"its shape {list(shape)} holds no element", EXPORT_AGAIN)
-    try:
-        return TensorSpec(shape, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
-    except (KeyError, TypeError) as error:
-        raise OneXNError(f"input {item.name!r}", "has an unknown element type", EXPORT_AGAIN) from error
+    return TensorSpec(tuple(dim.dim_value for dim in kind.shape.dim),
+                      np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
 
 
 def _add(graph: Graph, node: Node, model: ModelProto) -> None:
@@ -246,7 +239,7 @@ def _infer(graph: Graph, node: Node, model: ModelProto) -> Iterator[tuple[str, T
     try:
         inferred = onnx.shape_inference.infer_node_outputs(
             schema, node.proto, types, data, opset_imports=list(model.opset_import), ir_version=model.ir_version)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise OneXNError(node.label, f"cannot take these inputs: {first_line(error)}", EXPORT_AGAIN) from error
     for name in node.outputs:
         yield name, _output_spec(node, name, inferred.get(name))

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, inliner, numpy_helper
 
 from onexn_plugins.errors import OneXNError
 
 OLDEST_OPSET = 11
 # Kernels index with int32, so no tensor may hold more elements than that.
 MAX_ELEMENTS = 2**31 - 1
+INPUT_TYPES = {TensorProto.DataType.Value(name) for name in (
+    "FLOAT", "DOUBLE", "FLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")}
 EXPORT_AGAIN = "Export the model again, for example with onexn_plugins.export_onnx"
+STATIC_SHAPES = "Export with static shapes: give export_onnx example inputs and no dynamic_shapes"
 
 
 def load_onnx_model(path: str | os.PathLike[str]) -> ModelProto:
@@ -37,6 +40,8 @@ def load_onnx_model(path: str | os.PathLike[str]) -> ModelProto:
     _check_opset(model, path)
     if model.functions:
         model = inliner.inline_local_functions(model)
+    for item in model.graph.input:
+        _check_input(item)
     _load_weights(model, path)
     _sort_nodes(model, path)
     try:
@@ -75,6 +80,21 @@ def _check_opset(model: ModelProto, path: Path) -> None:
     if not OLDEST_OPSET <= opset <= newest:
         raise OneXNError(str(path), f"uses ONNX opset {opset}; {OLDEST_OPSET} to {newest} are understood",
                          f"{EXPORT_AGAIN}, or convert it with onnx.version_converter")
+
+
+def _check_input(item: ValueInfoProto) -> None:
+    name, kind = f"input {item.name!r}", item.type.tensor_type
+    if not item.type.HasField("tensor_type") or not kind.HasField("shape"):
+        raise OneXNError(name, "is no tensor of a known shape", STATIC_SHAPES)
+    for axis, dim in enumerate(kind.shape.dim):
+        if not dim.HasField("dim_value"):
+            raise OneXNError(name, f"its dimension {axis} ({dim.dim_param or 'unnamed'}) is dynamic", STATIC_SHAPES)
+    shape = [dim.dim_value for dim in kind.shape.dim]
+    check_dimensions(name, shape)
+    if 0 in shape:
+        raise OneXNError(name, f"its shape {shape} holds no element", EXPORT_AGAIN)
+    if kind.elem_type not in INPUT_TYPES:
+        raise OneXNError(name, "has an element type that cannot be computed with", "Export the model in float32")
 
 
 def _load_weights(model: ModelProto, path: Path) -> None:

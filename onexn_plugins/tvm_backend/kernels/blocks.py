@@ -77,8 +77,8 @@ class BlockRows:
             self._each_run(first_row + full_rows, start, tail, emit)
 
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
-        """Cut a block with more channels than registers can sum into runs that fit."""
-        at_once = channels_at_once(count, self.unit)
+        """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
+        at_once = channels_at_once(self.pattern.block_size, self.unit)
         for offset in range(0, count, at_once):
             emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
 

@@ -8,13 +8,19 @@ from onexn_plugins.tvm_backend.kernels import Conv
 
 
 @st.composite
-def convolutions(draw, in_channels, out_channels, groups=1):
-    """Any kernel up to 5×5, stride, dilation and uneven padding on odd and even images."""
+def convolutions(draw, in_channels, out_channels, groups=1, *, pooling=False):
+    """Any kernel up to 5×5, stride, dilation and uneven padding on odd and even images.
+
+    With `pooling` every window holds at least one pixel.
+    """
     kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 3), (5, 5), (1, 4), (2, 3)]))
     stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 2), (3, 3), (3, 1)]))
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3), (3, 2)]))
     padding = draw(st.one_of(st.sampled_from([(0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2)]),
                              st.tuples(*[st.integers(0, 3)] * 4)))
+    if pooling:
+        padding = tuple(min(side, kernel[axis % 2] - 1) if dilation == (1, 1) else 0
+                        for axis, side in enumerate(padding))
     height, width = (
         size_for(draw(st.integers(1, largest)), kernel[axis], stride[axis], dilation[axis],
                  padding[axis] + padding[axis + 2]) + draw(st.integers(0, stride[axis] - 1))

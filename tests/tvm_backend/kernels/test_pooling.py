@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ from tests.tvm_backend.kernels.geometry import convolutions
 @st.composite
 def pool_cases(draw):
     channels = draw(st.integers(1, 3))
-    conv = draw(convolutions(channels, channels, groups=channels))
+    conv = draw(convolutions(channels, channels, groups=channels, pooling=True))
     problem = Pool(draw(st.sampled_from(["max", "average"])), conv.batch, channels, conv.height, conv.width,
                    conv.kernel, conv.stride, conv.padding, conv.dilation, draw(st.booleans()))
     return pool_case(problem, draw(units), draw(st.integers(0, 999)))
@@ -35,9 +35,7 @@ def pool_cases(draw):
 
 def pool_case(problem, unit, seed=0):
     x = random_array(problem.input_shape, np.random.default_rng(seed))
-    expected = reference(problem, x)
-    assume(bool(torch.isfinite(expected).all()))  # a window of nothing but padding has no maximum and no mean
-    return Case(pool(problem, unit), [x], expected)
+    return Case(pool(problem, unit), [x], reference(problem, x))
 
 
 def reference(problem, x):

@@ -1,0 +1,90 @@
+"""Every access of a kernel checked at run time: an index outside its buffer raises instead of touching memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import StringImm
+from tvm_ffi import StructuralKey
+
+_FIELDS = ("a", "b", "value", "base", "condition", "true_value", "false_value", "args", "vectors", "indices")
+
+
+def with_bounds_checks(func: Any) -> Any:
+    """The same function with assertions before the statements that read or write a buffer."""
+    return func.with_body(_checked(func.body))
+
+
+def _checked(statement: Any) -> Any:
+    children = list(statement.seq) if isinstance(statement, tirx.SeqStmt) else [statement]
+    accesses = [access for child in children for access in _accesses(child)]
+    statements = [*_assertions(accesses), *map(_with_checked_body, children)]
+    return tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
+
+
+def _with_checked_body(statement: Any) -> Any:
+    if isinstance(statement, tirx.For):
+        return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, _checked(statement.body),
+                        statement.thread_binding, statement.annotations, statement.step)
+    if isinstance(statement, tirx.IfThenElse):
+        other = None if statement.else_case is None else _checked(statement.else_case)
+        return tirx.IfThenElse(statement.condition, _checked(statement.then_case), other)
+    return statement
+
+
+def _accesses(statement: Any) -> Iterator[tuple[Any, Any]]:
+    """(buffer, index) of what a statement itself reads and writes; the statements inside it are looked into later."""
+    if isinstance(statement, tirx.For):
+        yield from _loads(statement.min)
+        yield from _loads(statement.extent)
+    elif isinstance(statement, tirx.IfThenElse):
+        yield from _loads(statement.condition)
+    elif isinstance(statement, tirx.BufferStore):
+        yield from _loads(statement.value)
+        yield statement.buffer, statement.indices[0]
+    else:
+        assert isinstance(statement, (tirx.DeclBuffer, tirx.AllocBuffer)), f"{type(statement)} is not looked into"
+
+
+def _loads(expression: Any) -> Iterator[tuple[Any, Any]]:
+    source = getattr(expression, "source", None)
+    if source is not None:
+        yield source, expression.indices[0]
+    for field in _FIELDS:
+        child = getattr(expression, field, None)
+        if hasattr(child, "ty"):
+            yield from _loads(child)
+        elif child is not None and not isinstance(child, (int, float)):
+            for element in child:
+                yield from _loads(element)
+
+
+def _assertions(accesses: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
+    """One assertion for all accesses of a buffer whose indices differ by constants."""
+    spans: dict[tuple[Any, Any], tuple[Any, Any, int, int]] = {}
+    for buffer, index in accesses:
+        if int(buffer.shape[0]) == 1:
+            continue  # a register
+        reach = 0
+        if isinstance(index, tirx.Ramp):
+            index, reach = index.base, int(index.stride) * (int(index.lanes) - 1)
+        base, offset = _split(index)
+        key = buffer, StructuralKey(base)
+        _, _, low, high = spans.get(key, (buffer, base, offset, offset))
+        spans[key] = buffer, base, min(low, offset), max(high, offset + reach)
+    for buffer, base, low, high in spans.values():
+        inside = tirx.all(base + low >= 0, base + high < buffer.shape[0])
+        yield tirx.AssertStmt(inside, StringImm("IndexError"), [StringImm(f"outside of a buffer of {buffer.shape}")])
+
+
+def _split(index: Any) -> tuple[Any, int]:
+    """index as (something, constant)."""
+    if isinstance(index, tirx.IntImm):
+        return tirx.IntImm("int32", 0), int(index.value)
+    if isinstance(index, tirx.Add):
+        left, first = _split(index.a)
+        right, second = _split(index.b)
+        return left + right, first + second
+    return index, 0

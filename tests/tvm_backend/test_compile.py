@@ -1,0 +1,187 @@
+"""torch = onnxruntime = TVM. export_onnx proves the first equality when it writes the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from onexn_plugins import export_onnx
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import Compiled, compile_model, inspect_onnx, load
+from onexn_plugins.zoo import load_model
+from tests.tvm_backend.networks import Mixed, Mlp, Mobile, Shuffled, prune
+
+TOLERANCE = 1e-4
+
+
+def compile_and_compare(
+    model: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, block_size: int = 4
+) -> Compiled:
+    export_onnx(model, inputs, path, block_size=block_size)
+    compiled = compile_model(path)
+    outputs = compiled.run(*(tensor.numpy() for tensor in inputs))
+    with torch.no_grad():
+        expected = model(*inputs)
+    if isinstance(expected, torch.Tensor):
+        outputs, expected = [outputs], [expected]
+    assert len(outputs) == len(expected)
+    for output, reference in zip(outputs, expected, strict=True):
+        assert output.shape == tuple(reference.shape)
+        assert np.abs(output - reference.numpy()).max() <= TOLERANCE * max(reference.abs().max().item(), 1e-6)
+    return compiled
+
+
+def test_mobilenet_v2_skips_its_zero_blocks(tmp_path: Path) -> None:
+    model = prune(load_model("mobilenet_v2"), 4, 0.75)
+    compiled = compile_and_compare(model, (torch.randn(1, 3, 64, 64),), tmp_path / "model.onnx")
+    layers = {layer.name: layer for layer in compiled.layers}
+    assert len(layers) == 53
+    pointwise = layers["features.2.conv.2"]
+    assert (pointwise.sparse, pointwise.block_size) == (True, 4)
+    assert pointwise.kept == pytest.approx(0.25, abs=0.05)
+    assert pointwise.macs == pytest.approx(pointwise.kept * pointwise.dense_macs, rel=0.01)
+    assert not layers["features.2.conv.1.0"].sparse
+    assert sum(layer.sparse for layer in compiled.layers) >= 34
+
+
+def test_resnet18(tmp_path: Path) -> None:
+    model = prune(load_model("resnet18"), 8, 0.5)
+    compiled = compile_and_compare(model, (torch.randn(1, 3, 64, 64),), tmp_path / "model.onnx", block_size=8)
+    assert all(layer.block_size == 8 for layer in compiled.layers if layer.sparse)
+    assert sum(layer.sparse for layer in compiled.layers) == 21
+
+
+@pytest.mark.parametrize("size", [(33, 47), (32, 32), (16, 21)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_every_convolution(tmp_path: Path, size: tuple[int, int], batch: int) -> None:
+    compile_and_compare(prune(Mixed(), 4), (torch.randn(batch, 3, *size),), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("block_size", [2, 8])
+def test_mobile_blocks(tmp_path: Path, block_size: int) -> None:
+    compiled = compile_and_compare(prune(Mobile(), block_size), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
+    assert any(layer.operator == "conv + depthwise" for layer in compiled.layers)
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    inputs = (torch.randn(2, 8, 9, 11), torch.rand(2, 8, 9, 11))
+    compiled = compile_and_compare(prune(Shuffled()), inputs, tmp_path / "model.onnx")
+    by_order = compiled.run(*(tensor.numpy() for tensor in inputs))
+    by_name = compiled.run({tensor.name: value.numpy() for tensor, value in zip(compiled.inputs, inputs, strict=True)})
+    assert all(np.array_equal(first, second) for first, second in zip(by_order, by_name, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(1, 12), (5, 12), (2, 3, 12)])
+def test_linear_layers(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    compiled = compile_and_compare(prune(Mlp()), (torch.randn(shape),), tmp_path / "model.onnx")
+    assert [layer.operator for layer in compiled.layers] == ["linear", "linear"]
+
+
+def test_saved_network_is_the_same(tmp_path: Path) -> None:
+    compiled = compile_and_compare(prune(Mobile()), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
+    compiled.save(tmp_path / "saved")
+    loaded = load(tmp_path / "saved")
+    x = np.random.default_rng(0).standard_normal((1, 8, 14, 14)).astype(np.float32)
+    assert np.array_equal(loaded.run(x), compiled.run(x))
+    assert (loaded.layers, loaded.inputs, loaded.outputs) == (compiled.layers, compiled.inputs, compiled.outputs)
+    with pytest.raises(OneXNError, match="loaded from a saved one"):
+        loaded.save(tmp_path / "again")
+
+
+def test_dense_network_has_no_sparse_layer(tmp_path: Path) -> None:
+    compiled = compile_and_compare(Mixed().eval(), (torch.randn(1, 3, 32, 32),), tmp_path / "model.onnx")
+    assert not any(layer.sparse for layer in compiled.layers)
+    assert {layer.reason for layer in compiled.layers} == {"no zero kernel"}
+
+
+def test_inspect_says_what_compile_does(tmp_path: Path) -> None:
+    compiled = compile_and_compare(prune(Mobile()), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
+    inspected = inspect_onnx(tmp_path / "model.onnx")
+    assert inspected == [layer.to_dict() for layer in compiled.layers]
+    json.dumps(inspected)
+
+
+def test_block_size_can_be_forced(tmp_path: Path) -> None:
+    export_onnx(prune(Mobile(), 8), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
+    compiled = compile_model(tmp_path / "model.onnx", block_size=4)
+    assert {layer.block_size for layer in compiled.layers if layer.sparse} == {4}
+
+
+def test_benchmark_orders_its_quantiles(tmp_path: Path) -> None:
+    compiled = compile_and_compare(prune(Mlp()), (torch.randn(1, 12),), tmp_path / "model.onnx")
+    latency = compiled.benchmark(repeat=5, warmup=1)
+    assert 0 < latency.p10 <= latency.median <= latency.p90
+    assert latency.repeat == 5
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """image + mask."""
+    path = tmp_path_factory.mktemp("small") / "model.onnx"
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8, 5, 5)) for name in ("image", "mask", "y")]
+    node = helper.make_node("Add", ["image", "mask"], ["y"])
+    onnx.save(helper.make_model(helper.make_graph([node], "sum", tensors[:2], tensors[2:]),
+                                opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return compile_model(path)
+
+
+IMAGE = np.zeros((1, 8, 5, 5), np.float32)
+
+
+@pytest.mark.parametrize(("inputs", "complaint"), [
+    ((), "0 were given, the network takes 2: image, mask"),
+    ((IMAGE,), "1 were given"),
+    ((IMAGE, IMAGE.astype(np.float64)), "'mask': is float64, the network takes float32"),
+    ((IMAGE, IMAGE[:, :4]), r"'mask': has shape \[1, 4, 5, 5\], the network takes \[1, 8, 5, 5\]"),
+    ((IMAGE, IMAGE[0]), "has shape"),
+    (({"image": IMAGE},), "'mask': is missing"),
+    (({"image": IMAGE, "mask": IMAGE, "label": IMAGE},), "'label': is no input of the network"),
+    ((IMAGE, "a string"), "'mask': is"),
+    ((IMAGE, None), "'mask': is object"),
+])
+def test_wrong_inputs_are_refused_by_name(small: Compiled, inputs: tuple, complaint: str) -> None:
+    with pytest.raises(OneXNError, match=complaint):
+        small.run(*inputs)
+
+
+def test_inputs_may_be_strided_or_torch(small: Compiled) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 8, 5, 5)).astype(np.float32)
+    strided = np.asfortranarray(image)
+    assert np.array_equal(small.run(image, strided), 2 * image)
+    assert np.array_equal(small.run(torch.from_numpy(image), image), 2 * image)
+
+
+def test_benchmark_refuses_nonsense(small: Compiled) -> None:
+    with pytest.raises(OneXNError, match="cannot time 0 runs"):
+        small.benchmark(repeat=0)
+
+
+@pytest.mark.parametrize(("options", "complaint"), [
+    ({"target": "cortex-a99"}, "'cortex-a99'.*not a known processor"),
+    ({"threads": 0}, "threads: must be a positive integer"),
+    ({"threads": True}, "threads"),
+    ({"block_size": 0}, "block_size must be an integer from 1 to 32"),
+    ({"block_size": 64}, "block_size must be an integer from 1 to 32"),
+])
+def test_wrong_options_are_refused(tmp_path: Path, options: dict, complaint: str) -> None:
+    with pytest.raises(OneXNError, match=complaint):
+        compile_model(tmp_path / "model.onnx", **options)
+
+
+def test_a_torch_module_is_no_path() -> None:
+    with pytest.raises(OneXNError, match="must be a path, got Linear"):
+        compile_model(nn.Linear(2, 2))
+
+
+def test_other_machines_code_is_not_run(tmp_path: Path) -> None:
+    export_onnx(prune(Mlp()), (torch.randn(1, 12),), tmp_path / "model.onnx")
+    compiled = compile_model(tmp_path / "model.onnx", target="cortex-a72")
+    with pytest.raises(OneXNError, match="cortex-a72"):
+        compiled.run(np.zeros((1, 12), np.float32))
