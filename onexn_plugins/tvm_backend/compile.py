@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from onexn_plugins.export import read_pattern
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.tvm_backend.aot import compile_static
 from onexn_plugins.tvm_backend.canonical import canonicalise
+from onexn_plugins.tvm_backend.checks import check_nodes
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor
 from onexn_plugins.tvm_backend.folding import fold_layers
 from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.graph import Graph, Node, build_graph
 from onexn_plugins.tvm_backend.kernels import VectorUnit
+from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering import compile_module
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, first_line, load_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
@@ -43,7 +47,8 @@ def compile_model(
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
     graph, order, layers = _plan(onnx_path, processor, block_size)
-    library = _build(build_module(graph, order), processor, onnx_path)
+    with _blamed_on(onnx_path), without_lines(*TVM_CHATTER):
+        library = _build(build_module(graph, order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
@@ -62,6 +67,13 @@ def inspect_onnx(
     return [layer.to_dict() for layer in layers]
 
 
+def _build(module: tvm.IRModule, processor: Target) -> Any:
+    """The network for TVM's runtime, or as a program of its own where there is none."""
+    if processor.tvm_runtime:
+        return compile_module(module, tvm.target.Target(processor.tvm))
+    return compile_static(module, processor)
+
+
 def _plan(
     onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None
 ) -> tuple[Graph, list[Node | KernelCall], list[Layer]]:
@@ -71,9 +83,10 @@ def _plan(
     if not isinstance(onnx_path, (str, os.PathLike)):
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Write the model with onexn_plugins.export_onnx and give that file")
-    graph, recorded = _read(Path(onnx_path))
     unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights)
-    order, layers = fuse(graph, Planner(unit, block_size, recorded))
+    with _blamed_on(onnx_path):
+        graph, recorded = _read(Path(onnx_path))
+        order, layers = fuse(graph, Planner(unit, block_size, recorded))
     return graph, order, layers
 
 
@@ -85,21 +98,22 @@ def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
     except ValueError as error:
         raise OneXNError(str(path), "its recorded pattern is not readable", EXPORT_AGAIN) from error
     graph = build_graph(model)
+    check_nodes(graph)
     canonicalise(graph)
     fold_layers(graph)
     return graph, recorded if isinstance(recorded, dict) else {}
 
 
-def _build(module: tvm.IRModule, processor: Target, path: str | os.PathLike[str]) -> Any:
+@contextmanager
+def _blamed_on(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors that no check foresaw name the file, and keep their cause."""
     try:
-        if not processor.tvm_runtime:
-            return compile_static(module, processor)
-        return compile_module(module, tvm.target.Target(processor.tvm))
+        yield
     except OneXNError:
         raise
     except Exception as error:
-        raise OneXNError(str(path), f"TVM cannot compile it for {processor.name}: {first_line(error)}",
-                         "Report the model; another target or simpler layers may do until then") from error
+        raise OneXNError(str(path), f"cannot be compiled: {first_line(error)}",
+                         "Report the model; simpler layers or another target may do until then") from error
 
 
 def _describe(graph: Graph, value: str, name: str) -> Tensor:

@@ -30,10 +30,14 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
         values[node.output] = builder.emit(relax.op.reshape(values[node.inputs[0]], graph.shape(node.output)))
         return
     activations = list(dict.fromkeys(graph.activations(node)))
-    module = _import(graph, node, activations)
-    main = module["main"]
-    copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
-    result = copier.copy(main.body)
+    try:
+        module = _import(graph, node, activations)
+        main = module["main"]
+        copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
+        result = copier.copy(main.body)
+    except Exception as error:
+        raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
+                         "Replace it in the model by standard layers and export again") from error
     outputs = [result]
     if isinstance(result.ty, relax.TupleType):
         outputs = [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
@@ -52,14 +56,10 @@ def _import(graph: Graph, node: Node, activations: list[str]) -> tvm.IRModule:
                for name in dict.fromkeys(node.inputs) if name in graph.constants]
     model = helper.make_model(helper.make_graph([node.proto], "node", inputs, outputs, weights),
                               opset_imports=[helper.make_opsetid("", graph.opset)])
-    try:
-        # The importer prints the operator it fails on, and warns about names that it changes.
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            return from_onnx(model)
-    except Exception as error:
-        raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
-                         "Replace it in the model by standard layers and export again") from error
+    # The importer prints the operator it fails on, and warns about names that it changes.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return from_onnx(model)
 
 
 @relax.expr_functor.mutator

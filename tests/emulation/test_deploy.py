@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ pytest.importorskip("tornado")
 from tests.tvm_backend import rpc_processes
 from tests.tvm_backend.rpc_processes import free_port, started
 
+INTEGRATION = Path(__file__).resolve().parents[2] / "integrations" / "arm"
 RPC_SERVER = Path(__file__).with_name("rpc_server.py")
 KEY = "rpi4"
 
@@ -86,3 +90,33 @@ def test_a_key_nobody_has(model, tracker_port, capsys):
     assert cli.main(["deploy", model, "--rpc", f"127.0.0.1:{tracker_port}", "--key", "rpi5", "--target",
                      "cortex-a72"]) == 2
     assert f"Its keys: {KEY}" in capsys.readouterr().err
+
+
+def script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """One of the integration's scripts."""
+    return subprocess.run([sys.executable, str(INTEGRATION / name), *map(str, words)], text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(INTEGRATION.parents[1])}, timeout=300, check=False)
+
+
+def test_the_latency_table(model, tracker_port, tmp_path):
+    done = script("latency_table.py", model, model, "--rpc", f"127.0.0.1:{tracker_port}", "--key", KEY, "--target",
+                  "cortex-a72", "--repeat", "5", "--json", tmp_path / "table.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["runs"] for row in rows] == [5, 5]
+    assert max(row["difference"] for row in rows) < 1e-5
+    assert done.stdout.count("| model |") == 2
+    assert "EMULATED" in done.stdout
+
+
+def test_a_cortex_a7_by_hand(model, arm, tmp_path):
+    """The README's commands, with the emulator for the board."""
+    assert cli.main(["compile", model, "--target", "cortex-a7", "--output", str(tmp_path / "network")]) == 0
+    sent, came_back = tmp_path / "input.bin", tmp_path / "output.bin"
+    assert script("raw_io.py", "make", model, sent).returncode == 0
+    subprocess.run([*arm, str(tmp_path / "network" / "network"), str(sent), str(came_back), "--repeat", "2"],
+                   check=True, capture_output=True)
+    checked = script("raw_io.py", "check", model, sent, came_back)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    came_back.write_bytes(bytes(came_back.stat().st_size))
+    assert script("raw_io.py", "check", model, sent, came_back).returncode == 1
