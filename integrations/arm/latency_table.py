@@ -20,6 +20,7 @@ from onexn_plugins.tvm_backend import compile_model
 from onexn_plugins.tvm_backend.artefact import Artefact, read
 from onexn_plugins.tvm_backend.rpc import Board, RemoteRun, parse_board, run_remotely
 
+
 def main() -> int:
     arguments = parse()
     try:
