@@ -87,7 +87,8 @@ def _row(engine: str, ratio: float, counts: Counts) -> dict[str, object]:
 def _table(rows: list[dict[str, object]]) -> str:
     columns = (Column("engine", "engine"), Column("pruning_ratio", "pruned", "percent"),
                Column("all", "all (millions)"), Column("fma", "multiply-adds"), Column("loads", "loads"),
-               Column("stores", "stores"), Column("per_fma", "all per multiply-add"))
+               Column("stores", "stores"),
+               Column("per_fma", "all per multiply-add"))
     return to_text(Table(columns, tuple(rows)))
 
 

@@ -17,6 +17,7 @@ class Settings:
     Attributes:
         resolution: EfficientNet-Lite0's input, pixels a side.
         ratios: fractions of blocks pruned.
+        method: of the rearrangement.
         rounds: turns of every contender in the interleaved timing.
         digits_ratios: fractions pruned of the small network.
         seeds: small networks trained, each from its own initialisation.
@@ -26,8 +27,9 @@ class Settings:
 
     resolution: int = 224
     ratios: tuple[float, ...] = (0.5, 0.75)
+    method: str = "swap"
     rounds: int = 60
-    digits_ratios: tuple[float, ...] = (0.75, 0.9)
+    digits_ratios: tuple[float, ...] = (0.5, 0.75)
     seeds: int = 4
     width: int = 48
     epochs: int = 10
@@ -35,4 +37,5 @@ class Settings:
 
 
 FULL = Settings()
-FAST = Settings(resolution=64, rounds=3, digits_ratios=(0.75,), seeds=1, width=8, epochs=1, tuning_epochs=1)
+FAST = Settings(resolution=64, ratios=(0.75,), method="sort", rounds=3, digits_ratios=(0.75,), seeds=1, width=8,
+                epochs=1, tuning_epochs=1)

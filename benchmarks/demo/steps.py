@@ -67,9 +67,9 @@ def contenders(model: nn.Module, settings: Settings) -> list[Contender]:
     return [Contender("dense", 0.0, model), *pruned]
 
 
-def rearranged(contender: Contender, example: Tensor) -> Any:
+def rearranged(contender: Contender, example: Tensor, method: str) -> Any:
     """Move channels in place so that a block keeps more; the function is proved unchanged."""
-    result = rearrange(contender.model, example, block_size=BLOCK_SIZE, pruning_ratio=contender.ratio, method="swap")
+    result = rearrange(contender.model, example, block_size=BLOCK_SIZE, pruning_ratio=contender.ratio, method=method)
     if not result.max_error <= PROOF_BAR:
         raise OneXNError(contender.name, f"the rearranged network differs by {result.max_error:.1e}",
                          f"Rearranging must change nothing beyond {PROOF_BAR}")

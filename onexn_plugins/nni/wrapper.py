@@ -65,9 +65,6 @@ class BlockMaskWrapper(ModuleWrapper):
         # NNI knows settings by class name and has none for subclasses of Conv2d. granularity None: no NNI scaler.
         settings = {key: value for key, value in sub_config.items() if key != "target_names"} | {"granularity": None}
         self.pruning_target_spaces.update(self._create_target_spaces({_TARGET: settings}, PruningTargetSpace))
-        mask = mask_of(self.module)
-        if mask is not None:
-            self.target.mask = self.keep_to_mask(mask.keep)
         return dict(self.pruning_target_spaces)
 
     def wrap(self) -> None:
