@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> Result:
     lines = [f"output {index}: {item['shape']}, mean {item['mean']:.4g}, from {item['min']:.4g} to {item['max']:.4g}"
              for index, item in enumerate(values["outputs"])]
     if arguments.compare:
-        values["difference"] = _difference(arguments.model, arrays, outputs)
+        values["difference"] = difference(arguments.model, arrays, outputs)
         lines.append(f"difference from onnxruntime: {values['difference']:.1e} of the output's scale")
     if arguments.output is not None:
         with written_aside(arguments.output) as unfinished, unfinished.open("wb") as file:
@@ -86,7 +87,8 @@ def _inputs(compiled: Any, files: list[Path]) -> list[np.ndarray]:
     return arrays
 
 
-def _difference(path: str, arrays: list[np.ndarray], outputs: list[np.ndarray]) -> float:
+def difference(path: str, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
+    """Largest difference from onnxruntime's outputs, relative to their scale."""
     session = onnxruntime_session(path)
     names = [item.name for item in session.get_inputs()]
     expected = session.run(None, dict(zip(names, arrays, strict=True)))

@@ -34,7 +34,8 @@ def pass_context() -> tvm.transform.PassContext:
 
 def _planning() -> list[tvm.transform.Pass]:
     return [
-        # Operators to loops, neighbouring elementwise ones into one loop.
+        # Operators to loops, neighbouring elementwise ones into one function; erf, exp and tanh as polynomials.
+        transform.FastMathTransform(),
         transform.DecomposeOpsForInference(),
         transform.LegalizeOps(skip_ops=["relax.reshape"]),
         transform.AnnotateTIROpPattern(),
