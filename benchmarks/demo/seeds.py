@@ -29,8 +29,7 @@ class Outcome:
     Attributes:
         way, ratio, seed: how it was made.
         accuracy: fraction of the held-out digits named rightly.
-        sparsity: fraction of the prunable layers' weights that are zero.
-        macs, weights: multiply-accumulates of one image and non-zero weights of all layers.
+        macs: multiply-accumulates of one image.
         onnx: the exported network, from the first seed only.
         outputs: its outputs for the held-out digits, float32 [n, 10], from the first seed only.
     """
@@ -39,9 +38,7 @@ class Outcome:
     ratio: float
     seed: int
     accuracy: float
-    sparsity: float
     macs: int
-    weights: int
     onnx: Path | None = None
     outputs: np.ndarray | None = None
 
@@ -101,8 +98,7 @@ def _plan(settings: Settings) -> list[tuple[str, float]]:
 def _outcome(model: torch.nn.Module, digits: Digits, way: str, ratio: float, seed: int, folder: Path) -> Outcome:
     report, scores = measure(model, BLOCK_SIZE, digits.example), outputs(model, digits.held_out_images)
     right = float((scores.argmax(1) == digits.held_out_labels).double().mean())
-    weights = sum(layer.nonzero for layer in report.layers)
-    outcome = Outcome(way, ratio, seed, right, report.sparsity.weights, report.macs or 0, weights)
+    outcome = Outcome(way, ratio, seed, right, report.macs or 0)
     if seed > 0:
         return outcome
     path = folder / f"digits_{WAYS.index(way) if way in WAYS else 'dense'}_{100 * ratio:.0f}.onnx"

@@ -39,7 +39,7 @@ class Settings:
 
 
 FULL = Settings()
-FAST = Settings(resolution=64, ratios=(0.75,), method="sort", rounds=3, digits_ratios=(0.75,), seeds=1, width=8,
+FAST = Settings(resolution=64, ratios=(0.75,), method="sort", rounds=3, digits_ratios=(0.75,), seeds=1, width=16,
                 epochs=1, tuning_epochs=1)
 
 

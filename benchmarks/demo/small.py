@@ -72,7 +72,7 @@ def _row(first: Outcome, outcomes: Sequence[Outcome], timings: Timings, baseline
     ours, peer = f"{OURS} {first.name}", f"{PEER} {first.name}"
     faster = min(ours, peer, key=lambda name: timings.milliseconds(name).value)
     return {
-        "way": first.way, "ratio": first.ratio or None, "macs": first.macs, "weights": first.weights,
+        "way": first.way, "ratio": first.ratio or None, "macs": first.macs,
         "accuracy": {"value": float(np.mean(rates)), "low": min(rates), "high": max(rates)},
         "ours_ms": asdict(timings.milliseconds(ours)), "onnxruntime_ms": asdict(timings.milliseconds(peer)),
         "best_ms": asdict(timings.milliseconds(faster)), "speedup": asdict(timings.speedup(faster, baseline)),

@@ -61,7 +61,7 @@ def test_three_ways_stand_side_by_side_at_equal_work(demo):
     dense, blocks, weights, filters = load(demo[1] / "report.json").sections[1].table.rows
     assert (blocks["ratio"], weights["ratio"], filters["ratio"]) == (0.75,) * 3
     assert weights["macs"] == pytest.approx(blocks["macs"], rel=0.02)
-    assert filters["macs"] == pytest.approx(blocks["macs"], rel=0.2)
+    assert 0.5 * blocks["macs"] < filters["macs"] <= 1.001 * blocks["macs"]  # widths are multiples of 8
     assert dense["macs"] > 1.5 * blocks["macs"]
     assert all(0 <= number(row["accuracy"]) <= 1 for row in (dense, blocks, weights, filters))
 

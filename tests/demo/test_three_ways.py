@@ -22,7 +22,7 @@ def digits():
 @pytest.fixture(scope="module")
 def network(digits):
     torch.manual_seed(0)
-    return small_network(8).eval()
+    return small_network(16).eval()
 
 
 def test_training_and_held_out_digits_are_disjoint_and_stratified(digits):
@@ -55,7 +55,8 @@ def test_a_pruned_copy_keeps_its_zeros_through_fine_tuning(network, digits, way)
     target = three_ways.equal_macs(network, digits.example, RATIO)
     if way == three_ways.FILTERS:
         assert report.sparsity.weights == 0
-        assert 0.85 * target < report.macs <= target
+        assert 0.7 * target < report.macs <= target
+        assert all(layer.shape[0] % three_ways.ROUND_TO == 0 for layer in report.layers if len(layer.shape) == 4)
     else:
         assert report.sparsity.weights == pytest.approx(RATIO, abs=0.005)
         assert report.macs == pytest.approx(target, rel=0.01)
