@@ -17,8 +17,9 @@ install: $(VENV)/.installed
 demo: install
 	$(BIN)/python -m benchmarks.demo
 
+# One worker per core, each on one thread: torch's threads spin while they wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

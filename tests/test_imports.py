@@ -10,15 +10,10 @@ from onexn_plugins.errors import MissingDependencyError, OneXNError
 
 TOOLKITS = ("torch_pruning", "nni", "tvm", "onnx", "onnxruntime", "onnxscript", "torchvision", "timm", "matplotlib")
 
+# What Python does for a package that is not there: importing it fails, and no spec is found.
 BLOCKED = """
-import importlib.abc, sys
-
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {toolkits!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Block())
+import sys
+sys.modules.update(dict.fromkeys({toolkits!r}))
 """
 
 

@@ -58,7 +58,7 @@ class EfficientNet:
 
     def _rearrange(self, progress: Progress) -> None:
         for contender in self._each(progress, pruned=True):
-            result = steps.rearranged(contender, self.example)
+            result = steps.rearranged(contender, self.example, self.settings.method)
             progress.say(f"{contender.name}: L1 kept {result.retained_before:.3f} -> {result.retained_after:.3f}, "
                          f"proof error {result.max_error:.1e}, {len(result.refused)} layers refused")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.demo import three_ways
 from benchmarks.demo.digits import Digits, outputs, small_network, train
-from benchmarks.demo.settings import BLOCK_SIZE, Settings
+from benchmarks.demo.settings import BLOCK_SIZE, Settings, named
 from onexn_plugins import export_onnx, measure
 
 PEAK_RATE, TUNING_RATE = 0.1, 0.05
@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        return f"{self.way}, {self.ratio:.0%}" if self.ratio else self.way
+        return named(self.way, self.ratio)
 
 
 def train_all(settings: Settings, folder: Path, progress: Callable[[str], None]) -> list[Outcome]:
@@ -56,7 +56,7 @@ def train_all(settings: Settings, folder: Path, progress: Callable[[str], None])
     Args:
         settings: seeds, ratios, epochs, width.
         folder: where the first seed's networks are exported to.
-        progress: told what was just finished.
+        progress: told what was just finished, and how much of the whole that is.
     """
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     workers = min(settings.seeds, os.cpu_count() or 1)
@@ -64,10 +64,13 @@ def train_all(settings: Settings, folder: Path, progress: Callable[[str], None])
         news = manager.Queue()
         running = {pool.submit(run_seed, seed, settings, folder, news) for seed in range(settings.seeds)}
         outcomes: list[Outcome] = []
+        epochs, total = 0, settings.seeds * (settings.epochs + len(_plan(settings)) * settings.tuning_epochs)
         while running:
             finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             outcomes += [outcome for future in finished for outcome in future.result()]
-            _tell(news, progress)
+            for what in _waiting(news):
+                epochs += 1
+                progress(f"{epochs} of {total} epochs ({what})")
     return outcomes
 
 
@@ -77,17 +80,22 @@ def run_seed(seed: int, settings: Settings, folder: Path, news: Queue[str]) -> l
     torch.manual_seed(seed)
     digits, model = Digits.load(), small_network(settings.width)
 
-    def tell(what: str, epochs: int) -> Callable[[int], None]:
-        return lambda epoch: news.put(f"seed {seed}: {what}, epoch {epoch} of {epochs}")
+    def tell(what: str) -> Callable[[int], None]:
+        return lambda epoch: news.put(f"seed {seed}: {what}")
 
-    train(model, digits, settings.epochs, peak_rate=PEAK_RATE, seed=seed, progress=tell("training", settings.epochs))
+    train(model, digits, settings.epochs, peak_rate=PEAK_RATE, seed=seed, progress=tell("training"))
     outcomes = []
-    for way, ratio in [(three_ways.DENSE, 0.0), *((way, ratio) for ratio in settings.digits_ratios for way in WAYS)]:
+    for way, ratio in _plan(settings):
         pruned, finish = three_ways.prune(way, model, digits.example, ratio)
         train(pruned, digits, settings.tuning_epochs, peak_rate=TUNING_RATE, seed=1000 + seed,
-              progress=tell(f"fine-tuning {way} at {ratio:.0%}", settings.tuning_epochs))
+              progress=tell(f"fine-tuning {named(way, ratio)}"))
         outcomes.append(_outcome(finish(), digits, way, ratio, seed, folder))
     return outcomes
+
+
+def _plan(settings: Settings) -> list[tuple[str, float]]:
+    """Every way with its ratio, the dense network first."""
+    return [(three_ways.DENSE, 0.0), *((way, ratio) for ratio in settings.digits_ratios for way in WAYS)]
 
 
 def _outcome(model: torch.nn.Module, digits: Digits, way: str, ratio: float, seed: int, folder: Path) -> Outcome:
@@ -102,9 +110,10 @@ def _outcome(model: torch.nn.Module, digits: Digits, way: str, ratio: float, see
     return replace(outcome, onnx=path, outputs=scores.numpy())
 
 
-def _tell(news: Queue[str], progress: Callable[[str], None]) -> None:
+def _waiting(news: Queue[str]) -> Iterator[str]:
+    """What the workers said since the last look."""
     while True:
         try:
-            progress(news.get_nowait())
+            yield news.get_nowait()
         except Empty:
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onexn_plugins.report.cells import STYLES
+
 BLOCK_SIZE = 4
 # A compiled module may differ from torch by this share of the output's scale (float32 sums in another order).
 DIFFERENCE_BAR = 1e-4
@@ -17,6 +19,7 @@ class Settings:
     Attributes:
         resolution: EfficientNet-Lite0's input, pixels a side.
         ratios: fractions of blocks pruned.
+        method: of the rearrangement.
         rounds: turns of every contender in the interleaved timing.
         digits_ratios: fractions pruned of the small network.
         seeds: small networks trained, each from its own initialisation.
@@ -26,13 +29,20 @@ class Settings:
 
     resolution: int = 224
     ratios: tuple[float, ...] = (0.5, 0.75)
+    method: str = "swap"
     rounds: int = 60
-    digits_ratios: tuple[float, ...] = (0.75, 0.9)
+    digits_ratios: tuple[float, ...] = (0.5, 0.75)
     seeds: int = 4
     width: int = 48
-    epochs: int = 10
-    tuning_epochs: int = 8
+    epochs: int = 8
+    tuning_epochs: int = 6
 
 
 FULL = Settings()
-FAST = Settings(resolution=64, rounds=3, digits_ratios=(0.75,), seeds=1, width=8, epochs=1, tuning_epochs=1)
+FAST = Settings(resolution=64, ratios=(0.75,), method="sort", rounds=3, digits_ratios=(0.75,), seeds=1, width=8,
+                epochs=1, tuning_epochs=1)
+
+
+def named(way: str, ratio: float) -> str:
+    """"1×4 blocks, 75 %"; the dense network has no ratio."""
+    return f"{way}, {STYLES['ratio'](ratio)}" if ratio else way

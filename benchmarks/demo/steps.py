@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.demo.settings import BLOCK_SIZE, PROOF_BAR, Settings
+from benchmarks.demo.settings import BLOCK_SIZE, PROOF_BAR, Settings, named
 from onexn_plugins import export_onnx, fold, measure, rearrange
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 from onexn_plugins.layers import prunable_layers
@@ -62,14 +62,13 @@ def load() -> nn.Module:
 
 def contenders(model: nn.Module, settings: Settings) -> list[Contender]:
     """The dense network and a copy for each ratio."""
-    pruned = [Contender(f"1×{BLOCK_SIZE}, {ratio:.0%}".replace("%", " %"), ratio, copy.deepcopy(model))
-              for ratio in settings.ratios]
+    pruned = [Contender(named(f"1×{BLOCK_SIZE}", ratio), ratio, copy.deepcopy(model)) for ratio in settings.ratios]
     return [Contender("dense", 0.0, model), *pruned]
 
 
-def rearranged(contender: Contender, example: Tensor) -> Any:
+def rearranged(contender: Contender, example: Tensor, method: str) -> Any:
     """Move channels in place so that a block keeps more; the function is proved unchanged."""
-    result = rearrange(contender.model, example, block_size=BLOCK_SIZE, pruning_ratio=contender.ratio, method="swap")
+    result = rearrange(contender.model, example, block_size=BLOCK_SIZE, pruning_ratio=contender.ratio, method=method)
     if not result.max_error <= PROOF_BAR:
         raise OneXNError(contender.name, f"the rearranged network differs by {result.max_error:.1e}",
                          f"Rearranging must change nothing beyond {PROOF_BAR}")
@@ -110,6 +109,6 @@ def exported(contender: Contender, example: Tensor, folder: Path) -> None:
     contender.row |= {"blocks": report.sparsity.blocks, "weights": report.sparsity.weights, "macs": report.macs}
     with torch.inference_mode():
         contender.reference = contender.model(example).numpy()
-    contender.onnx = folder / f"efficientnet_lite0_{contender.ratio:.0%}.onnx".replace("%", "")
+    contender.onnx = folder / f"efficientnet_lite0_{100 * contender.ratio:.0f}.onnx"
     export_onnx(contender.model, example, contender.onnx, block_size=BLOCK_SIZE)
     contender.row["onnx_bytes"] = contender.onnx.stat().st_size

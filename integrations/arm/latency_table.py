@@ -20,15 +20,13 @@ from onexn_plugins.tvm_backend import compile_model
 from onexn_plugins.tvm_backend.artefact import Artefact, read
 from onexn_plugins.tvm_backend.rpc import Board, RemoteRun, parse_board, run_remotely
 
-ROUNDS = 5  # every network's runs are cut into so many turns
-
 
 def main() -> int:
     arguments = parse()
     try:
         board = parse_board(arguments.rpc, arguments.key)
         with tempfile.TemporaryDirectory() as folder:
-            rows = measure(arguments.models, arguments.target, board, arguments.repeat, Path(folder))
+            rows = measure(arguments.models, arguments.target, board, arguments.repeat, arguments.turns, Path(folder))
     except OneXNError as error:
         print(error, file=sys.stderr)
         return 2
@@ -45,11 +43,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--key", help="the board's name at the tracker; without it --rpc is the board's own server")
     parser.add_argument("--target", required=True, help="cortex-a53, cortex-a72, cortex-a76, ...")
     parser.add_argument("--repeat", type=int, default=50, help="timed runs of each network (default 50)")
+    parser.add_argument("--turns", type=int, default=5, help="its runs are cut into so many turns (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
 
-def measure(models: list[str], target: str, board: Board, repeat: int, folder: Path) -> list[dict[str, object]]:
+def measure(
+    models: list[str], target: str, board: Board, repeat: int, turns: int, folder: Path
+) -> list[dict[str, object]]:
     """One row per network; they take turns on the board."""
     saved: dict[str, tuple[Artefact, list[np.ndarray]]] = {}
     for number, model in enumerate(models):
@@ -57,10 +58,10 @@ def measure(models: list[str], target: str, board: Board, repeat: int, folder: P
         compiled = compile_model(model, target=target)
         saved[model] = read(compiled.save(folder / str(number)), run_here=False), random_inputs(compiled)
     runs: dict[str, list[RemoteRun]] = {model: [] for model in models}
-    for turn in range(ROUNDS):
+    for turn in range(turns):
         for model, (network, inputs) in saved.items():
-            print(f"turn {turn + 1} of {ROUNDS}: {model}", file=sys.stderr)
-            runs[model].append(run_remotely(network, board, inputs, repeat=max(1, repeat // ROUNDS)))
+            print(f"turn {turn + 1} of {turns}: {model}", file=sys.stderr)
+            runs[model].append(run_remotely(network, board, inputs, repeat=max(1, repeat // turns)))
     return [row(model, saved[model][1], runs[model]) for model in models]
 
 

@@ -43,7 +43,7 @@ class LayerSetting:
     global_group_id: int | str | None = None
 
     def to_nni(self, name: str) -> dict[str, Any]:
-        """A config_list entry for this one layer in NNI's own schema, which has no block_size."""
+        """A config_list entry for this one layer in NNI's words, which have no block_size."""
         said = {key: value for key, value in asdict(self).items() if value is not None and key != "block_size"}
         return {"op_names": [name], "target_names": ["weight"], **said}
 

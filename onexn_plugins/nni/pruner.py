@@ -141,6 +141,9 @@ class OneXNPruner(_NormPruner):
         for name in masks:
             self._module_wrappers[name].refresh()
 
+    def _validate_config(self) -> None:
+        """Nothing: `resolve` has checked more than NNI's schema, which also refuses a max_sparse_ratio of 0."""
+
     def _calculate_metrics(self, data: Masks) -> Masks:
         """Block scores [block_rows, in / groups] of the weights in data; blocks pruned earlier rank below all."""
         return {name: {"weight": self._block_scores(name, targets["weight"])} for name, targets in data.items()}

@@ -17,7 +17,7 @@ Producer = tuple[str, Tensor]  # a layer and the rows its channels lie at, int64
 
 
 def row_order(rows: Tensor, order: Tensor, size: int) -> Tensor:
-    """The order of all `size` rows of a layer in which channel i, at rows[i], becomes channel order[i]: int64 [size]."""
+    """The order of all rows of a layer in which channel i, at rows[i], becomes channel order[i]: int64 [size]."""
     whole = torch.arange(size)
     whole[rows.flatten()] = rows[order].flatten()
     return whole

@@ -79,7 +79,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     Args:
         model: any eager model; mode, hooks, device, dtype, requires_grad and Parameter objects stay.
         example_inputs: what forward takes: a tensor, a tuple or a dict.
-        block_size, pruning_ratio: of the pruning that will follow.
+        block_size: of the pruning that will follow.
+        pruning_ratio: likewise.
         method: "swap", a search; or "sort", the paper's: rows by descending L1 norm.
         ignored_layers: names or modules that will not be pruned. Their channels do not count, but may follow others.
         seed: of the search and the proof.
@@ -93,7 +94,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     """
     ratio = check_ratio(pruning_ratio)
     if method not in METHODS:
-        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}", "Leave it out for the search")
+        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}",
+                         "Leave it out for the search")
     check_inputs(example_inputs)
     check_model(model)
     layers = _layers(model, ignored_layers, full, block_size)

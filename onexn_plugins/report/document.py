@@ -57,7 +57,7 @@ class Plot:
         y: column keys drawn.
         x: column key of the horizontal axis of "points"; the row's name for "bars".
         series: column key by which "points" are coloured.
-        mark: column key written beside each of the "points".
+        mark: column key written beside each of the "points", and behind the names of the "bars".
     """
 
     kind: str

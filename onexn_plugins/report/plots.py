@@ -23,6 +23,7 @@ _VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)"} | {
 }
 # Inches; a phone shows the figure at about this width, so that its letters stay readable.
 WIDTH, POINTS_HEIGHT, BAR_HEIGHT = 4.6, 3.3, 0.19
+LEGEND_COLUMN = 24  # letters
 MARKERS = "osD^vP"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 8.5, "text.color": INK, "axes.labelcolor": INK,
@@ -59,7 +60,7 @@ def draw(plot: Plot, table: Table, name: str) -> str:
 def _bars(figure: Figure, plot: Plot, table: Table, columns: Mapping[str, Column]) -> None:
     """Horizontal bars: row names stay readable however narrow the screen."""
     rows = [row for row in table.rows if any(number(row.get(key)) is not None for key in plot.y)]
-    figure.set_size_inches(WIDTH, 0.75 + BAR_HEIGHT * len(rows) * (len(plot.y) + 0.7))
+    figure.set_size_inches(WIDTH, 0.85 + BAR_HEIGHT * len(rows) * (len(plot.y) + 0.7))
     axes = figure.add_subplot()
     height = 0.8 / len(plot.y)
     for index, key in enumerate(plot.y):
@@ -70,7 +71,9 @@ def _bars(figure: Figure, plot: Plot, table: Table, columns: Mapping[str, Column
                          label=columns[key].title, xerr=_errors([cell for _, cell in drawn]),
                          error_kw={"ecolor": INK, "elinewidth": 0.7})
         axes.bar_label(bars, [write(cell, columns[key].style)[0] for _, cell in drawn], padding=4, fontsize=7.5)
-    axes.set_yticks(range(len(rows)), [write(row[table.columns[0].key], "text")[0] for row in rows])
+    named = [columns[key] for key in (table.columns[0].key, plot.mark) if key]
+    axes.set_yticks(range(len(rows)), [", ".join(write(row[column.key], column.style)[0] for column in named
+                                                 if row.get(column.key) is not None) for row in rows])
     axes.invert_yaxis()
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)
@@ -78,7 +81,7 @@ def _bars(figure: Figure, plot: Plot, table: Table, columns: Mapping[str, Column
     axes.grid(axis="x", linewidth=0.6)
     axes.xaxis.set_major_formatter(_tick_writer(columns[plot.y[0]].style))
     if len(plot.y) > 1:
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.0)
+        _legend(figure, [columns[key].title for key in plot.y])
 
 
 def _points(figure: Figure, plot: Plot, table: Table, columns: Mapping[str, Column]) -> None:
@@ -102,7 +105,13 @@ def _points(figure: Figure, plot: Plot, table: Table, columns: Mapping[str, Colu
     axes.tick_params(length=0)
     axes.grid(linewidth=0.6)
     if plot.series:
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.4)
+        _legend(figure, list(_grouped(plot, table)))
+
+
+def _legend(figure: Figure, names: list[str]) -> None:
+    """Above the axes, two names side by side where both are short."""
+    columns = 2 if all(len(name) <= LEGEND_COLUMN for name in names) else 1
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.3)
 
 
 def _mark(axes: Axes, plot: Plot, x: list[float], y: list[float], rows: list[Mapping[str, Cell]],

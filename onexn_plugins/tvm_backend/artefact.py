@@ -186,7 +186,8 @@ def _check_runs_here(artefact: Artefact) -> None:
     reason = why_not_here(artefact.target)
     if reason:
         name = artefact.target.name
-        fix = "Send it to its board with onexn_plugins.tvm_backend.rpc, or compile with target='host'"
+        there = "onexn deploy" if artefact.target.tvm_runtime else f"scp and start {PROGRAM_FILES[0]!r} in it"
+        fix = f"Send it to its board with {there}, or compile with target='host'"
         raise OneXNError(str(artefact.folder), f"was compiled for {name!r}: {reason}", fix)
     made, here = str(artefact.metadata["versions"].get("apache-tvm")), _versions()["apache-tvm"]
     if made.split(".")[:2] != here.split(".")[:2]:

@@ -45,8 +45,12 @@ class Arm64:
 
     def command(self, arguments: Sequence[str], *, cpu: str = "cortex-a72") -> list[str]:
         """The command line that runs its Python with these arguments."""
-        python = next((self.root / "usr" / "bin").glob("python3.*"))
-        return [str(self.emulator), "-cpu", cpu, str(python), *arguments]
+        return [str(self.emulator), "-cpu", cpu, self.python, *arguments]
+
+    @property
+    def python(self) -> str:
+        """Its Python, for any emulator."""
+        return str(next((self.root / "usr" / "bin").glob("python3.*")))
 
     @property
     def environment(self) -> dict[str, str]:

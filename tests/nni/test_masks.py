@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -87,7 +87,9 @@ def test_real_networks_agree_with_torch_pruning(name):
 
 
 @settings(deadline=None, max_examples=25)
-@given(small_nets(), st.floats(0.0, 1.0), st.floats(0.01, 1.0), st.floats(0.0, 0.99))
+@given(small_nets(), ratios, ratios, ratios)
+@example(SmallNet(), 0.5, 0.0, 0.0)
+@example(SmallNet(), 0.5, 1.0, 1.0)
 def test_a_layers_limits_clamp_its_ratio(model, ratio, high, low):
     low = min(low, high)
     entry = {"op_names": ["pointwise"], "sparse_ratio": ratio, "max_sparse_ratio": high, "min_sparse_ratio": low}

@@ -170,6 +170,14 @@ def test_its_artefact_is_whole_and_has_no_library(saved):
         _ = saved.library
 
 
+def test_a_boards_program_is_not_for_here(module, tmp_path):
+    pytest.importorskip("ziglang")
+    board = find_target("cortex-a7")
+    write(tmp_path / "network", compile_static(module, board), board, METADATA)
+    with pytest.raises(OneXNError, match=r"was compiled for 'cortex-a7'.*scp and start 'network'"):
+        read(tmp_path / "network")
+
+
 @pytest.mark.parametrize("name", PROGRAM_FILES)
 def test_damage_and_loss_are_seen(saved, tmp_path, name):
     copy = shutil.copytree(saved.folder, tmp_path / "copy")

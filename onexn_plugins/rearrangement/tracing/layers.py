@@ -146,7 +146,7 @@ def product(tracer: Tracer, call: Call) -> None:
 
 
 def _own_name(tracer: Tracer, weight: Tensor, incoming: Tensor, call: Call) -> str | None:
-    """The weight's name; where it is no parameter itself (computed, a view) the channels are frozen and None returned."""
+    """The weight's name; None, and the channels frozen, where it is no parameter itself (computed, a view)."""
     name = tracer.name_of(weight)
     if name is None:
         tracer.give_up(call, f"they meet a computed weight in {call.name}")

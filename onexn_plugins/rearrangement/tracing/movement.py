@@ -12,7 +12,15 @@ from onexn_plugins.rearrangement.tracing.facts import varying
 from onexn_plugins.rearrangement.tracing.tracer import Call, Tracer, rule
 
 
-@rule(*["reshape", "permute", "transpose", "t", "flatten", "squeeze", "unsqueeze", "expand", "expand_as", "repeat", "tile", "narrow", "select", "flip", "fliplr", "flipud", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "movedim", "moveaxis", "swapaxes", "swapdims", "split", "chunk", "unbind", "tensor_split", "split_with_sizes", "hsplit", "vsplit", "dsplit", "repeat_interleave", "broadcast_to", "diagonal", "unsafe_chunk", "unsafe_split", "view", "view_as", "reshape_as", "unflatten", "unfold", "ravel", "atleast_1d", "atleast_2d", "atleast_3d", "__get__T", "__get__mT", "__get__H", "__get__mH", "__get__data", "__get__real"])
+@rule(*[
+    "reshape", "permute", "transpose", "t", "flatten", "squeeze", "unsqueeze", "expand", "expand_as", "repeat",
+    "tile", "narrow", "select", "flip", "fliplr", "flipud", "roll", "rot90", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "native_channel_shuffle", "movedim", "moveaxis", "swapaxes", "swapdims", "split", "chunk",
+    "unbind", "tensor_split", "split_with_sizes", "hsplit", "vsplit", "dsplit", "repeat_interleave", "broadcast_to",
+    "diagonal", "unsafe_chunk", "unsafe_split", "view", "view_as", "reshape_as", "unflatten", "unfold", "ravel",
+    "atleast_1d", "atleast_2d", "atleast_3d", "__get__T", "__get__mT", "__get__H", "__get__mH", "__get__data",
+    "__get__real",
+])
 def move(tracer: Tracer, call: Call) -> None:
     """One tensor comes in, its elements go out in other places."""
     source = call.args[0] if call.args else next(iter(call.kwargs.values()))
@@ -102,7 +110,10 @@ def pad(tracer: Tracer, call: Call) -> None:
     tracer.label(call.result, F.pad(core.contiguous(), padding).expand(call.result.shape))
 
 
-@rule(*["zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "shape_as_tensor"])
+@rule(*[
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor", "shape_as_tensor",
+])
 def constant(tracer: Tracer, call: Call) -> None:
     """Only the shape of the argument counts; the result is a constant."""
 

@@ -8,9 +8,27 @@ from torch import Tensor
 from onexn_plugins.rearrangement.tracing.facts import frozen, squeeze_constant, varying
 from onexn_plugins.rearrangement.tracing.tracer import Call, Tracer, rule
 
-ACTIVATIONS = ["relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu", "elu", "celu", "selu", "mish", "hardtanh", "softplus", "softsign", "logsigmoid", "log_sigmoid", "threshold", "rrelu", "hardshrink", "softshrink", "tanhshrink", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "clamp", "clip", "clamp_min", "clamp_max", "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "square", "abs", "neg", "sign", "reciprocal", "erf", "sin", "cos", "floor", "ceil", "round", "trunc", "nan_to_num", "isnan", "isinf", "isfinite", "logical_not", "bitwise_not", "zero", "fill"]
-ARITHMETIC = ["add", "sub", "mul", "div", "true_divide", "floor_divide", "multiply", "divide", "subtract", "pow", "maximum", "minimum", "fmax", "fmin", "where", "addcmul", "addcdiv", "lerp", "masked_fill", "atan2", "fmod", "remainder", "logical_and", "logical_or", "logical_xor", "eq", "ne", "lt", "le", "gt", "ge", "rsub", "hypot", "xlogy", "float_power"]
-OPERATORS = ["__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "__mul__", "__rmul__", "__imul__", "__truediv__", "__rtruediv__", "__itruediv__", "__floordiv__", "__pow__", "__rpow__", "__ipow__", "__neg__", "__abs__", "__mod__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__and__", "__or__", "__xor__", "__invert__", "__rdiv__", "__div__", "__idiv__"]
+ACTIVATIONS = [
+    "relu", "relu6", "sigmoid", "tanh", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu", "elu", "celu",
+    "selu", "mish", "hardtanh", "softplus", "softsign", "logsigmoid", "log_sigmoid", "threshold", "rrelu",
+    "hardshrink", "softshrink", "tanhshrink", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
+    "feature_dropout", "feature_alpha_dropout", "clamp", "clip", "clamp_min", "clamp_max", "exp", "expm1", "log",
+    "log1p", "log2", "log10", "sqrt", "rsqrt", "square", "abs", "neg", "sign", "reciprocal", "erf", "sin", "cos",
+    "floor", "ceil", "round", "trunc", "nan_to_num", "isnan", "isinf", "isfinite", "logical_not", "bitwise_not",
+    "zero", "fill",
+]
+ARITHMETIC = [
+    "add", "sub", "mul", "div", "true_divide", "floor_divide", "multiply", "divide", "subtract", "pow", "maximum",
+    "minimum", "fmax", "fmin", "where", "addcmul", "addcdiv", "lerp", "masked_fill", "atan2", "fmod", "remainder",
+    "logical_and", "logical_or", "logical_xor", "eq", "ne", "lt", "le", "gt", "ge", "rsub", "hypot", "xlogy",
+    "float_power",
+]
+OPERATORS = [
+    "__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "__mul__", "__rmul__", "__imul__",
+    "__truediv__", "__rtruediv__", "__itruediv__", "__floordiv__", "__pow__", "__rpow__", "__ipow__", "__neg__",
+    "__abs__", "__mod__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__and__", "__or__", "__xor__",
+    "__invert__", "__rdiv__", "__div__", "__idiv__",
+]
 IN_PLACE = [f"{name}_" for name in (*ACTIVATIONS, *ARITHMETIC) if name != "where"]
 
 
@@ -125,7 +143,10 @@ def along(tracer: Tracer, labels: Tensor, dim: int, function: str) -> Tensor:
     return reference.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0] if labels.numel() else labels.reshape(-1)
 
 
-POOLS = ["max_pool{d}", "avg_pool{d}", "adaptive_avg_pool{d}", "adaptive_max_pool{d}", "lp_pool{d}", "_max_pool{d}", "_adaptive_max_pool{d}", "max_pool{d}_with_indices", "adaptive_max_pool{d}_with_indices"]
+POOLS = [
+    "max_pool{d}", "avg_pool{d}", "adaptive_avg_pool{d}", "adaptive_max_pool{d}", "lp_pool{d}", "_max_pool{d}",
+    "_adaptive_max_pool{d}", "max_pool{d}_with_indices", "adaptive_max_pool{d}_with_indices",
+]
 
 
 @rule(*(name.format(d=f"{dims}d") for name in POOLS for dims in (1, 2, 3)), "interpolate", "upsample",
@@ -147,7 +168,10 @@ def _spatial_dims(name: str, dims: int) -> range:
     return range(dims - count, dims)
 
 
-@rule(*["mean", "sum", "amax", "amin", "var", "std", "logsumexp", "norm", "prod", "all", "any", "nansum", "nanmean", "count_nonzero", "vector_norm", "linalg_vector_norm", "max", "min"])
+@rule(*[
+    "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "norm", "prod", "all", "any", "nansum", "nanmean",
+    "count_nonzero", "vector_norm", "linalg_vector_norm", "max", "min",
+])
 def reduce(tracer: Tracer, call: Call) -> None:
     """Reduced channels are treated alike, so they may still trade places; the result itself does not move."""
     labels = tracer.labels(call.arg(0, "input"))

@@ -23,7 +23,12 @@ RULES: dict[str, Rule] = {}
 
 # These tell a tensor's form, never its values.
 METADATA = frozenset(
-    ["size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_inference", "is_pinned", "__len__", "__hash__", "get_device", "type", "data_ptr", "untyped_storage", "has_names", "is_set_to", "_is_view", "__repr__", "__format__", "sym_size", "backward", "register_hook"]
+    [
+        "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous",
+        "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_inference", "is_pinned", "__len__",
+        "__hash__", "get_device", "type", "data_ptr", "untyped_storage", "has_names", "is_set_to", "_is_view",
+        "__repr__", "__format__", "sym_size", "backward", "register_hook",
+    ]
 )
 
 

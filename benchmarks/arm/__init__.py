@@ -1,0 +1,1 @@
+"""How many instructions one inference takes on 64-bit ARM: ours and the peers', counted under an emulator."""

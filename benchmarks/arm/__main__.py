@@ -1,0 +1,96 @@
+"""Counts instructions per inference of MobileNetV2 on 64-bit ARM: ours, ncnn's and MNN's.
+
+    python -m benchmarks.arm [--pixels 224] [--only onexn]
+
+Emulated, so there are no times: an instruction count is exact and repeatable, and says nothing of caches and memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.arm import ours, peers
+from benchmarks.arm.counting import CPU, Counts, counter
+from benchmarks.common.record import command_line, record
+from onexn_plugins import export_onnx, fold
+from onexn_plugins.report import Column, Table, to_text
+from onexn_plugins.torch_pruning import OneXNPruner
+from onexn_plugins.zoo import load_model
+from tests.emulation.arm64_root import arm64_machine
+
+RESULTS = Path(__file__).with_name("results") / "instructions.json"
+RATIOS = (0.0, 0.5, 0.75)
+MILLION = 1e6
+
+
+def main() -> None:
+    arguments = _parse()
+    with tempfile.TemporaryDirectory(prefix="onexn-arm-") as folder:
+        rows = _measure(arguments.pixels, arguments.only, Path(folder))
+    print(_table(rows))
+    result = {**record(command_line("benchmarks.arm")), "cpu": CPU, "network": "mobilenet_v2", "block_size": 4,
+              "pixels": arguments.pixels, "peers": peers.VERSIONS, "million_instructions_per_inference": rows}
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arm", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--only", choices=("onexn", "ncnn", "mnn"), help="one engine alone")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def _measure(pixels: int, only: str | None, folder: Path) -> list[dict[str, object]]:
+    machine, counting, shape = arm64_machine(), counter(), f"1,3,{pixels},{pixels}"
+    files = {ratio: _export(ratio, pixels, folder) for ratio in RATIOS}
+    dense, sparse = files[0.0], files[0.75]
+    contenders: list[tuple[str, float, Callable[[], Counts]]] = [
+        ("onexn", ratio, lambda file=file: ours.count(counting, machine, file, folder)) for ratio, file in files.items()
+    ]
+    contenders += [
+        ("ncnn", 0.0, lambda: peers.ncnn(counting, machine, dense, shape, folder)),
+        ("mnn", 0.0, lambda: peers.mnn(counting, machine, dense, shape, folder)),
+        ("mnn", 0.75, lambda: peers.mnn(counting, machine, sparse, shape, folder, "--detectSparseSpeedUp")),
+    ]
+    rows = []
+    for engine, ratio, count in contenders:
+        if only in (None, engine):
+            print(f"counting {engine} at {ratio:.0%}", flush=True)
+            rows.append(_row(engine, ratio, count()))
+    return rows
+
+
+def _export(ratio: float, pixels: int, folder: Path) -> Path:
+    model = load_model("mobilenet_v2")
+    x = torch.randn(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+    if ratio:
+        OneXNPruner(model, x, block_size=4, pruning_ratio=ratio).step()
+    return Path(export_onnx(fold(model), x, folder / f"network{ratio * 100:.0f}.onnx"))
+
+
+def _row(engine: str, ratio: float, counts: Counts) -> dict[str, object]:
+    millions = {kind: round(number / MILLION, 2) for kind, number in dataclasses.asdict(counts).items()}
+    return {"engine": engine, "pruning_ratio": ratio, **millions, "per_fma": round(counts.all / counts.fma, 2)}
+
+
+def _table(rows: list[dict[str, object]]) -> str:
+    columns = (Column("engine", "engine"), Column("pruning_ratio", "pruned", "percent"),
+               Column("all", "all (millions)"), Column("fma", "multiply-adds"), Column("loads", "loads"),
+               Column("stores", "stores"),
+               Column("per_fma", "all per multiply-add"))
+    return to_text(Table(columns, tuple(rows)))
+
+
+if __name__ == "__main__":
+    main()

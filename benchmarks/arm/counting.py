@@ -1,0 +1,91 @@
+"""Instructions of one inference: an emulated process that runs it once is taken from one that runs it more often."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.emulation.apt import PrivateApt
+from tests.emulation.cache import made_once
+
+PLUGIN_SOURCE = Path(__file__).with_name("count_plugin.c")
+CPU = "cortex-a72"
+FEW, MANY = 1, 4
+# Libraries of the emulator that are never taken from anywhere but the running system.
+SYSTEM = ("libc6", "libgcc-s1", "gcc-12-base", "gcc-14-base")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Instructions, or their number in one inference; fma counts vector and scalar multiply-adds alike."""
+
+    all: float
+    fma: float
+    loads: float
+    stores: float
+
+    def per_inference(self, few: Counts) -> Counts:
+        """The difference to a process with fewer inferences, per inference."""
+        return Counts(*((getattr(self, kind) - getattr(few, kind)) / (MANY - FEW) for kind in Counts.__annotations__))
+
+
+@dataclass(frozen=True)
+class Counter:
+    """The emulator with the counting plugin.
+
+    Attributes:
+        command: what stands before an arm64 program.
+        environment: what the emulator itself needs.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    def count(self, program: Callable[[int], Sequence[str]], environment: Mapping[str, str] | None = None) -> Counts:
+        """Instructions of one inference.
+
+        Args:
+            program: number of inferences -> the arm64 program's command line.
+            environment: what the program needs.
+        """
+        few, many = (self._run(program(number), environment or {}) for number in (FEW, MANY))
+        return many.per_inference(few)
+
+    def _run(self, program: Sequence[str], environment: Mapping[str, str]) -> Counts:
+        done = subprocess.run([*self.command, *program], env={**os.environ, **self.environment, **environment},
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False)
+        found = re.search(r"COUNTED all=(\d+) fma=(\d+) loads=(\d+) stores=(\d+)", done.stderr)
+        if done.returncode or not found:
+            raise RuntimeError(f"{program[0]} ended with {done.returncode}: {done.stderr[-500:]}")
+        return Counts(*(float(number) for number in found.groups()))
+
+
+def counter() -> Counter:
+    """Fetches the emulator (12 MB; the static one takes no plugins) and builds the plugin, once.
+
+    Raises:
+        Unavailable: this system is not Debian or Ubuntu.
+    """
+    folder = made_once("qemu-plugins-1", _make)
+    libraries = os.pathsep.join(str(path) for path in (folder / "root").glob("usr/lib/*-linux-gnu"))
+    with tempfile.TemporaryDirectory() as build:
+        plugin = Path(build) / "count.so"
+        compile_plugin = ["cc", "-O2", "-shared", "-fPIC", "-o", str(plugin), str(PLUGIN_SOURCE)]
+        subprocess.run(compile_plugin, check=True)
+        shutil.copyfile(plugin, folder / "count.so")
+    # -U: the emulator's own libraries must not reach the emulated program.
+    emulator = str(folder / "root" / "usr" / "bin" / "qemu-aarch64")
+    return Counter((emulator, "-plugin", str(folder / "count.so"), "-cpu", CPU, "-U", "LD_LIBRARY_PATH"),
+                   {"LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"})
+
+
+def _make(folder: Path) -> None:
+    apt = PrivateApt(folder / "apt", "amd64")
+    apt.unpack([name for name in apt.needs(["qemu-user"]) if name not in SYSTEM], folder / "root")
+    shutil.rmtree(folder / "apt")

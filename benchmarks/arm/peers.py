@@ -1,0 +1,72 @@
+"""ncnn and MNN: their own converters here, their aarch64 wheels in the emulated machine, away from our environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from benchmarks.arm.counting import Counter, Counts
+from benchmarks.arm.ours import RUN
+from tests.emulation.arm64_root import PLATFORMS, Arm64
+from tests.emulation.cache import made_once
+
+VERSIONS = {"ncnn": "1.0.20261020", "pnnx": "20261020", "MNN": "3.6.1"}
+
+
+def ncnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path) -> Counts:
+    """Dense: ncnn has no sparse convolutions."""
+    folder = _new(scratch / f"ncnn-{onnx.stem}", onnx)
+    pnnx = _packages() / "here" / "pnnx" / "pnnx"
+    _convert([str(pnnx), onnx.name, f"inputshape=[{shape}]", "fp16=0"], folder)
+    return _count(counter, machine, "ncnn", str(folder / f"{onnx.stem}.ncnn"), shape)
+
+
+def mnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path, *options: str) -> Counts:
+    """With options=["--detectSparseSpeedUp"] its converter turns sparse layers into its own sparse ones."""
+    folder = _new(scratch / f"mnn-{onnx.stem}{''.join(options)}", onnx)
+    _convert([sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--modelFile", onnx.name, "--MNNModel",
+              "network.mnn", "--bizCode", "benchmark", *options], folder)
+    return _count(counter, machine, "mnn", str(folder / "network.mnn"), shape)
+
+
+def _count(counter: Counter, machine: Arm64, engine: str, network: str, shape: str) -> Counts:
+    path = os.pathsep.join([str(_packages() / "board"), machine.environment["PYTHONPATH"]])
+    return counter.count(lambda runs: [machine.python, str(RUN), engine, network, shape, str(runs)],
+                         {**machine.environment, "PYTHONPATH": path})
+
+
+def _packages() -> Path:
+    """The wheels for this machine ("here") and for the emulated one ("board"), unpacked."""
+    name = "arm-peers-" + "-".join(VERSIONS.values())
+    return made_once(name, _fetch)
+
+
+def _fetch(folder: Path) -> None:
+    platforms = [word for name in (*PLATFORMS, "manylinux_2_24_aarch64") for word in ("--platform", name)]
+    for where, packages, options in (("here", ("pnnx", "MNN"), []), ("board", ("ncnn", "MNN"), [
+            "--python-version", "3.11", "--implementation", "cp", *platforms])):
+        wanted = [f"{package}=={VERSIONS[package]}" for package in packages]
+        wheels = folder / "wheels" / where
+        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                        "--dest", str(wheels), *options, *wanted], check=True)
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder / where)
+    (folder / "here" / "pnnx" / "pnnx").chmod(0o755)
+
+
+def _new(folder: Path, onnx: Path) -> Path:
+    """A folder for a converter, which writes beside its input."""
+    folder.mkdir()
+    (folder / onnx.name).symlink_to(onnx)
+    return folder
+
+
+def _convert(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(_packages() / "here")},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}")

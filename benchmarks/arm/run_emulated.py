@@ -1,0 +1,58 @@
+"""Runs in the emulated machine: one network, so many times, through one engine.
+
+    python run_emulated.py tvm|ncnn|mnn NETWORK SHAPE RUNS
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+
+def tvm(path: str, x: np.ndarray) -> Callable[[], object]:
+    import tvm
+    from tvm.runtime.vm import VirtualMachine
+
+    main = VirtualMachine(tvm.runtime.load_module(path), tvm.cpu())["main"]
+    tensor = tvm.runtime.tensor(x)
+    return lambda: main(tensor)
+
+
+def ncnn(path: str, x: np.ndarray) -> Callable[[], object]:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, option, False)
+    if net.load_param(path + ".param") or net.load_model(path + ".bin"):
+        raise OSError(f"ncnn cannot load {path}")
+    image = ncnn.Mat(x[0])
+
+    def run() -> object:
+        extractor = net.create_extractor()
+        extractor.input("in0", image)
+        return np.array(extractor.extract("out0")[1])
+
+    return run
+
+
+def mnn(path: str, x: np.ndarray) -> Callable[[], object]:
+    import MNN
+
+    settings = {"precision": "high", "backend": "CPU", "numThread": 1}
+    runtime = MNN.nn.create_runtime_manager((settings,))
+    net = MNN.nn.load_module_from_file(path, [], [], runtime_manager=runtime)
+    image = MNN.expr.const(x.copy(), list(x.shape), MNN.expr.NCHW)
+    image = MNN.expr.convert(image, MNN.expr.NC4HW4)
+    return lambda: net.forward([image])[0].read()
+
+
+if __name__ == "__main__":
+    engine, path, shape, runs = sys.argv[1:]
+    x = np.random.default_rng(0).standard_normal([int(size) for size in shape.split(",")], np.float32)
+    run = {"tvm": tvm, "ncnn": ncnn, "mnn": mnn}[engine](path, x)
+    for _ in range(int(runs)):
+        run()

@@ -1,0 +1,1 @@
+"""Latency of pruned ImageNet networks beside the engines people deploy dense ones with."""
