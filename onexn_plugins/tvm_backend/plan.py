@@ -94,7 +94,9 @@ class Planner:
         """How to encode a weight [out, in / groups, *kernel]."""
         kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
         found = self._found(kernels, groups, weight_name)
-        dense = min(self.dense_block_size, weight.shape[0] // groups)
+        # The kernel of a linear layer keeps outputs in its lanes, so fewer outputs would leave lanes idle.
+        tallest = self.dense_block_size if weight.ndim > 2 else max(self.dense_block_size, self.unit.lanes)
+        dense = min(tallest, weight.shape[0] // groups)
         if found is None or bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
         candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= weight.shape[0] // groups]
