@@ -26,7 +26,7 @@ NETWORKS = {
     "regnet_y_400mf": (32, {}),
     "shufflenet_v2_x0_5": (32, {}),
     "densenet121": (32, {}),
-    "googlenet": (64, {"aux1.conv.conv": "no channel space reaches it", "aux2.conv.conv": "no channel space reaches it"}),
+    "googlenet": (64, dict.fromkeys(("aux1.conv.conv", "aux2.conv.conv"), "no channel space reaches it")),
     "squeezenet1_1": (64, {"classifier.1": "they are the model's output"}),
     "convnext_tiny": (32, {}),
     "timm/ghostnet_050": (32, {}),
