@@ -11,8 +11,9 @@ import copy
 import pytest
 import torch
 
+from onexn_plugins.rearrangement import rearrange
 from onexn_plugins.zoo import load_model
-from tests.rearrangement.comparing import assert_rows_moved, lively, rearranged_alike
+from tests.rearrangement.comparing import assert_rows_moved, largest_change, lively, rearranged_alike
 
 # network -> (image size, {layer that stays: why})
 NETWORKS = {
@@ -26,7 +27,7 @@ NETWORKS = {
     "regnet_y_400mf": (32, {}),
     "shufflenet_v2_x0_5": (32, {}),
     "densenet121": (32, {}),
-    "googlenet": (64, dict.fromkeys(("aux1.conv.conv", "aux2.conv.conv"), "no channel space reaches it")),
+    "googlenet": (64, {}),
     "squeezenet1_1": (64, {"classifier.1": "they are the model's output"}),
     "convnext_tiny": (32, {}),
     "timm/ghostnet_050": (32, {}),
@@ -49,3 +50,22 @@ def test_every_layer_moves_or_is_refused_by_name_and_the_function_stays(name):
     assert result.retained_after > result.retained_before
     for parameter, before in zip(model.parameters(), original.parameters(), strict=True):
         assert (parameter.dtype, parameter.requires_grad) == (before.dtype, before.requires_grad)
+
+
+def test_the_auxiliary_heads_of_googlenet_follow():
+    """They run in training alone, and read channels that move."""
+    model = lively(load_model("googlenet")).double()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def heads() -> list[torch.Tensor]:
+        model.training = True
+        with torch.no_grad():
+            outputs = model(images)
+        model.training = False
+        return list(outputs)
+
+    before = heads()
+    assert len(before) == 3
+    assert {"aux1.conv.conv", "aux2.conv.conv"} <= set(rearrange(model, images, method="sort").permutations)
+    assert not model.training
+    assert largest_change(before, heads()) < 1e-9
