@@ -166,8 +166,7 @@ class Residual(Small):
 
     def between(self, features: Tensor) -> Tensor:
         features = features + self.second(self.first_norm(self.first(features)).relu())
-        features += self.third(features)
-        return features
+        return self.third(features).add_(features)
 
 
 class Norms(Small):
