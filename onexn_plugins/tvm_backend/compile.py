@@ -97,6 +97,13 @@ def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
     return graph, recorded if isinstance(recorded, dict) else {}
 
 
+def _build(module: tvm.IRModule, processor: Target) -> Any:
+    """For TVM's virtual machine, or as a static program where the board has no TVM."""
+    if processor.tvm_runtime:
+        return compile_module(module, tvm.target.Target(processor.tvm))
+    return compile_static(module, processor)
+
+
 @contextmanager
 def _blamed_on(path: str | os.PathLike[str]) -> Iterator[None]:
     """Errors that no check foresaw name the file, and keep their cause."""
