@@ -34,8 +34,8 @@ class Settings:
     digits_ratios: tuple[float, ...] = (0.5, 0.75)
     seeds: int = 4
     width: int = 48
-    epochs: int = 8
-    tuning_epochs: int = 6
+    epochs: int = 6
+    tuning_epochs: int = 4
 
 
 FULL = Settings()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.files import written_aside
 from onexn_plugins.zoo import load_model
 
 
@@ -69,6 +70,15 @@ def read_model(arguments: argparse.Namespace) -> nn.Module:
 def example_input(arguments: argparse.Namespace) -> Tensor:
     """A reproducible random input of the shape asked for."""
     return torch.randn(arguments.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The state dict as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
+    with written_aside(path) as unfinished:
+        save_file(state, unfinished)
 
 
 @contextmanager

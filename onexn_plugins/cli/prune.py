@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from torch import nn
-
-from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, read_model, stage
+from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, read_model, save_weights, stage
 from onexn_plugins.cli.inspect import layer_table
-from onexn_plugins.files import check_writable, written_aside
+from onexn_plugins.cli.rearrange import sentence, summary
+from onexn_plugins.files import check_writable
 from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
 
@@ -51,21 +50,10 @@ def run(arguments: argparse.Namespace) -> Result:
     lines = [layer_table(report), f"pruned: {report.sparsity.blocks:.1%} of the blocks, "
                                   f"{report.sparsity.weights:.1%} of the weights of prunable layers"]
     if pruner.rearrangement is not None:
-        moved = pruner.rearrangement
-        values["rearrangement"] = {"retained_before": moved.retained_before, "retained_after": moved.retained_after,
-                                   "max_error": moved.max_error, "refused": [list(item) for item in moved.refused]}
-        lines.append(f"rearranged: L1 kept {moved.retained_before:.4f} -> {moved.retained_after:.4f}, "
-                     f"proved equal to {moved.max_error:.0e}, {len(moved.refused)} layers refused")
+        values["rearrangement"] = summary(pruner.rearrangement)
+        lines.append(sentence(pruner.rearrangement))
     if arguments.output is not None:
-        _save(model, arguments.output)
+        save_weights(model, arguments.output)
         values["output"] = str(arguments.output)
         lines.append(f"weights: {arguments.output}")
     return Result(values, "\n".join(lines))
-
-
-def _save(model: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    state = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with written_aside(path) as unfinished:
-        save_file(state, unfinished)

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.inputs import call_model, map_tensors, tensors_in
+from onexn_plugins.inputs import map_tensors, tensors_in
 from onexn_plugins.rearrangement.apply import Move, apply_moves
+from onexn_plugins.rearrangement.branches import call_branches
 from onexn_plugins.rearrangement.double import in_double
 
 BAR = 1e-9
@@ -110,7 +111,7 @@ class Probe:
     def _run(self) -> list[Tensor]:
         with torch.random.fork_rng(), in_double():
             torch.manual_seed(self._seed)
-            outputs = call_model(self.model, self._inputs)
+            outputs = call_branches(self.model, self._inputs)
         return [tensor.double() for tensor in tensors_in(outputs) if tensor.is_floating_point()]
 
 

@@ -178,5 +178,6 @@ def _refused(layers: dict[str, PrunableLayer], spaces: Sequence[Space], moves: S
         for name in moves[index].space.producers(layers):
             reasons[name] = f"moving its channels changes the output by {error:.1e} of its scale, above {BAR:.0e}"
     movable = {name for index in proof.passed for name in moves[index].space.producers(layers)}
-    return {name: reasons.get(name, still.get(f"{name}.weight", "no channel space reaches it"))
-            for name in layers if name not in movable}
+    stay = {id(layer.weight): still[f"{name}.weight"] for name, layer in layers.items() if f"{name}.weight" in still}
+    return {name: reasons.get(name, stay.get(id(layer.weight), "no channel space reaches it"))
+            for name, layer in layers.items() if name not in movable}

@@ -61,9 +61,14 @@ class Space:
         return cls(tuple(members), torch.zeros(channels, dtype=torch.int64))
 
     def producers(self, layers: Mapping[str, PrunableLayer]) -> dict[str, Tensor]:
-        """Those of `layers` whose output channels belong to the space: name -> rows, int64 [channels, copies]."""
+        """Those of `layers` whose output channels belong to the space: name -> rows, int64 [channels, copies].
+
+        A member goes by one name; layers tied to its weight are found by the weight itself.
+        """
         rows = {member.name: member.positions for member in self.members if member.dim == 0}
-        return {name: rows[f"{name}.weight"] for name in layers if f"{name}.weight" in rows}
+        of_weight = {id(layer.weight): rows[f"{name}.weight"] for name, layer in layers.items()
+                     if f"{name}.weight" in rows}
+        return {name: of_weight[id(layer.weight)] for name, layer in layers.items() if id(layer.weight) in of_weight}
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

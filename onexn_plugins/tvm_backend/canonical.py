@@ -9,6 +9,7 @@ where it does not apply.
     BatchNormalization              Mul and Add of one constant per channel
     Sub, Div by a constant          Add, Mul
     ReduceMean over the image       GlobalAveragePool
+    Resize                          no input where an empty constant says so
     MatMul, Gemm by a weight        Gemm(x [rows, in], weight [out, in], bias [out]), transB=1
 """
 
@@ -149,6 +150,11 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     return _linear(graph, node, weight * np.float32(attributes.get("alpha", 1.0)), bias)
 
 
+def _resize(graph: Graph, node: Node) -> list[Node] | None:
+    empty = {name: "" for name in node.inputs if name in graph.constants and graph.constants[name].size == 0}
+    return [node.rewired(empty)] if empty else None
+
+
 def _linear(graph: Graph, node: Node, weight: np.ndarray, bias: np.ndarray) -> list[Node]:
     source, features = node.inputs[0], weight.shape[0]
     constants = [graph.add_constant(np.ascontiguousarray(weight), node.inputs[1]),
@@ -180,4 +186,5 @@ RULES: dict[str, Rule] = {
     "ReduceMean": _global_average,
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "Resize": _resize,
 }

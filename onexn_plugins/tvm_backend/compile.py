@@ -67,13 +67,6 @@ def inspect_onnx(
     return [layer.to_dict() for layer in layers]
 
 
-def _build(module: tvm.IRModule, processor: Target) -> Any:
-    """The network for TVM's runtime, or as a program of its own where there is none."""
-    if processor.tvm_runtime:
-        return compile_module(module, tvm.target.Target(processor.tvm))
-    return compile_static(module, processor)
-
-
 def _plan(
     onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None
 ) -> tuple[Graph, list[Node | KernelCall], list[Layer]]:
@@ -102,6 +95,13 @@ def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
     canonicalise(graph)
     fold_layers(graph)
     return graph, recorded if isinstance(recorded, dict) else {}
+
+
+def _build(module: tvm.IRModule, processor: Target) -> Any:
+    """For TVM's virtual machine, or as a static program where the board has no TVM."""
+    if processor.tvm_runtime:
+        return compile_module(module, tvm.target.Target(processor.tvm))
+    return compile_static(module, processor)
 
 
 @contextmanager

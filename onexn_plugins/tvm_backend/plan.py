@@ -14,12 +14,15 @@ import torch
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
-from onexn_plugins.tvm_backend.kernels import VectorUnit
+from onexn_plugins.tvm_backend.kernels import DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK, VectorUnit
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
-# Multiply-adds per second at block size N over those of a dense layer, both on blocks that are kept. With N = 2 and
-# less a kernel is bound by its loads (measured on AVX-512: 2.2-2.6x at 50 % for N >= 4, 1.6-2.1x for N = 2).
-EFFICIENCY = {1: 0.5, 2: 0.75}
+# Multiply-adds per second at block size N over those of a dense convolution, both on blocks that are kept. With N = 2
+# and less a kernel is bound by its loads (measured on AVX-512: 2.2-2.6x at 50 % for N >= 4, 1.6-2.1x for N = 2).
+CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
+# A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
+# hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
+LINEAR_EFFICIENCY = 1.7
 # A sparse layer has to promise this much less time than a dense one, else it stays dense.
 WORTH_SKIPPING = 0.95
 
@@ -85,27 +88,28 @@ class Planner:
             check_block_size(block_size)
         self.unit, self._forced, self._recorded = unit, block_size, recorded
 
-    @property
-    def dense_block_size(self) -> int:
-        """N of the tile that a dense layer is computed in: as tall as the registers allow."""
-        return 8 if self.unit.registers >= 32 else 4
-
-    def decide(self, weight: np.ndarray, groups: int, weight_name: str) -> Decision:
-        """How to encode a weight [out, in / groups, *kernel]."""
+    def decide(self, weight: np.ndarray, groups: int, weight_name: str, *, linear: bool) -> Decision:
+        """How to encode a weight [out, in / groups, *kernel]; `linear`: its kernel is that of a linear layer."""
         kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
         found = self._found(kernels, groups, weight_name)
-        dense = min(self.dense_block_size, weight.shape[0] // groups)
+        widest = weight.shape[0] // groups
+        dense = min(DENSE_LINEAR_BLOCK if linear else DENSE_CONV_BLOCK, widest)
         if found is None or bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
-        candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= weight.shape[0] // groups]
+        candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
         kept = {size: _kept(kernels, size, groups) for size in candidates}
-        costs = {size: share / EFFICIENCY.get(size, 1.0) for size, share in kept.items()}
+        costs = {size: share / self._efficiency(size, linear) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
         share = f"{kept[best]:.0%} of the 1×{best} blocks are kept"
         if costs[best] >= WORTH_SKIPPING:
             return Decision(False, dense, 1.0, f"{share}: too many to be faster than dense")
         return Decision(True, best, kept[best], share)
+
+    def _efficiency(self, block_size: int, linear: bool) -> float:
+        if linear:
+            return min(1.0, LINEAR_EFFICIENCY * block_size / self.unit.lanes)
+        return CONV_EFFICIENCY.get(block_size, 1.0)
 
     def _found(self, kernels: torch.Tensor, groups: int, name: str) -> int | None:
         """The block size asked for, recorded or detected; `kernels` marks the non-zero ones, uint8 [out, in]."""

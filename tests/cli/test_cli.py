@@ -12,6 +12,7 @@ from torch import nn
 
 from onexn_plugins.cli import VERBS, main
 from onexn_plugins.export import read_pattern
+from onexn_plugins.report import Column, Page, Section, Table, save
 
 NET = "tests.cli.test_cli:make_net"
 SHAPE = ["--input-shape", "1,3,16,16"]
@@ -73,6 +74,29 @@ def test_prune_reports_the_rearrangement_and_respects_its_options(capsys, tmp_pa
     assert drawn[0] == drawn[1]
 
 
+def test_rearrange_tells_what_moved_and_saves_it(capsys, tmp_path):
+    path = str(tmp_path / "moved.safetensors")
+    report = values(capsys, "rearrange", NET, *SHAPE, "--ignore", "6", "--output", path)
+    assert [layer["name"] for layer in report["layers"]] == ["4"]
+    assert report["retained_after"] >= report["retained_before"]
+    again = values(capsys, "rearrange", NET, *SHAPE, "--weights", path, "--ignore", "6", "--method", "sort")
+    assert again["retained_before"] == pytest.approx(report["retained_after"])
+    code, out, _ = run(capsys, "rearrange", NET, *SHAPE)
+    assert code == 0
+    assert "proved equal" in out
+
+
+def test_report_draws_the_numbers_of_a_json(capsys, tmp_path):
+    numbers, html = tmp_path / "report.json", tmp_path / "report.html"
+    table = Table((Column("name", "network"), Column("ms", "median", "milliseconds")), ({"name": "tiny", "ms": 1.5},))
+    save(Page("A report", "of one number", (Section("Latency", table=table),)), numbers)
+    code, out, _ = run(capsys, "report", str(numbers))
+    assert code == 0
+    assert "1.50 ms" in out
+    assert values(capsys, "report", str(numbers), "--output", str(html))["output"] == str(html)
+    assert "1.50 ms" in html.read_text()
+
+
 def test_compile_run_and_bench(capsys, exported, tmp_path):
     _, path = exported
     library, image, output = str(tmp_path / "net.onexn"), str(tmp_path / "x.npy"), str(tmp_path / "y.npz")
@@ -106,6 +130,8 @@ def test_compile_run_and_bench(capsys, exported, tmp_path):
     (["compile", "missing.onnx", "--output", "a.onexn"], "missing.onnx"),
     (["run", "missing.onexn"], "missing.onexn"),
     (["bench", "missing.onnx"], "missing.onnx"),
+    (["rearrange", NET, *SHAPE, "--block-size", "-4"], "block_size must be"),
+    (["report", "missing.json"], "missing.json"),
 ])
 def test_bad_input_exits_with_2_one_line_and_no_file(capsys, tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)

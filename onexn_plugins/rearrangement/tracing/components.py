@@ -31,6 +31,8 @@ class Found:
 
 def spaces_from(facts: Facts) -> Found:
     """The spaces a trace's facts allow, and the reasons where they allow none."""
+    if facts.unseen:
+        return Found((), {name: f"its channels stay: {facts.unseen}" for name, dim, _ in facts.carried if dim == 0})
     channel_of = _merge(facts)
     carried = {carrier: channel_of[labels.long()] for carrier, labels in facts.carried.items()}
     frozen = _frozen_channels(facts, carried, channel_of)

@@ -66,6 +66,7 @@ class Facts:
         carried: (tensor name, dim, groups) -> label at each position.
         contexts: (labels, cells): channels that are treated alike only inside one cell, such as a conv group.
         fixed: tensor name -> why nothing about it may move.
+        unseen: why the model may do something else on other inputs, so that nothing at all may move; None if not.
     """
 
     unions: list[Tensor] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Facts:
     carried: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
     contexts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     fixed: dict[str, str] = field(default_factory=dict)
+    unseen: str | None = None
     count: int = 1
 
     def fresh(self, channels: int) -> Tensor:

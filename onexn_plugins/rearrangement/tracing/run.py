@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from onexn_plugins.inputs import call_model, keep_state, tensors_in
+from onexn_plugins.inputs import keep_state, tensors_in
+from onexn_plugins.rearrangement.branches import call_branches
 from onexn_plugins.rearrangement.tracing import layers, movement, pointwise
 from onexn_plugins.rearrangement.tracing.components import Found, spaces_from
 from onexn_plugins.rearrangement.tracing.facts import Facts, frozen
@@ -21,6 +22,8 @@ RULE_MODULES = (layers, movement, pointwise)  # importing them registers their r
 def find_spaces(model: nn.Module, example_inputs: Any) -> Found:
     """Which channels of the model move together, found by one forward pass in eval mode.
 
+    A second one follows where a branch, such as an auxiliary head, runs in training alone.
+
     The model's mode, buffers and the random state are as before afterwards; its hooks run.
 
     Raises:
@@ -30,14 +33,14 @@ def find_spaces(model: nn.Module, example_inputs: Any) -> Found:
 
 
 def trace(model: nn.Module, example_inputs: Any) -> Facts:
-    """What one forward pass says about the model's channels."""
+    """What a forward pass says about the model's channels."""
     tracer = Tracer(model)
     for tensor in tensors_in(example_inputs):
         tracer.label(tensor, frozen(tensor.shape))
     with keep_state(model), torch.random.fork_rng(), _open_attention():
         model.eval()
         with tracer:
-            outputs = call_model(model, example_inputs)
+            outputs = call_branches(model, example_inputs)
     for tensor in tensors_in(outputs):
         tracer.facts.freeze(tracer.labels(tensor), "they are the model's output")
     return tracer.facts

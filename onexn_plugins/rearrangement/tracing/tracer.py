@@ -31,6 +31,9 @@ METADATA = frozenset(
     ]
 )
 
+# A number leaves the tensors, and a branch of the model may depend on it: the other branch is never seen.
+DECIDING = frozenset(["__bool__", "item", "__int__", "__float__", "__index__", "is_nonzero", "equal", "allclose"])
+
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register the rule of the torch functions of these names; a name has one rule."""
@@ -156,6 +159,8 @@ class Tracer(TorchFunctionMode):
         for tensor in call.tensors():
             if self.is_labelled(tensor):
                 self.facts.freeze(self.labels(tensor), f"their values leave the tensors by {call.name}")
+                if call.name in DECIDING:
+                    self.facts.unseen = self.facts.unseen or f"{call.name} lets the model's path depend on values"
 
 
 def _name(function: Any) -> str:

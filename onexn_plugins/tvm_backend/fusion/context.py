@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,9 @@ class Context:
         return self.graph.constants[node.inputs[1]], self.graph.constants[node.inputs[2]]
 
     def decide(self, node: Node, groups: int = 1) -> Decision:
-        return self.planner.decide(self.graph.constants[node.inputs[1]], groups, original_name(node.inputs[1]))
+        """How the weight of a Conv or Gemm is encoded. On a single pixel a convolution is a linear layer."""
+        weight, linear = self.graph.constants[node.inputs[1]], math.prod(self.graph.shape(node.inputs[0])[2:]) == 1
+        return self.planner.decide(weight, groups, original_name(node.inputs[1]), linear=linear and groups == 1)
 
     def tail(self, node: Node, *, residual: bool = True) -> Tail:
         """Residual addition and activation after a layer, as far as a kernel can take them in."""

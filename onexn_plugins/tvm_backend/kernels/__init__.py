@@ -30,8 +30,9 @@ from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 
-__all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear", "Pool", "Tile", "Unsupported",
-           "VectorUnit", "conv", "conv_depthwise", "default_tile", "depthwise", "global_average_pool", "linear", "pool"]
+__all__ = ["DENSE_CONV_BLOCK", "DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel",
+           "Linear", "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile",
+           "depthwise", "global_average_pool", "linear", "pool"]
 
 # Block sizes for weights that have no blocks, where the caller names none.
 DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK = 4, 16

@@ -6,6 +6,8 @@ of it are summed, activated, padded and consumed while they are in the cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
@@ -13,13 +15,14 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
+from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
-from onexn_plugins.tvm_backend.kernels.sums import Target
+from onexn_plugins.tvm_backend.kernels.sums import planes
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
 
 
@@ -39,6 +42,44 @@ def fused_kernel(
     unit: VectorUnit, tile: Tile,
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
+    emit = (_direct if is_direct(depthwise, unit) else _packed)(problem, encoded, epilogue, depthwise, unit, tile)
+    constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
+    name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
+    return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+
+
+def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
+            tile: Tile) -> Callable[[Buffers], None]:
+    """Hidden rows go straight into the depthwise convolution's windows."""
+    group_inputs = problem.in_channels // problem.groups
+    channels = channels_at_once(encoded.block_size, unit)
+    hidden_window, window = Window(problem, problem.out_height), Window(depthwise, depthwise.out_height)
+    row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
+
+    def finish(value: Expr, lanes: int) -> Expr:
+        return Register(activate(value, epilogue.activation, lanes), lanes).value
+
+    def emit(buffers: Buffers) -> None:
+        rows = BlockRows(encoded, buffers.constants, unit)
+        windows = T.alloc_buffer((channels * window.size,), "float32", scope="global")
+        fill(windows, 0, channels * window.size, 0.0, unit.lanes)
+        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
+            inputs = image * problem.in_channels + group * group_inputs
+            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
+
+            def emit_run(run: Channels) -> None:
+                sum_rows(rows, source, row_stride, run, window, tile, windows, finish)
+                with T.serial(0, run.count) as channel:
+                    _sum_band(window, windows, channel * window.size, image, run.start + channel, 0, buffers, unit)
+
+            rows.each_row(group, emit_run)
+
+    return emit
+
+
+def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
+            tile: Tile) -> Callable[[Buffers], None]:
+    """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
     window = window_for(depthwise, 1, CHANNEL_BUDGET)
@@ -58,16 +99,14 @@ def fused_kernel(
                 store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
             def emit_run(run: Channels) -> None:
-                sum_run(rows, source, run, cut, Target(write, 0, stride))
+                sum_run(rows, source, run, cut, planes(write, 0, stride))
                 with T.serial(0, run.count) as channel:
                     plane = Image(hidden, channel * stride, hidden_window.row_stride)
                     _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
 
             rows.each_row(group, emit_run)
 
-    constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
-    name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
-    return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+    return emit
 
 
 def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit) -> Source:
@@ -84,12 +123,17 @@ def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUni
 def _consume(window: Window, plane: Image, scratch: Buffer, image: Expr, channel: Expr, buffers: Buffers,
              unit: VectorUnit) -> None:
     """The depthwise convolution of one hidden channel."""
-    depthwise = window.problem
-    values, biases = buffers.constants["dw_values"], buffers.constants["dw_bias"]
-    bands, _ = band_start(window, 0)
-    with T.serial(0, bands) as band:
+    with T.serial(0, band_start(window, 0)[0]) as band:
         first_row = band_start(window, band)[1]
         pack(window, plane, scratch, 0, first_row, unit)
-        out_plane = image * depthwise.out_channels + channel
-        first = (out_plane * depthwise.out_height + first_row) * depthwise.out_width
-        sum_channel(window, scratch, 0, values, channel, biases[channel], buffers.output, first, unit)
+        _sum_band(window, scratch, 0, image, channel, first_row, buffers, unit)
+
+
+def _sum_band(window: Window, scratch: Buffer, base: Expr, image: Expr, channel: Expr, first_row: Expr,
+              buffers: Buffers, unit: VectorUnit) -> None:
+    """The depthwise sums of a band of one channel, from its window at `base`."""
+    depthwise = window.problem
+    values, biases = buffers.constants["dw_values"], buffers.constants["dw_bias"]
+    out_plane = image * depthwise.out_channels + channel
+    first = (out_plane * depthwise.out_height + first_row) * depthwise.out_width
+    sum_channel(window, scratch, base, values, channel, biases[channel], buffers.output, first, unit)

@@ -9,7 +9,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
 
@@ -31,7 +31,7 @@ def pointwise(
             def emit_tile(shape: PixelTile, start: Expr) -> None:
                 def emit_run(run: Channels) -> None:
                     first = (image * problem.out_channels + run.start) * pixels
-                    sum_tile(rows, source, run, shape, start, Target(buffers.output.store, first, pixels))
+                    sum_tile(rows, source, run, shape, start, planes(buffers.output.store, first, pixels))
 
                 rows.each_row(group, emit_run)
 

@@ -11,7 +11,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, band_start, pack_channels, window_for
@@ -44,9 +44,9 @@ def spatial(
             def emit_run(run: Channels) -> None:
                 first = (image * problem.out_channels + run.start) * out_pixels + first_row * problem.out_width
                 if window.is_compact:
-                    sum_run(rows, source, run, cut, Target(buffers.output.store, first, out_pixels))
+                    sum_run(rows, source, run, cut, planes(buffers.output.store, first, out_pixels))
                     return
-                sum_run(rows, source, run, cut, Target(writer(sums), 0, sums_stride))
+                sum_run(rows, source, run, cut, planes(writer(sums), 0, sums_stride))
                 with T.serial(0, run.count) as channel:
                     _store_rows(window, sums, channel * sums_stride, buffers.output, first + channel * out_pixels, unit)
 

@@ -7,7 +7,6 @@ that 1×N is for). Pixels that do not fill a vector are summed transposed, as ve
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
@@ -15,17 +14,13 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
 from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, load, splat
 
+# Takes (channel of the run, pixel, vector of sums, lanes).
+Target = Callable[[int, Expr, Expr, int], None]
 
-@dataclass(frozen=True)
-class Target:
-    """Where sums go: pixel p of channel c of the run is written at flat index base + c * channel_stride + p.
 
-    `write` takes (index, vector, lanes).
-    """
-
-    write: Callable[[Expr, Expr, int], None]
-    base: Expr
-    channel_stride: int
+def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
+    """Channels `channel_stride` apart from flat index `base` on; `write` takes (index, vector, lanes)."""
+    return lambda channel, pixel, value, lanes: write(base + channel * channel_stride + pixel, value, lanes)
 
 
 def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None]) -> None:
@@ -55,11 +50,10 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
 
     rows.each_block(run.row, add)
     for channel in range(run.count):
-        first = target.base + channel * target.channel_stride + start
         for register, position in zip(sums[channel], tile.starts, strict=True):
-            target.write(first + position, register.value, register.lanes)
+            target(channel, start + position, register.value, register.lanes)
         for vectors, position in zip(columns, tile.column_starts, strict=True):
-            target.write(first + position, _lane_of(vectors, channel), 1)
+            target(channel, start + position, _lane_of(vectors, channel), 1)
 
 
 def _lane_of(vectors: list[Register], index: int) -> Expr:

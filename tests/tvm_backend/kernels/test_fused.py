@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Unsupported, conv_depthwise, default_tile
+from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
     AVX512,
@@ -76,6 +77,16 @@ def test_pairs_of_mobilenet():
         for problem, stride in [(Conv(1, 3, 64, 64, 8, (3, 3), (2, 2), (1, 1, 1, 1)), 1),
                                 (Conv(1, 8, 112, 112, 12), 2), (Conv(1, 24, 14, 14, 24), 1), (Conv(1, 24, 7, 7, 24), 1)]
     ])
+
+
+def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_reads():
+    pairs = [(Conv(2, 6, 16, 16, 8, groups=2), 5, 2), (Conv(1, 5, 7, 32, 5), 3, 1), (Conv(1, 4, 9, 16, 6), 5, 1)]
+    cases = []
+    for problem, size, stride in pairs:
+        depthwise = depthwise_after(problem, size, stride)
+        assert is_direct(depthwise, AVX512)
+        cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="silu"), Epilogue(True), AVX512))
+    check(cases)
 
 
 def test_what_cannot_be_fused_is_refused():

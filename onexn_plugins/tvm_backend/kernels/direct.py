@@ -1,0 +1,85 @@
+"""A 1×N convolution that writes each hidden row straight into the window its depthwise convolution reads.
+
+Nothing is packed: padding is written once and the hidden rows of one block row after another go between it. Under a
+horizontal stride of 2 a vector of pixels is split into its even and odd ones, each for its own phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, shuffle, store
+from onexn_plugins.tvm_backend.kernels.window import Window
+
+# Share of the lanes of its vectors that a row must fill: sums that cross rows leave no lane idle.
+_FILL = 0.85
+
+
+def is_direct(depthwise: Conv, unit: VectorUnit) -> bool:
+    """Whether hidden rows fill vectors, and every hidden pixel has a place in the window."""
+    (rows, columns), (down, right) = depthwise.kernel, depthwise.stride
+    top, left, _, _ = depthwise.padding
+    vectors = -(-depthwise.width // unit.lanes)
+    return (
+        right <= 2 and down <= rows and right <= columns and depthwise.dilation == (1, 1)
+        and depthwise.width % 4 == 0 and depthwise.width >= _FILL * vectors * unit.lanes
+        and depthwise.height + top <= (depthwise.out_height - 1) * down + rows
+        and depthwise.width + left <= (depthwise.out_width - 1) * right + columns
+    )
+
+
+def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, tile: Tile,
+             windows: Buffer, activate: Callable[[Expr, int], Expr]) -> None:
+    """Emit a run's hidden rows, each channel written to its own window.
+
+    Args:
+        rows: the convolution's weight.
+        source: its input.
+        row_stride: values between two rows of the input.
+        run: which channels.
+        window: of the depthwise convolution, for all its rows.
+        tile: block size and vectors.
+        windows: the windows of a run's channels, one after the other; padding is there already.
+        activate: finishes a vector of sums of so many lanes.
+    """
+    depthwise = window.problem
+    cut = cut_pixels(depthwise.width, tile, rows.unit)
+    with T.serial(0, depthwise.height) as row:
+        line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
+        target = _row_target(window, windows, row + depthwise.padding[0], activate)
+
+        def emit(shape: PixelTile, start: Expr) -> None:
+            sum_tile(rows, line, run, shape, start, target)
+
+        each_tile(cut, emit)
+
+
+def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[Expr, int], Expr]) -> Target:
+    """Writes the pixels of a row; `row` counts padded rows."""
+    (down, right), left = window.problem.stride, window.problem.padding[1]
+
+    def row_start(column_phase: int) -> Expr:
+        start: Expr = window.phases[0, column_phase].base
+        for row_phase in range(1, down):
+            start = tirx.Select(tirx.truncmod(row, down) == row_phase, window.phases[row_phase, column_phase].base,
+                                start)
+        return start + tirx.truncdiv(row, down) * window.row_stride
+
+    starts = [row_start(column_phase) for column_phase in range(right)]
+
+    def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
+        finished = activate(value, lanes)
+        for first in range(right):
+            lane_count, padded = lanes // right, first + left
+            place = starts[padded % right] + tirx.truncdiv(pixel, right) + padded // right
+            part = finished if right == 1 else shuffle([finished], list(range(first, lanes, right)))
+            store(windows, channel * window.size + place, part, lane_count)
+
+    return write

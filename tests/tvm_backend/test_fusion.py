@@ -1,0 +1,84 @@
+"""Which nodes one kernel computes, and what is left to TVM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import NodeProto, helper
+
+from onexn_plugins.tvm_backend.canonical import canonicalise
+from onexn_plugins.tvm_backend.folding import fold_layers
+from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
+from onexn_plugins.tvm_backend.graph import build_graph
+from onexn_plugins.tvm_backend.kernels import VectorUnit
+from onexn_plugins.tvm_backend.onnx_model import load_onnx_model
+from onexn_plugins.tvm_backend.plan import Layer, Planner
+from tests.tvm_backend.onnx_files import make_model
+
+node = helper.make_node
+WEIGHTS = {
+    "w": np.ones((4, 4, 1, 1), np.float32), "d": np.ones((4, 1, 3, 3), np.float32), "zero": np.float32(0),
+    "six": np.float32(6), "five": np.float32(5),
+}
+CONV = node("Conv", ["x", "w"], ["c"])
+
+
+def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",)) -> tuple[list[str], list[Layer]]:
+    """Every step by its operators, joined by + where one kernel computes them, and the layers."""
+    path.write_bytes(make_model(nodes, {"x": (1, 4, 6, 6)}, outputs, WEIGHTS).SerializeToString())
+    graph = build_graph(load_onnx_model(path))
+    canonicalise(graph)
+    fold_layers(graph)
+    steps, layers = fuse(graph, Planner(VectorUnit(4, 16), None, {}))
+    names = ["+".join(part.op for part in step.nodes) if isinstance(step, KernelCall) else f"({step.op})"
+             for step in steps]
+    return names, layers
+
+
+@pytest.mark.parametrize(("nodes", "expected"), [
+    ([CONV, node("Relu", ["c"], ["y"])], ["Conv+Relu"]),
+    ([CONV, node("Clip", ["c", "zero", "six"], ["y"])], ["Conv+Clip"]),
+    ([CONV, node("Clip", ["c", "zero"], ["y"])], ["Conv+Clip"]),
+    ([CONV, node("Clip", ["c", "zero", "five"], ["y"])], ["Conv", "(Clip)"]),
+    ([CONV, node("HardSwish", ["c"], ["y"])], ["Conv+HardSwish"]),
+    ([CONV, node("HardSigmoid", ["c"], ["y"], alpha=1 / 6)], ["Conv+HardSigmoid"]),
+    ([CONV, node("HardSigmoid", ["c"], ["y"])], ["Conv", "(HardSigmoid)"]),
+    ([CONV, node("Tanh", ["c"], ["y"])], ["Conv", "(Tanh)"]),
+    ([CONV, node("Sigmoid", ["c"], ["g"]), node("Mul", ["g", "c"], ["y"])], ["Conv+Sigmoid+Mul"]),
+    ([CONV, node("HardSigmoid", ["c"], ["g"], alpha=1 / 6), node("Mul", ["c", "g"], ["y"])], ["Conv+HardSigmoid+Mul"]),
+    ([CONV, node("Sigmoid", ["c"], ["g"]), node("Mul", ["g", "x"], ["y"])], ["Conv+Sigmoid", "(Mul)"]),
+    ([CONV, node("Add", ["c", "x"], ["a"]), node("Relu", ["a"], ["y"])], ["Conv+Add+Relu"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Add", ["r", "x"], ["y"])], ["Conv+Relu", "(Add)"]),
+    ([CONV, node("Add", ["c", "c"], ["y"])], ["Conv", "(Add)"]),
+    ([CONV, node("Conv", ["x", "w"], ["e"]), node("Add", ["c", "e"], ["y"])], ["Conv", "Conv+Add"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Conv", ["r", "d"], ["e"], group=4, pads=[1, 1, 1, 1]),
+      node("Relu", ["e"], ["y"])], ["Conv+Relu+Conv+Relu"]),
+    ([node("Conv", ["x", "d"], ["c"], group=4), node("Conv", ["c", "w"], ["y"])], ["Conv", "Conv"]),
+    ([node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])], ["MaxPool"]),
+    ([node("GlobalAveragePool", ["x"], ["y"])], ["GlobalAveragePool"]),
+])
+def test_one_kernel(tmp_path: Path, nodes: list[NodeProto], expected: list[str]) -> None:
+    assert order(tmp_path / "model.onnx", nodes)[0] == expected
+
+
+def test_a_value_the_caller_gets_is_not_fused_away(tmp_path: Path) -> None:
+    names, _ = order(tmp_path / "model.onnx", [CONV, node("Relu", ["c"], ["y"])], ("y", "c"))
+    assert names == ["Conv", "(Relu)"]
+
+
+def test_a_kernel_waits_for_its_residual(tmp_path: Path) -> None:
+    nodes = [CONV, node("Tanh", ["x"], ["t"]), node("Add", ["c", "t"], ["y"])]
+    assert order(tmp_path / "model.onnx", nodes)[0] == ["(Tanh)", "Conv+Add"]
+
+
+def test_weights_computed_at_run_time_are_left_to_tvm(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    inputs = {"x": (1, 4, 6, 6), "k": (4, 4, 1, 1)}
+    path.write_bytes(make_model([node("Conv", ["x", "k"], ["y"], "c")], inputs, ["y"]).SerializeToString())
+    steps, layers = fuse(build_graph(load_onnx_model(path)), Planner(VectorUnit(4, 16), None, {}))
+    assert not isinstance(steps[0], KernelCall)
+    assert layers[0].name == "c"
+    assert "no kernel" in layers[0].reason
+    assert "no float32 constant" in layers[0].reason
