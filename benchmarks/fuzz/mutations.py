@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -30,7 +31,8 @@ def mutant(models: list[ModelProto], number: int) -> bytes:
     if draw.random() < 0.3:
         return damaged_bytes(model.SerializeToString(), draw)
     for _ in range(draw.choice((1, 1, 2, 3))):
-        draw.choice(MUTATIONS)(model, draw)
+        with suppress(ValueError, TypeError, KeyError, IndexError):  # it has nothing left to change
+            draw.choice(MUTATIONS)(model, draw)
     return model.SerializeToString()
 
 
