@@ -19,7 +19,7 @@ from onexn_plugins.pattern import check_block_size
 from onexn_plugins.tvm_backend.aot import compile_static
 from onexn_plugins.tvm_backend.canonical import canonicalise
 from onexn_plugins.tvm_backend.checks import check_nodes
-from onexn_plugins.tvm_backend.compiled import Compiled, Tensor
+from onexn_plugins.tvm_backend.compiled import Compiled, Tensor, checked_threads
 from onexn_plugins.tvm_backend.folding import fold_layers
 from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.graph import Graph, Node, build_graph
@@ -122,8 +122,7 @@ class _Plan:
 
 
 def _check_options(block_size: int | None, threads: int = 1) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
+    checked_threads(threads)
     if block_size is not None:
         check_block_size(block_size)
 
