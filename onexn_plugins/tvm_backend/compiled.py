@@ -152,7 +152,7 @@ class Compiled:
         return [_shared(_checked(array, tensor)) for array, tensor in zip(arrays, self.inputs, strict=True)]
 
     def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
-        """The outputs as arrays, which take the memory that the network wrote: it allocates outputs anew in each run."""
+        """The outputs as arrays, on the memory that the network wrote: each run allocates outputs of its own."""
         return np.from_dlpack(result) if len(self.outputs) == 1 else [np.from_dlpack(item) for item in result]
 
 
@@ -204,7 +204,11 @@ def _by_name(arrays: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[Any]:
 
 def _checked(array: Any, tensor: Tensor) -> np.ndarray:
     """The array, contiguous, if it is what the network takes. Nothing is cast silently."""
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except Exception as error:
+        raise OneXNError(f"input {tensor.name!r}", f"is no array: {first_line(error)}",
+                         "Pass a numpy array, or a torch tensor on the CPU without gradient") from error
     if array.dtype != tensor.numpy_dtype:
         raise OneXNError(f"input {tensor.name!r}", f"is {array.dtype}, the network takes {tensor.dtype}",
                          f"Convert it, for example with .astype(np.{tensor.dtype})")

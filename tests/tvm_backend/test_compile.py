@@ -156,6 +156,8 @@ IMAGE = np.zeros((1, 8, 5, 5), np.float32)
     (({"image": IMAGE, "mask": IMAGE, "label": IMAGE},), "'label': is no input of the network"),
     ((IMAGE, "a string"), "'mask': is"),
     ((IMAGE, None), "'mask': is object"),
+    ((IMAGE, torch.zeros(1, 8, 5, 5, requires_grad=True)), "'mask': is no array: Can't call numpy"),
+    ((IMAGE, [[1.0], [1.0, 2.0]]), "'mask': is no array"),
 ])
 def test_wrong_inputs_are_refused_by_name(small: Compiled, inputs: tuple, complaint: str) -> None:
     with pytest.raises(OneXNError, match=complaint):
@@ -206,7 +208,7 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict, complaint: str
 
 
 def test_a_torch_module_is_no_path_and_a_path_no_module() -> None:
-    with pytest.raises(OneXNError, match="must be a path, got Linear.*compile_module"):
+    with pytest.raises(OneXNError, match=r"must be a path, got Linear.*compile_module"):
         compile_model(nn.Linear(2, 2))
     with pytest.raises(OneXNError, match="must be a torch module, got str"):
         compile_module("model.onnx", torch.randn(1, 2))
