@@ -145,7 +145,8 @@ class Tracer(TorchFunctionMode):
             call.result = func(*args, **(kwargs or {}))
         finally:
             self._call = None
-        self._follow(call)
+        with torch._C._DisableTorchDispatch():  # the rules' own operators are no part of the model
+            self._follow(call)
         return call.result
 
     def operator(self, operator: Any, tensors: list[Tensor], results: list[Tensor]) -> None:
