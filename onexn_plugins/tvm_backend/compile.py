@@ -20,17 +20,23 @@ from onexn_plugins.tvm_backend.compiled import Compiled, Tensor
 from onexn_plugins.tvm_backend.folding import fold_layers
 from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.graph import Graph, Node, build_graph
-from onexn_plugins.tvm_backend.kernels import VectorUnit
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering import compile_module
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, first_line, load_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
+from onexn_plugins.tvm_backend.task import vector_unit
+from onexn_plugins.tvm_backend.tuning.applied import Tuning
 
 
 def compile_model(
-    onnx_path: str | os.PathLike[str], *, target: str = "host", block_size: int | None = None, threads: int = 1
+    onnx_path: str | os.PathLike[str],
+    *,
+    target: str = "host",
+    block_size: int | None = None,
+    threads: int = 1,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> Compiled:
     """Compile an ONNX network; its 1×N-sparse layers skip their zero blocks where that is faster.
 
@@ -39,14 +45,16 @@ def compile_model(
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
         threads: how many threads to run on.
+        tuning: a database that `tune` wrote; layers it knows take their tile and block size from there.
 
     Raises:
-        OneXNError: the file, target, block size or number of threads cannot be used; names what and why.
+        OneXNError: the file, target, block size, number of threads or database cannot be used; names what and why.
     """
     processor = find_target(target)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
-    graph, order, layers = _plan(onnx_path, processor, block_size)
+    tuned = _read_tuning(tuning, processor, threads, block_size)
+    graph, order, layers = plan_network(onnx_path, processor, block_size, tuned)
     with _blamed_on(onnx_path), without_lines(*TVM_CHATTER):
         library = _build(build_module(graph, order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
@@ -56,19 +64,24 @@ def compile_model(
 
 
 def inspect_onnx(
-    onnx_path: str | os.PathLike[str], *, target: str = "host", block_size: int | None = None
+    onnx_path: str | os.PathLike[str],
+    *,
+    target: str = "host",
+    block_size: int | None = None,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
     """What compile_model would make of every Conv and Linear layer, without compiling: Layer as plain values.
 
     Raises:
         OneXNError: as compile_model.
     """
-    _, _, layers = _plan(onnx_path, find_target(target), block_size)
+    processor = find_target(target)
+    _, _, layers = plan_network(onnx_path, processor, block_size, _read_tuning(tuning, processor, 1, block_size))
     return [layer.to_dict() for layer in layers]
 
 
-def _plan(
-    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None
+def plan_network(
+    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None = None, tuning: Tuning | None = None
 ) -> tuple[Graph, list[Node | KernelCall], list[Layer]]:
     """The simplified graph, what computes it in order, and what became of every layer."""
     if block_size is not None:
@@ -76,11 +89,20 @@ def _plan(
     if not isinstance(onnx_path, (str, os.PathLike)):
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Write the model with onexn_plugins.export_onnx and give that file")
-    unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights)
     with _blamed_on(onnx_path):
         graph, recorded = _read(Path(onnx_path))
-        order, layers = fuse(graph, Planner(unit, block_size, recorded))
+        order, layers = fuse(graph, Planner(vector_unit(processor), block_size, recorded), tuning)
     return graph, order, layers
+
+
+def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads: int,
+                 block_size: int | None) -> Tuning | None:
+    """The database's answers, where there is one."""
+    if path is None:
+        return None
+    if block_size is not None:
+        raise OneXNError("block_size", "is chosen by the tuning database", "Leave out block_size or tuning")
+    return Tuning.read(path, processor, threads)
 
 
 def _read(path: Path) -> tuple[Graph, dict[str, dict[str, Any]]]:
