@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
 from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
 from onexn_plugins.rearrangement.apply import Move, apply_moves
-from onexn_plugins.rearrangement.checks import check_model
+from onexn_plugins.rearrangement.checks import check_model, check_options
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
 from onexn_plugins.rearrangement.proof import BAR, Proof, clean_copy, prove
-from onexn_plugins.rearrangement.search import METHODS, arrange
+from onexn_plugins.rearrangement.search import arrange
 from onexn_plugins.rearrangement.spaces import Space, check_spaces, named_tensors
 from onexn_plugins.rearrangement.tracing import find_spaces
 from onexn_plugins.scores import check_finite
@@ -84,7 +83,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
         method: "swap", a search; or "sort", the paper's: rows by descending L1 norm.
         ignored_layers: names or modules that will not be pruned. Their channels do not count, but may follow others.
         seed: of the search and the proof.
-        full: Linear layers are pruned too. By default only where the model has no convolution to prune.
+        full: Linear layers are pruned too. By default only where the model has no convolution that is pruned by
+            default, ignored or not.
         spaces: channel spaces from elsewhere; by default our own tracer finds them. Either way its check holds: a
             channel whose value or number decides something stays.
         progress: called as progress(done, total, what).
@@ -94,9 +94,7 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
             compared. The model is then as before.
     """
     ratio = check_ratio(pruning_ratio)
-    if method not in METHODS:
-        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}",
-                         "Leave it out for the search")
+    check_options(method, seed, full, spaces, progress)
     check_inputs(example_inputs)
     check_model(model)
     layers = _layers(model, ignored_layers, full, block_size)
@@ -124,10 +122,9 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
 
 def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: bool | None,
             block_size: int) -> dict[str, PrunableLayer]:
-    ignored_layers = list(ignored_layers)
-    layers = prunable_layers(model, ignored_layers, full=bool(full))
-    if not layers and full is None:
-        layers = prunable_layers(model, ignored_layers, full=True)
+    if full is None:
+        full = not prunable_layers(model)
+    layers = prunable_layers(model, ignored_layers, full=full)
     check_layers(layers, block_size)
     for name, layer in layers.items():
         check_finite(layer.weight, name)

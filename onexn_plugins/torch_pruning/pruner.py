@@ -29,6 +29,7 @@ from onexn_plugins.torch_pruning.arguments import Regrowth, Scheduler
 from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, block_scores, check_importance
+from onexn_plugins.torch_pruning.order import guard_masked_models
 from onexn_plugins.torch_pruning.rearranging import rearrange_by_graph
 
 
@@ -96,6 +97,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
     ) -> None:
         # BasePruner.__init__ is left out: it traces the model, which masks do not need and some models do not
         # bear, and it writes into its own default arguments.
+        guard_masked_models()
         self._tracing = arguments.tracing_arguments(others)
         arguments.check_model(model, example_inputs, self._tracing["forward_fn"])
         self.model, self.example_inputs, self.block_size = model, example_inputs, block_size
