@@ -17,7 +17,8 @@ from onexn_plugins.rearrangement.spaces import Space, named_tensors
 def check_options(method: object, seed: object, full: object, spaces: object, progress: object) -> None:
     """Raise OneXNError unless the options of `rearrange` are of their kinds."""
     if not isinstance(method, str) or method not in METHODS:
-        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}", "Leave it out for the search")
+        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}",
+                         "Leave it out for the search")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise OneXNError("seed", f"must be an integer from 0 on, got {seed!r}", "Leave it out for 0")
     if full is not None and not isinstance(full, bool):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.inputs import check_inputs
 from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
+from onexn_plugins.rearrangement.applied import applied_moves, permutations_of, remember
 from onexn_plugins.rearrangement.apply import Move, apply_moves
 from onexn_plugins.rearrangement.checks import check_model, check_options
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
@@ -73,7 +74,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
 
     The function stays as it was: everything that reads a channel follows it, model outputs never move, and every
     move was proved on a copy first. What cannot be proved stays, and is reported with its reason.
-    Rearrange before the masks are attached and before an optimizer has gathered state.
+    Rearrange before the masks are attached and before an optimizer has gathered state. The model remembers the moves,
+    so that save_checkpoint records them.
 
     Args:
         model: any eager model; mode, hooks, device, dtype, requires_grad and Parameter objects stay.
@@ -107,9 +109,10 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     proof = prove(model, example_inputs, moves, seed=seed)
     passed = [moves[index] for index in proof.passed]
     apply_moves(model, passed)
+    remember(model, [*applied_moves(model), *passed])
     report(len(moves) + 1, len(moves) + 1, "done")
     after = KernelNorms(layers, block_size, ratio)
-    permutations = _permutations(passed, layers)
+    permutations = permutations_of(passed, layers)
     refused = _refused(layers, found, moves, proof, still)
     retained = after.retained()
     return Rearrangement(
@@ -163,15 +166,6 @@ def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: Ke
                 norms.reorder(name, row_order(rows, order, len(norms.kernels[name])))
             moves.append(Move(space, order))
     return moves
-
-
-def _permutations(moves: Sequence[Move], layers: dict[str, PrunableLayer]) -> dict[str, Tensor]:
-    permutations: dict[str, Tensor] = {}
-    for move in moves:
-        for name, rows in move.space.producers(layers).items() if not move.is_identity else ():
-            order = row_order(rows, move.permutation, layers[name].weight.shape[0])
-            permutations[name] = permutations[name][order] if name in permutations else order
-    return permutations
 
 
 def _refused(layers: dict[str, PrunableLayer], spaces: Sequence[Space], moves: Sequence[Move], proof: Proof,

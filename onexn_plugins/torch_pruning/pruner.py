@@ -16,6 +16,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
+from onexn_plugins.rearrangement.applied import applied_permutations
 from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.selection import (
     check_ratio,
@@ -127,7 +128,6 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
         self.rearrangement = self._rearranged(rearrange) if rearrange else None
-        self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -160,22 +160,23 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
-        return {"step": self.current_step, "recipe": self._recipe(), "permutations": self.permutations}
+        return {"step": self.current_step, "recipe": self._recipe()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
+        """Go on after the step that `state_dict` was taken at; masks and permutations are in the checkpoint.
 
         Raises:
             OneXNError: the state is of a pruner with other arguments.
         """
-        recipe, parts = self._recipe(), {"step", "recipe", "permutations"}
-        if not isinstance(state, Mapping) or set(state) != parts or set(state["recipe"]) != set(recipe):
+        recipe = self._recipe()
+        known = isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping)
+        if not known or set(state["recipe"]) != set(recipe) or state["step"] not in range(self.iterative_steps + 1):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
                                  "Construct the pruner with the arguments of the saved run")
-        self.current_step, self.permutations = state["step"], dict(state["permutations"])
+        self.current_step = state["step"]
 
     def _recipe(self) -> dict[str, Any]:
         settings = {name: value for name, value in getattr(self.importance, "__dict__", {}).items()
@@ -186,6 +187,11 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
             "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
         }
+
+    @property
+    def permutations(self) -> dict[str, Tensor]:
+        """Layer -> int64 [out_channels]: how rearrangements, also those of a loaded checkpoint, moved its channels."""
+        return applied_permutations(self.model)
 
     def fold(self) -> nn.Module:
         """Make the masks plain zeros; see onexn_plugins.fold."""
