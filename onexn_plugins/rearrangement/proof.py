@@ -177,10 +177,14 @@ def clean_copy(model: nn.Module) -> nn.Module:
 
 
 def jitter(model: nn.Module, generator: torch.Generator) -> None:
-    """Make every float parameter and buffer generic: no zeros, no two equal channels, variances positive."""
+    """Make every float parameter and buffer generic: no zeros, no two equal channels, variances positive.
+
+    A buffer of one number that is not zero carries no channels and stays: it may be the exponent of a power.
+    """
+    constants = {name for name, tensor in model.named_buffers() if tensor.numel() == 1 and bool(tensor != 0)}
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if not tensor.is_floating_point() or tensor.numel() == 0:
+            if not tensor.is_floating_point() or tensor.numel() == 0 or name in constants:
                 continue
             uniform = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
             if "running_var" in name:
