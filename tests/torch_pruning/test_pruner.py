@@ -266,7 +266,9 @@ def test_deprecated_names_still_work():
     assert kept(model)["wide"] == 12
 
 
+@pytest.mark.filterwarnings("ignore:Unwrapped parameters")
 def test_default_values_of_channel_arguments_are_accepted():
+    tp.pruner.BasePruner(small_net(), IMAGES, tp.importance.MagnitudeImportance())  # writes into its own defaults
     arguments = {"round_to": None, "in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {},
                  "prune_num_heads": False, "prune_head_dims": True, "head_pruning_ratio": 0.0,
                  "head_pruning_ratio_dict": None, "customized_pruners": None, "unwrapped_parameters": None,
