@@ -118,7 +118,7 @@ def test_no_file(tmp_path):
 
 def test_a_database_of_another_target_is_refused(written):
     target = find_target("cortex-a53")
-    with pytest.raises(OneXNError, match=r"was tuned for cortex-a72.*not for cortex-a53.*onexn tune --target cortex-a53"):
+    with pytest.raises(OneXNError, match=r"tuned for cortex-a72.*not for cortex-a53.*tune --target cortex-a53"):
         Tuning.read(written, target, 1)
     with pytest.raises(OneXNError, match=r"not for cortex-a72 \(cortex-a72, 4 lanes, 2 thread"):
         Tuning.read(written, find_target("cortex-a72"), 2)
@@ -130,5 +130,5 @@ def test_an_emulators_times_choose_nothing(tmp_path):
     target = find_target("cortex-a72")
     database.put(an_entry(Machine.of(target, 1, emulated=True)))
     database.save()
-    with pytest.raises(OneXNError, match="emulated.*, not for cortex-a72"):
+    with pytest.raises(OneXNError, match=r"emulated.*, not for cortex-a72"):
         Tuning.read(database.path, target, 1)
