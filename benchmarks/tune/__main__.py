@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tune(network: str, ratio: float, options: argparse.Namespace, seconds: float) -> TuningReport:
-    return tune(_onnx(network, ratio, options), database=options.work / "tuning.json", trials=options.trials,
+    return tune(_onnx(network, ratio, options), database=options.work / "database.json", trials=options.trials,
                 seconds=seconds)
 
 
