@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.compile import plan_network
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
+from onexn_plugins.tvm_backend.network import plan_file
 from onexn_plugins.tvm_backend.rpc import Board, parse_board
 from onexn_plugins.tvm_backend.targets import Target, find_target, why_not_here
 from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
@@ -200,7 +200,7 @@ def _jobs(onnx_path: str | os.PathLike[str], processor: Target) -> list[_Job]:
 
 
 def _calls(onnx_path: str | os.PathLike[str], processor: Target) -> Iterator[KernelCall]:
-    _, order, _ = plan_network(onnx_path, processor)
+    order = plan_file(onnx_path, processor).order
     return (item for item in order if isinstance(item, KernelCall) and item.task is not None)
 
 
