@@ -85,6 +85,11 @@ def check_steps(iterative_steps: object) -> int:
     return iterative_steps
 
 
+def is_step(step: object, iterative_steps: int) -> bool:
+    """May a run of so many steps stand at this one?"""
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= iterative_steps
+
+
 def check_regrowth(regrowth: Any, straight_through: object) -> Callable[[int, int], float]:
     """The fraction of pruned blocks that compete again, as a function of (step, iterative_steps)."""
     if regrowth != 0.0 and not straight_through:

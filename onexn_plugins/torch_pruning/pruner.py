@@ -170,7 +170,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         """
         recipe = self._recipe()
         known = isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping)
-        if not known or set(state["recipe"]) != set(recipe) or state["step"] not in range(self.iterative_steps + 1):
+        if not known or set(state["recipe"]) != set(recipe) or not arguments.is_step(state["step"], self.iterative_steps):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
