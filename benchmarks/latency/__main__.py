@@ -70,8 +70,8 @@ def _prepare(part: Part, environments: Environments, store: Store, progress: Pro
     versions, _ = environments.installed() if part.peers else ({}, {})
     own = {name: environments.version(name) for name in (OURS, PEAK)}
     _, failed = store.prepare_all(part.contenders(), versions | own, progress)
-    for reason in failed.values():
-        progress.say(reason)
+    for contender, reason in failed.items():
+        progress.say(f"{contender.title}: {reason}")
 
 
 def _run(part: Part, options: argparse.Namespace, environments: Environments, store: Store,
@@ -87,7 +87,7 @@ def _run(part: Part, options: argparse.Namespace, environments: Environments, st
         if section.table:
             print(f"\n{to_text(section.table)}\n")
     for name, reason in measured.absent.items():
-        progress.say(f"left out: {TITLES[name]}: {reason}")
+        progress.say(f"left out: {name}: {reason}")
 
 
 def _is_done(path: Path) -> bool:

@@ -28,8 +28,8 @@ class Measured:
     Attributes:
         ours: a row per variant.
         engines: a row per contender that is not ours.
-        versions: of the engines that took part.
-        absent: why the others did not.
+        versions: of the peers that took part.
+        absent: what did not take part, and why.
     """
 
     ours: list[Row]
@@ -39,42 +39,38 @@ class Measured:
 
 
 def measure(part: Part, environments: Environments, store: Store, progress: Progress, rounds: int) -> Measured:
-    """Prepare, load, time. A peer that fails is left out and named; ours may not fail.
+    """Prepare, load, time. What fails is left out and named.
 
     Raises:
-        OneXNError: our own package, or the measure of the machine's peak, could not take part.
+        OneXNError: our own dense build, or the measure of the machine's peak, could not take part.
     """
-    versions, absent = environments.installed() if part.peers else ({}, {})
+    versions, missing = environments.installed() if part.peers else ({}, {})
+    absent = {TITLES[name]: reason for name, reason in missing.items()}
     own = {name: environments.version(name) for name in (OURS, PEAK)}
     prepared, failed = store.prepare_all(part.contenders(), versions | own, progress)
-    absent |= failed
+    absent |= {contender.title: reason for contender, reason in failed.items()}
     with ExitStack() as stack:
         workers: dict[Contender, Worker] = {}
         for contender, path in prepared.items():
-            progress.step(f"load {contender.variant.title} in {TITLES.get(contender.engine, contender.engine)}")
+            progress.step(f"load {contender.title}")
             try:
                 workers[contender] = _start(contender, path, environments, store)
                 stack.callback(workers[contender].close)
             except OneXNError as error:
-                if contender.engine in own:
-                    raise
-                absent[contender.engine] = str(error)
-        if set(absent) & set(own):
-            raise OneXNError(part.title, next(absent[name] for name in own if name in absent), "Repair that first")
-        timings = interleave_turns({key(contender): worker.turn for contender, worker in workers.items()},
+                absent[contender.title] = error.reason
+        for needed in part.contenders():
+            if needed.engine in own and needed.variant == part.variants[0] and needed not in workers:
+                raise OneXNError(needed.title, absent[needed.title], "Repair that first")
+        timings = interleave_turns({contender.title: worker.turn for contender, worker in workers.items()},
                                    rounds=rounds, progress=progress.rounds)
-    for worker in workers.values():
+    for contender, worker in workers.items():
         if worker.disturbance():
-            progress.say(f"{TITLES.get(worker.name, worker.name)} {worker.disturbance()}")
-    ours = [_ours(part, contender, path, timings, store) for contender, path in prepared.items()
+            progress.say(f"{contender.title} {worker.disturbance()}")
+    ours = [_ours(part, contender, prepared[contender], timings, store) for contender in workers
             if contender.engine == OURS]
     engines = [_engine(contender, worker, timings) for contender, worker in workers.items() if contender.engine != OURS]
-    return Measured(ours, engines, {name: version for name, version in versions.items() if name not in absent}, absent)
-
-
-def key(contender: Contender) -> str:
-    """Its name among the timings."""
-    return f"{contender.engine} {contender.variant.title}"
+    present = {contender.engine for contender in workers}
+    return Measured(ours, engines, {name: version for name, version in versions.items() if name in present}, absent)
 
 
 def _start(contender: Contender, path: Path, environments: Environments, store: Store) -> Worker:
@@ -84,9 +80,9 @@ def _start(contender: Contender, path: Path, environments: Environments, store: 
 
 
 def _ours(part: Part, contender: Contender, path: Path, timings: Timings, store: Store) -> Row:
-    variant, name = contender.variant, key(contender)
+    variant, name = contender.variant, contender.title
     compiling = json.loads((path.parent / "compiling.json").read_text(encoding="utf-8"))
-    dense = key(Contender(OURS, part.variants[0]))
+    dense = Contender(OURS, part.variants[0]).title
     row: Row = {"name": variant.title, "ratio": variant.ratio, "ours_ms": asdict(timings.milliseconds(name)),
                 "against_dense": asdict(timings.speedup(name, dense)), "compile_seconds": compiling["seconds"],
                 "sparse_layers": f"{compiling['sparse_layers']} of {compiling['layers']}"}
@@ -95,12 +91,12 @@ def _ours(part: Part, contender: Contender, path: Path, timings: Timings, store:
 
 def _against_peers(variant: Variant, name: str, timings: Timings, macs: int) -> Row:
     dense = Variant(variant.network)
-    peers = {peer: key(Contender(peer, dense)) for peer in DENSE if key(Contender(peer, dense)) in timings.samples}
-    rivals = {peer: key(Contender(peer, variant)) for peer in SPARSE}
+    peers = {peer: Contender(peer, dense).title for peer in DENSE if Contender(peer, dense).title in timings.samples}
+    rivals = {peer: Contender(peer, variant).title for peer in SPARSE}
     row: Row = {f"against_{peer}": asdict(timings.speedup(name, rival)) if rival in timings.samples else None
                 for peer, rival in rivals.items()}
     # The loop of the peak takes its turn in every round, so the share is a ratio within rounds too.
-    share = timings.speedup(name, key(Contender(PEAK, dense)))
+    share = timings.speedup(name, Contender(PEAK, dense).title)
     row["roofline"] = {end: value * macs / peak.MACS for end, value in asdict(share).items()}
     if peers:
         best = min(peers, key=lambda peer: timings.milliseconds(peers[peer]).value)
@@ -110,7 +106,6 @@ def _against_peers(variant: Variant, name: str, timings: Timings, macs: int) -> 
 
 
 def _engine(contender: Contender, worker: Worker, timings: Timings) -> Row:
-    title = "Peak of the core" if contender.engine == PEAK else TITLES[contender.engine]
-    return {"name": f"{title}, {contender.variant.title}", "ms": asdict(timings.milliseconds(key(contender))),
+    return {"name": contender.title, "ms": asdict(timings.milliseconds(contender.title)),
             "difference": worker.difference, "cores_busy": float(np.median(worker.busy[1:])),
             "cores_idle": float(np.median(worker.idle[1:]))}

@@ -37,12 +37,11 @@ def build(part: Part, measured: Measured, rounds: int, record: Mapping[str, Any]
                "which every contender takes its turn on the same core: one call to warm up, three timed. Medians with "
                "the 10th to 90th percentile; ratios are taken within rounds.")
     engines = {TITLES[name]: version for name, version in measured.versions.items()}
-    absent = {TITLES[name]: reason for name, reason in measured.absent.items()}
-    return Page(part.title, summary, sections, record={**record, "engines": engines, "absent": absent})
+    return Page(part.title, summary, sections, record={**record, "engines": engines, "absent": measured.absent})
 
 
 def _table(part: Part, measured: Measured) -> tuple[Section, ...]:
-    absent = tuple(f"Not measured: {TITLES[name]}: {reason}" for name, reason in measured.absent.items())
+    absent = tuple(f"Not measured: {name}: {reason}" for name, reason in measured.absent.items())
     present = [name for name in (*DENSE, *SPARSE) if name in measured.versions]
     notes = ("The best dense engine is the one with the lowest median in this very run.",
              f"Goal against sparse engines on the same mask: {SPARSE_GOAL:g}×; for compiling: {COMPILE_GOAL:g} s.",

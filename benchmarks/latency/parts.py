@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.latency.engines import DENSE, OURS, PEAK, SPARSE
+from benchmarks.latency.engines import DENSE, OURS, PEAK, SPARSE, TITLES
 
 BLOCK_SIZE, PIXELS = 4, 224
 RATIOS = (0.5, 0.75, 0.9)
@@ -35,6 +35,10 @@ class Contender:
 
     engine: str
     variant: Variant
+
+    @property
+    def title(self) -> str:
+        return f"{TITLES[self.engine]}, {self.variant.title}"
 
 
 @dataclass(frozen=True)

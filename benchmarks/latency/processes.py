@@ -97,7 +97,7 @@ class Worker:
         return answer
 
     def _error(self, reason: str) -> OneXNError:
-        return OneXNError(TITLES.get(self.name, self.name), reason, "Leave it out, or repair its environment")
+        return OneXNError(TITLES[self.name], reason, "Leave it out, or repair its environment")
 
 
 def prepare(name: str, python: Path, onnx: Path, folder: Path, seconds: float) -> Path:
@@ -106,7 +106,7 @@ def prepare(name: str, python: Path, onnx: Path, folder: Path, seconds: float) -
     Raises:
         OneXNError: it cannot be translated, or not within `seconds`.
     """
-    title = TITLES.get(name, name)
+    title = TITLES[name]
     # A session of its own, so that a converter which is a program itself ends with it.
     process = subprocess.Popen(command(python, "prepare", name, onnx, folder), cwd=ROOT, env=os.environ | QUIET,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

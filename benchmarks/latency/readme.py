@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.latency.engines import PEAK, TITLES, engine
+from benchmarks.latency.engines import TITLES, engine
 from benchmarks.latency.parts import PARTS
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Page, load, to_markdown, write_svg
@@ -47,7 +47,7 @@ def filled(readme: str, pages: Mapping[str, Page]) -> str:
 
 
 def _settings() -> str:
-    lines = [f"| {TITLES.get(name, 'Peak of the core')} | {engine(name).SETTINGS} |" for name in (*TITLES, PEAK)]
+    lines = [f"| {title} | {engine(name).SETTINGS} |" for name, title in TITLES.items()]
     return "\n".join(["## How each engine runs", "", "| Engine | Settings |", "| --- | --- |", *lines, ""])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.latency import networks, processes
-from benchmarks.latency.engines import OURS, PEAK, TITLES, engine
+from benchmarks.latency.engines import OURS, PEAK, engine
 from benchmarks.latency.environments import ROOT, Environments
 from benchmarks.latency.networks import Exported
 from benchmarks.latency.parts import Contender, Variant
@@ -66,15 +66,15 @@ class Store:
         return Path(os.path.normpath(folder / (folder / PREPARED).read_text(encoding="utf-8")))
 
     def prepare_all(self, contenders: Iterable[Contender], versions: dict[str, str],
-                    progress: Progress) -> tuple[dict[Contender, Path], dict[str, str]]:
-        """All of them, as many at a time as there are cores: what was prepared, and why an engine could not."""
+                    progress: Progress) -> tuple[dict[Contender, Path], dict[Contender, str]]:
+        """All whose engine is there, as many at a time as there are cores: what is ready, and why the rest is not."""
         chosen = [contender for contender in contenders if contender.engine in versions]
         for variant in dict.fromkeys(contender.variant for contender in chosen):
             progress.step(f"export {variant.title}")
             self.exported(variant)
 
         def attempt(contender: Contender) -> Path | OneXNError:
-            progress.step(f"prepare {contender.variant.title} for {TITLES.get(contender.engine, contender.engine)}")
+            progress.step(f"prepare {contender.title}")
             try:
                 return self.prepared(contender, versions[contender.engine])
             except OneXNError as error:
@@ -83,7 +83,7 @@ class Store:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         with ThreadPoolExecutor(cores) as pool:
             results = dict(zip(chosen, pool.map(attempt, chosen), strict=True))
-        failed = {contender.engine: str(result) for contender, result in results.items()
+        failed = {contender: result.reason for contender, result in results.items()
                   if isinstance(result, OneXNError)}
         return {contender: result for contender, result in results.items() if isinstance(result, Path)}, failed
 

@@ -23,7 +23,7 @@ OURS, PEAK = "onexn", "peak"
 DENSE = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ncnn": "ncnn", "mnn": "MNN",
          "litert": "LiteRT (XNNPACK)"}
 SPARSE = {"deepsparse": "DeepSparse", "mnn_sparse": "MNN, sparse kernels"}
-TITLES = {OURS: "This package", **DENSE, **SPARSE}
+TITLES = {PEAK: "Peak of the core", OURS: "This package", **DENSE, **SPARSE}
 
 
 def engine(name: str) -> Any:
