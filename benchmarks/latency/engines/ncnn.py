@@ -39,7 +39,7 @@ def load(prepared: Path, image: np.ndarray):
     net.opt.num_threads = 1
     if net.load_param(f"{prepared}.param") or net.load_model(f"{prepared}.bin"):
         raise RuntimeError("ncnn cannot load what pnnx wrote")
-    picture = ncnn.Mat(image[0])
+    picture = ncnn.Mat(image[0]).clone()  # the Mat alone would not keep the array alive
 
     def run() -> np.ndarray:
         extractor = net.create_extractor()
