@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process: its input ends, and so does it."""
-        if self._process.stdin:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it died before
             self._process.stdin.close()
         try:
             self._process.wait(timeout=20)

@@ -79,8 +79,9 @@ def test_a_worker_that_dies_is_named(doubling):
 
 
 def test_a_failing_converter_says_why(doubling):
+    (doubling / "ncnn").mkdir()
     with pytest.raises(OneXNError, match=r"ncnn.*ModuleNotFoundError: pnnx"):
-        prepare("ncnn", HERE, doubling / "network.onnx", doubling, seconds=60)
+        prepare("ncnn", HERE, doubling / "network.onnx", doubling / "ncnn", seconds=60)
 
 
 def test_a_spinning_or_threaded_engine_is_noticed(doubling):
