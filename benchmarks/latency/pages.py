@@ -21,7 +21,7 @@ OURS_COLUMNS = (
 ENGINE_COLUMNS = (
     Column("name", "Engine, pruned"), Column("ms", "Latency", "milliseconds"),
     Column("difference", "Differs from torch by", "scientific"),
-    Column("cores_busy", "Cores busy in its turn", "times"), Column("cores_idle", "and in others' turns", "percent"),
+    Column("cores_busy", "Core used in its turn", "percent"), Column("cores_idle", "and in others' turns", "percent"),
 )
 SWEEP_COLUMNS = (
     Column("name", "Pruned"), Column("ratio", "Blocks removed", "ratio"),

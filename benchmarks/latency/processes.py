@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.latency.engines import TITLES
 from benchmarks.latency.environments import ROOT
-from benchmarks.latency.worker import NO_REFERENCE
+from benchmarks.latency.worker import NO_REFERENCE, last_line
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.timing import CALLS_PER_TURN
 
@@ -134,7 +134,3 @@ def command(python: Path, *words: object) -> list[str]:
 def shared_cpu() -> int:
     """The core on which all engines take their turns: the last one that this process may use."""
     return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-
-
-def last_line(text: str) -> str:
-    return ([line for line in text.splitlines() if line.strip()] or ["it said nothing"])[-1].strip()[:300]

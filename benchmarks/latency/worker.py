@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -87,8 +88,13 @@ def _say(stream: TextIO, **values: Any) -> None:
 def _explained(error: Exception) -> str:
     detail = getattr(error, "stderr", None)  # of a converter that failed
     text = detail.decode(errors="replace") if isinstance(detail, bytes) else str(error)
-    last = [line for line in text.strip().splitlines() if line.strip()][-1:] or [""]
-    return f"{type(error).__name__}: {last[0].strip()}"[:300]
+    return f"{type(error).__name__}: {last_line(text)}"
+
+
+def last_line(text: str) -> str:
+    """Of what a program said, without folders: it is going to be published."""
+    last = ([line for line in text.splitlines() if line.strip()] or ["it said nothing"])[-1].strip()
+    return re.sub(r"(?:/[^\s/:'\"]+)+/", "", last)[:300]
 
 
 if __name__ == "__main__":
