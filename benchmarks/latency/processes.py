@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TVM_NUM_THREADS":
 DIFFERENCE_BAR = 1e-3
 # A second thread would show as more than one core in use, a spinning one as work while others are timed.
 BUSY_BAR, IDLE_BAR = 1.2, 0.05
+# A network that is not loaded, or not run four times, within this time hangs.
+ANSWER_SECONDS = 120.0
 
 
 class Worker:
@@ -89,7 +92,10 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        patience = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        patience.start()
         line = self._process.stdout.readline()
+        patience.cancel()
         if not line:
             self._log.seek(0)
             raise self._error(f"its process died: {last_line(self._log.read())}")

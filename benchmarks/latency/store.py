@@ -96,6 +96,9 @@ class Store:
             try:
                 make(aside)
                 os.replace(aside, home)
+            except OSError:
+                if not home.is_dir():  # else another run was faster
+                    raise
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         return home
