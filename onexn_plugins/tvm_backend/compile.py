@@ -38,7 +38,7 @@ def compile_model(
         onnx_path: a float32 CNN with static shapes, opset 11 or later; see export_onnx.
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
-        threads: how many threads to run on.
+        threads: how many threads to run on; on fewer processors it is right but slower.
 
     Raises:
         OneXNError: the file, target, block size or number of threads cannot be used; names what and why.
@@ -46,7 +46,9 @@ def compile_model(
     processor = find_target(target)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
-    graph, order, layers = _plan(onnx_path, processor, block_size)
+    if threads > 1 and not processor.tvm_runtime:
+        raise OneXNError("threads", f"programs for {target!r} run on one thread, got {threads}", "Use threads=1")
+    graph, order, layers = _plan(onnx_path, processor, block_size, threads)
     with _blamed_on(onnx_path), without_lines(*TVM_CHATTER):
         library = _build(build_module(graph, order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
@@ -68,7 +70,7 @@ def inspect_onnx(
 
 
 def _plan(
-    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None
+    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None, threads: int = 1
 ) -> tuple[Graph, list[Node | KernelCall], list[Layer]]:
     """The simplified graph, what computes it in order, and what became of every layer."""
     if block_size is not None:
@@ -76,7 +78,7 @@ def _plan(
     if not isinstance(onnx_path, (str, os.PathLike)):
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Write the model with onexn_plugins.export_onnx and give that file")
-    unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights)
+    unit = VectorUnit(processor.lanes, processor.registers, processor.fused_weights, threads)
     with _blamed_on(onnx_path):
         graph, recorded = _read(Path(onnx_path))
         order, layers = fuse(graph, Planner(unit, block_size, recorded))

@@ -19,6 +19,7 @@ from onexn_plugins.tvm_backend.aot import StaticNetwork
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
+from onexn_plugins.tvm_backend.threadpool import use_threads
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Compiled:
         inputs, outputs: names, shapes and element types, in order.
         layers: what became of every Conv and Linear layer (see Layer), in order.
         target: the processor it was compiled for.
-        threads: how many threads it runs on.
+        threads: how many threads it runs on; the number is part of its code.
     """
 
     def __init__(self, library: Any, target: Target, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
@@ -76,7 +77,9 @@ class Compiled:
             OneXNError: an input is missing or unknown, or has another shape or element type; or this machine cannot
                 run the target's code.
         """
-        return self._collect(self._main(*self._tensors(inputs)))
+        tensors = self._tensors(inputs)
+        use_threads(self.threads)
+        return self._collect(self._main(*tensors))
 
     def benchmark(self, repeat: int = 50, warmup: int = 5, inputs: Sequence[Any] | None = None) -> Latency:
         """Time single runs, on these inputs or on random ones (seed 0); copying in and out is left out.
@@ -88,6 +91,7 @@ class Compiled:
             raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
                              "Use repeat >= 1 and warmup >= 0")
         tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
         for _ in range(warmup):
             self._main(*tensors)
         times = []
@@ -124,7 +128,6 @@ class Compiled:
         if reason:
             raise OneXNError(f"target {self.target.name!r}", reason,
                              "Save the network and run it on a board, or compile with target='host'")
-        tvm.get_global_func("runtime.config_threadpool")(1, self.threads)
         return relax.VirtualMachine(self._library, tvm.cpu())["main"]
 
     def _tensors(self, given: tuple[Any, ...]) -> list[Any]:
