@@ -2,18 +2,22 @@
 
 Left to itself the pool is as large as half the processors, and sets the affinity of the calling thread: configured
 for one worker it binds a user's whole program to processor 0, together with every thread the program starts later.
-Both are settled here. The pool belongs to the calling thread, so each thread that runs networks configures its own.
+Both are settled here; who wants threads bound sets TVM_BIND_THREADS=1. The pool belongs to the calling thread, so each
+thread that runs networks configures its own.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import tvm
 
-# Workers keep the affinity they are given: kSpecifyThreadShareAllCore of TVM's threading backend.
+# kSpecifyThreadShareAllCore of TVM's threading backend: the one mode in which a pool can be made as large as wanted.
 _SHARE_ALL = -3
+_BIND = "TVM_BIND_THREADS"
 
 _configured = threading.local()
 
@@ -27,8 +31,21 @@ def use_threads(threads: int) -> None:
         return  # code for one thread has no parallel loops
     allowed = _processors()
     shared = [str(allowed[index % len(allowed)]) for index in range(max(threads, len(allowed)))]
-    tvm.get_global_func("runtime.config_threadpool")(_SHARE_ALL, threads, shared)
+    with _unbound():
+        tvm.get_global_func("runtime.config_threadpool")(_SHARE_ALL, threads, shared)
     _configured.threads = threads
+
+
+@contextmanager
+def _unbound() -> Iterator[None]:
+    """TVM sets no affinity meanwhile, unless the user has decided."""
+    decided = _BIND in os.environ
+    os.environ.setdefault(_BIND, "0")
+    try:
+        yield
+    finally:
+        if not decided:
+            del os.environ[_BIND]
 
 
 def _processors() -> list[int]:
