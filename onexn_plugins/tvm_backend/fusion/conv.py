@@ -15,7 +15,8 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     tail, decision = context.tail(node), context.decide(node, problem.groups)
     tile = kernels.default_tile(problem, decision.block_size, context.unit)
     kernel = kernels.conv(problem, weight, bias, tail.epilogue, context.unit, tile)
-    layer = describe(context, node, "conv", decision, tile)
+    reason = decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+    layer = describe(context, node, "conv", decision, tile, reason)
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,))
 
 
