@@ -6,7 +6,8 @@ original class, so that removing it gives back the module as it was, with the ze
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,8 @@ def attach(
     mask = mask_of(layer)
     if mask is None:
         mask = BlockMask(pattern, keep, layer.weight, straight_through)
-        parametrize.register_parametrization(layer, "weight", mask)
+        with _same_tensor(layer._parameters["weight"]):
+            parametrize.register_parametrization(layer, "weight", mask)
         type(layer).register_parameter = _keep_masked_weight  # type: ignore[assignment]
     else:
         mask.update(keep.to(mask.keep.device))
@@ -158,8 +160,24 @@ def put_weight_first(layer: nn.Module) -> None:
 
 def _remove(layer: nn.Module, *, zeros: bool) -> None:
     _own_class(layer)
-    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
+    with _same_tensor(dense_weight(layer)):
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
     put_weight_first(layer)
+
+
+@contextmanager
+def _same_tensor(weight: Tensor | None) -> Iterator[None]:
+    """torch's parametrize calls weight.set_(), even with itself; meanwhile that copies values instead.
+
+    set_() gives the tensor another gradient accumulator. Whoever listens to the old one, as DistributedDataParallel
+    does from the moment it wraps a model, would never hear of a gradient again.
+    """
+    assert weight is not None
+    weight.set_ = weight.copy_  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del weight.set_
 
 
 def _own_class(layer: nn.Module) -> None:

@@ -17,7 +17,7 @@ from onexn_plugins.rearrangement.checks import check_model
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
 from onexn_plugins.rearrangement.proof import BAR, Proof, clean_copy, prove
 from onexn_plugins.rearrangement.search import METHODS, arrange
-from onexn_plugins.rearrangement.spaces import Space, check_spaces
+from onexn_plugins.rearrangement.spaces import Space, check_spaces, named_tensors
 from onexn_plugins.rearrangement.tracing import find_spaces
 from onexn_plugins.scores import check_finite
 from onexn_plugins.selection import check_ratio
@@ -85,7 +85,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
         ignored_layers: names or modules that will not be pruned. Their channels do not count, but may follow others.
         seed: of the search and the proof.
         full: Linear layers are pruned too. By default only where the model has no convolution to prune.
-        spaces: channel spaces from elsewhere; by default our own tracer finds them.
+        spaces: channel spaces from elsewhere; by default our own tracer finds them. Either way its check holds: a
+            channel whose value or number decides something stays.
         progress: called as progress(done, total, what).
 
     Raises:
@@ -135,13 +136,19 @@ def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: b
 
 def _spaces(model: nn.Module, example_inputs: Any, spaces: Sequence[Space] | None,
             report: Progress) -> tuple[list[Space], dict[str, str]]:
-    """The spaces, and for tensors whose rows stay the reason."""
+    """The spaces, and for tensors whose rows stay the reason. The tracer has a veto over spaces from elsewhere."""
     if spaces is not None:
         check_spaces(model, spaces)
-        return list(spaces), {}
     report(0, 1, "trace")
     found = find_spaces(clean_copy(model), example_inputs)
-    return list(found.spaces), found.still
+    if found.unseen:
+        return [], dict.fromkeys(named_tensors(model), f"its channels stay: {found.unseen}")
+    if spaces is None:
+        return list(found.spaces), found.still
+    objections = [found.objection(space) for space in spaces]
+    still = {member.name: f"its channels stay: {reason}" for space, reason in zip(spaces, objections, strict=True)
+             if reason for member in space.members if member.dim == 0}
+    return [space for space, reason in zip(spaces, objections, strict=True) if not reason], {**found.still, **still}
 
 
 def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: KernelNorms, method: str, seed: int,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.masking import attach, check_attachable, dense_weight, fold, mask_of
+from onexn_plugins.masking import dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
 from onexn_plugins.rearrangement.run import Rearrangement
@@ -126,18 +126,6 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
         self.rearrangement = self._rearranged(rearrange) if rearrange else None
         self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
-
-    def prepare(self) -> None:
-        """Attach masks that still keep every block.
-
-        DistributedDataParallel and torch.compile hold on to the model as it was when they wrapped it. Call this before
-        wrapping where pruning starts after it; from then on steps change the masks' values only.
-        """
-        targets.check_prunable(self.layers, self.block_size)
-        for name, layer in self.layers.items():
-            if mask_of(layer) is None:
-                keep = torch.ones(check_attachable(layer, self.block_size, name).shape, dtype=torch.bool)
-                attach(layer, keep, self.block_size, name, straight_through=self.straight_through)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.

@@ -153,7 +153,7 @@ def window_for(problem: Conv, channels: int, budget: int) -> Window:
     rows = problem.out_height
     while rows > 1 and 4 * channels * Window(problem, rows).size > budget:
         bands = -(-problem.out_height // rows) + 1
-        rows = -(-problem.out_height // bands) if bands <= problem.out_height else 1
+        rows = min(rows - 1, -(-problem.out_height // bands))
     return Window(problem, rows)
 
 
