@@ -28,6 +28,7 @@ from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering import compile_module as lower_module
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, first_line, load_onnx_model, parse_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
+from onexn_plugins.tvm_backend.profile import Step
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
 
@@ -163,7 +164,15 @@ def _compile(plan: _Plan, processor: Target, threads: int) -> Compiled:
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(library, processor, inputs, outputs, plan.layers, threads)
+    return Compiled(library, processor, inputs, outputs, plan.layers, threads, _steps(plan))
+
+
+def _steps(plan: _Plan) -> list[Step]:
+    """The kernel calls in the order they run."""
+    places = {layer: position for position, layer in enumerate(plan.layers)}
+    return [Step(call.kernel.family, tuple(places[layer] for layer in call.layers),
+                 sum(array.nbytes for array in call.kernel.constants))
+            for call in plan.order if isinstance(call, KernelCall)]
 
 
 def _build(module: tvm.IRModule, processor: Target) -> Any:
