@@ -13,5 +13,8 @@ for _package, _module in (("apache-tvm", "tvm"), ("onnx", "onnx")):
 from onexn_plugins.tvm_backend.compile import compile_model, compile_module, inspect_module, inspect_onnx  # noqa: E402
 from onexn_plugins.tvm_backend.compiled import Compiled, load  # noqa: E402
 from onexn_plugins.tvm_backend.targets import targets  # noqa: E402
+from onexn_plugins.tvm_backend.tuning.search import tune  # noqa: E402
 
-__all__ = ["Compiled", "compile_model", "compile_module", "inspect_module", "inspect_onnx", "load", "targets"]
+__all__ = [
+    "Compiled", "compile_model", "compile_module", "inspect_module", "inspect_onnx", "load", "targets", "tune",
+]

@@ -35,8 +35,16 @@ class Step:
         return {"kernel": self.kernel, "layers": list(self.layers), "weight_bytes": self.weight_bytes}
 
     @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Step:
-        return cls(str(entry["kernel"]), tuple(map(int, entry["layers"])), int(entry["weight_bytes"]))
+    def from_dict(cls, entry: Mapping[str, Any], layers: int) -> Step:
+        """The step again, of a network of so many layers.
+
+        Raises:
+            ValueError, TypeError, KeyError: the entry describes none.
+        """
+        positions = tuple(map(int, entry["layers"]))
+        if any(not 0 <= position < layers for position in positions):
+            raise ValueError(f"layers {positions} where there are {layers}")
+        return cls(str(entry["kernel"]), positions, int(entry["weight_bytes"]))
 
 
 @dataclass(frozen=True)

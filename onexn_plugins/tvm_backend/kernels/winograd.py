@@ -96,11 +96,12 @@ class Layout:
 
 
 def winograd(
-    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile
+    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
+    *, keep_all: bool = False,
 ) -> Kernel:
     """A 3×3 kernel of stride 1: per band of tile rows, transform the input once, then all block rows."""
     layout = _layout(problem, unit)
-    encoded = _transformed(weight, tile.block_size, problem.groups)
+    encoded = _transformed(weight, tile.block_size, problem.groups, keep_all)
     channels = channels_at_once(encoded.block_size, unit, SIDE)
 
     def emit(buffers: Buffers) -> None:
@@ -160,10 +161,10 @@ def _lanes(window: TileWindow, rows: int, unit: VectorUnit) -> int:
     return -(-rows // window.rows) * (cut.repeats * sum(cut.tile.widths) + rest)
 
 
-def _transformed(weight: np.ndarray, block_size: int, groups: int) -> Encoded:
+def _transformed(weight: np.ndarray, block_size: int, groups: int, keep_all: bool) -> Encoded:
     """The weight at every point, encoded; values lie as they are read: [point rows, blocks, points of a row, N]."""
     points = _WEIGHT @ weight.astype(np.float64) @ _WEIGHT.T
-    encoded = encode(points.astype(np.float32), block_size, groups)
+    encoded = encode(points.astype(np.float32), block_size, groups, keep_all=keep_all)
     values = encoded.values.reshape(encoded.num_blocks, SIDE, SIDE, encoded.block_size)
     return replace(encoded, values=np.ascontiguousarray(values.transpose(1, 0, 2, 3)).reshape(-1), kernel=(SIDE,))
 

@@ -90,6 +90,13 @@ def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_read
     check(cases)
 
 
+def test_pixels_left_over_in_rows_of_every_other_one():
+    """16 channels at once leave 28 pixels as a vector, a shorter one and single pixels."""
+    depthwise = depthwise_after(problem := Conv(1, 4, 28, 28, 16), 3, 2)
+    assert is_direct(depthwise, AVX512)
+    check([fused_case(problem, depthwise, 16, 0.5, Epilogue(activation="relu6"), Epilogue(), AVX512)])
+
+
 def test_narrow_images_are_summed_as_one_run_of_pixels():
     dw_epilogue, pairs = Epilogue(True, "hardswish"), []
     for problem, kernel, padding in [
