@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, is_onnx, read_model
+from onexn_plugins.cli.common import (
+    Result,
+    add_block_size,
+    add_model,
+    add_tuning,
+    example_input,
+    is_onnx,
+    read_model,
+)
 from onexn_plugins.measurement import LayerReport, ModelReport, measure
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.report.cells import Cell
@@ -19,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_block_size(parser)
     parser.add_argument("--target", metavar="NAME", help="say for this processor which layers become sparse, and the "
                         "speed-up to expect: host (taken for ONNX files), cortex-a7, cortex-a72, ...")
+    add_tuning(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
     if is_onnx(arguments.model):
         from onexn_plugins.tvm_backend import inspect_onnx
 
-        layers = inspect_onnx(arguments.model, target=arguments.target or "host")
+        layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning)
         return Result({"model": arguments.model, "layers": layers}, plan_table(layers))
     model, image = read_model(arguments), example_input(arguments)
     report = measure(model, arguments.block_size, image)
@@ -34,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.target is not None:
         from onexn_plugins.tvm_backend import inspect_module
 
-        values["plan"] = inspect_module(model, image, target=arguments.target)
+        values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning)
         lines += ["", f"compiled for {arguments.target}:", plan_table(values["plan"])]
     return Result(values, "\n".join(lines))
 
