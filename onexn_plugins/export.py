@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -215,17 +215,31 @@ def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
 
 
 def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str | None:
-    """The weight of the file whose zero kernels are the layer's, the layer's own name first; None if it need not be."""
-    rows, columns = layer.nonzero.shape
-    for name in sorted(weights, key=lambda name: not name.startswith(f"{layer.name}.")):
-        weight = weights[name]
-        for oriented in (weight, weight.T) if weight.dim() == 2 else (weight,):
-            if tuple(oriented.shape[:2]) == (rows, columns) and torch.equal(nonzero_kernels(oriented), layer.nonzero):
+    """The weight of the file whose zero kernels are the layer's, the layer's own name first; None if it need not be.
+
+    The exporter multiplies a following batch norm's scale into the weight: a channel whose scale is zero has more zero
+    kernels in the file than in the layer. Such a weight is known by its name.
+    """
+    own = [name for name in weights if name.startswith(f"{layer.name}.")]
+    for name in (*own, *(name for name in weights if name not in own)):
+        for nonzero in _nonzero(weights[name], layer):
+            if torch.equal(nonzero, layer.nonzero):
+                return name
+    for name in own:
+        for nonzero in _nonzero(weights[name], layer):
+            if not (nonzero & ~layer.nonzero).any():
                 return name
     if not layer.runs:
         return None
     raise OneXNError(layer.name, "its zero blocks are not in the exported model",
                      "Export in eval mode with masks folded; report the model if it persists")
+
+
+def _nonzero(weight: Tensor, layer: _SparseLayer) -> Iterator[Tensor]:
+    """The non-zero kernels of a weight as large as the layer's, whichever way round it is."""
+    for oriented in (weight, weight.T) if weight.dim() == 2 else (weight,):
+        if oriented.shape[:2] == layer.nonzero.shape:
+            yield nonzero_kernels(oriented)
 
 
 def _check_output(content: bytes, example_inputs: Any, expected: list[Tensor]) -> None:

@@ -92,6 +92,18 @@ def test_layers_that_do_not_run_are_left_out(tmp_path):
     assert "auxiliary" in masks(model)
 
 
+def test_a_batch_norm_may_have_scales_of_zero(tmp_path):
+    """As after network slimming, or where the last norm of a residual branch starts at zero; one channel or all."""
+    for scales in (slice(2, 3), slice(None)):
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, bias=False), nn.BatchNorm2d(12)).eval()
+        pattern = BlockPattern.of(model[1].weight, 4)
+        attach(model[1], selection.keep_highest(torch.rand(pattern.shape), 0.5), 4, "1")
+        with torch.no_grad():
+            model[2].weight[scales] = 0
+        loaded = onnx.load(export_onnx(model, torch.randn(1, 3, 6, 6), tmp_path / "net.onnx"))
+        assert [entry["layer"] for entry in read_pattern(loaded).values()] == ["1"]
+
+
 def test_a_dense_model_records_an_empty_pattern(tmp_path):
     loaded = onnx.load(export_onnx(TwoInputs(), inputs(), tmp_path / "net.onnx"))
     assert json.loads(next(entry.value for entry in loaded.metadata_props if entry.key == PATTERN_KEY)) == {}
