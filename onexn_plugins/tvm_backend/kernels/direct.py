@@ -76,6 +76,10 @@ def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[
 
     def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
         finished = activate(value, lanes)
+        if lanes < right:  # a single pixel, at a place known here, has a place in one phase alone
+            phase, place = (pixel + left) % right, (pixel + left) // right
+            store(windows, channel * window.size + starts[phase] + place, finished, 1)
+            return
         for first in range(right):
             lane_count, padded = lanes // right, first + left
             place = starts[padded % right] + tirx.truncdiv(pixel, right) + padded // right
