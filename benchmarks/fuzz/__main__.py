@@ -107,8 +107,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=4000, help="damaged ONNX files (default %(default)s)")
     parser.add_argument("--artefacts", type=int, default=1000, help="damaged artefacts (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
-    parser.add_argument("--compile-every", type=int, default=1, metavar="K", help="compile and run every K-th file that "
-                        "is not refused (default: all)")
+    parser.add_argument("--compile-every", type=int, default=1, metavar="K",
+                        help="compile and run every K-th file that is not refused (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
 

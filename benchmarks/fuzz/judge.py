@@ -17,7 +17,7 @@ MULTIPLY_ACCUMULATES, ELEMENTS = 10**8, 10**7
 
 
 def judge(path: Path, *, run: bool) -> str:
-    """"refused", "read" (and not compiled), "right", "no reference" (onnxruntime refuses the file), or what is wrong."""
+    """"refused", "read" (not compiled), "right", "no reference" (onnxruntime refuses the file), or what is wrong."""
     try:
         layers = inspect_onnx(path)
         if not run or sum(layer["dense_macs"] for layer in layers) > MULTIPLY_ACCUMULATES:

@@ -47,8 +47,8 @@ def _run(case: Row) -> Row:
     """"right", "wrong", or what ended the process."""
     words = [str(value) for value in case.values()]
     try:
-        done = subprocess.run([sys.executable, "-m", "benchmarks.networks.case", *words], capture_output=True, text=True,
-                              timeout=SECONDS, check=False)
+        done = subprocess.run([sys.executable, "-m", "benchmarks.networks.case", *words], capture_output=True,
+                              text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return {"state": f"not done in {SECONDS} s"}
     if done.returncode:
@@ -77,7 +77,8 @@ def _write(path: Path, rows: list[Row]) -> None:
                Column("pruning_ratio", "removed", "ratio"), Column("state", "result"),
                Column("difference_torch", "from torch", "scientific"),
                Column("difference_onnxruntime", "from onnxruntime", "scientific"), Column("sparse", "sparse"),
-               Column("dense", "dense"), Column("ordinary", "TVM's own"), Column("compile_seconds", "compiling", "seconds"))
+               Column("dense", "dense"), Column("ordinary", "TVM's own"),
+               Column("compile_seconds", "compiling", "seconds"))
     text = ("# Networks compiled for the host, against torch and onnxruntime\n\nLargest difference over the output's "
             "largest value; layers by how they are computed. Written by `python -m benchmarks.networks`.\n\n")
     path.with_suffix(".md").write_text(text + to_markdown(Table(columns, tuple(rows))) + "\n", encoding="utf-8")

@@ -48,7 +48,8 @@ def tracing_arguments(others: Mapping[str, Any]) -> dict[str, Any]:
             close = difflib.get_close_matches(name, BASE_PRUNER, n=1)
             raise OneXNError(name, "OneXNPruner has no such argument",
                              f"Did you mean {close[0]}" if close else "See help(OneXNPruner)")
-        if name in REFUSED and value is not None and value != BASE_PRUNER[name]:
+        # {} on its own account: torch-pruning's pruners write into the dicts that are their defaults
+        if name in REFUSED and value is not None and value != {} and value != BASE_PRUNER[name]:
             raise OneXNError(name, *REFUSED[name])
     return {name: others.get(name) for name in TRACING}
 
@@ -82,6 +83,16 @@ def check_steps(iterative_steps: object) -> int:
         raise OneXNError("iterative_steps", f"must be a positive integer, got {iterative_steps!r}",
                          "Use 1 for one shot")
     return iterative_steps
+
+
+def check_state(state: object, recipe: Mapping[str, Any], iterative_steps: int) -> None:
+    """Raise OneXNError unless it has the form of a pruner's state, with a step that a run of so many can stand at."""
+    if isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping):
+        step = state["step"]
+        counted = isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= iterative_steps
+        if counted and set(state["recipe"]) == set(recipe):
+            return
+    raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
 
 
 def check_regrowth(regrowth: Any, straight_through: object) -> Callable[[int, int], float]:

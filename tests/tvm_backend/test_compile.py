@@ -156,6 +156,8 @@ IMAGE = np.zeros((1, 8, 5, 5), np.float32)
     (({"image": IMAGE, "mask": IMAGE, "label": IMAGE},), "'label': is no input of the network"),
     ((IMAGE, "a string"), "'mask': is"),
     ((IMAGE, None), "'mask': is object"),
+    ((IMAGE, torch.zeros(1, 8, 5, 5, requires_grad=True)), "'mask': is no array: Can't call numpy"),
+    ((IMAGE, [[1.0], [1.0, 2.0]]), "'mask': is no array"),
 ])
 def test_wrong_inputs_are_refused_by_name(small: Compiled, inputs: tuple, complaint: str) -> None:
     with pytest.raises(OneXNError, match=complaint):
@@ -169,6 +171,24 @@ def test_inputs_may_be_strided_or_torch(small: Compiled) -> None:
     assert np.array_equal(small.run(torch.from_numpy(image), image), 2 * image)
 
 
+def test_inputs_may_lie_anywhere_and_stay_as_they_are(small: Compiled) -> None:
+    """Vector loads want aligned memory."""
+    room = np.random.default_rng(0).standard_normal(IMAGE.size + 16).astype(np.float32)
+    for offset in range(17):
+        image = room[offset : offset + IMAGE.size].reshape(IMAGE.shape)
+        image.flags.writeable = offset % 2 == 0
+        before = image.copy()
+        doubled = small.run(image, image)
+        doubled += 0  # the caller may write into outputs
+        assert np.array_equal(doubled, 2 * before)
+        assert np.array_equal(image, before)
+
+
+def test_outputs_outlive_later_runs(small: Compiled) -> None:
+    outputs = [small.run(IMAGE + value, IMAGE) for value in range(5)]
+    assert [float(output.max()) for output in outputs] == [0, 1, 2, 3, 4]
+
+
 def test_benchmark_refuses_nonsense(small: Compiled) -> None:
     with pytest.raises(OneXNError, match="cannot time 0 runs"):
         small.benchmark(repeat=0)
@@ -178,6 +198,7 @@ def test_benchmark_refuses_nonsense(small: Compiled) -> None:
     ({"target": "cortex-a99"}, "'cortex-a99'.*not a known processor"),
     ({"threads": 0}, "threads: must be a positive integer"),
     ({"threads": True}, "threads"),
+    ({"threads": 2**40}, "threads: must be a positive integer up to 1024"),
     ({"block_size": 0}, "block_size must be an integer from 1 to 32"),
     ({"block_size": 64}, "block_size must be an integer from 1 to 32"),
 ])
@@ -187,7 +208,7 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict, complaint: str
 
 
 def test_a_torch_module_is_no_path_and_a_path_no_module() -> None:
-    with pytest.raises(OneXNError, match="must be a path, got Linear.*compile_module"):
+    with pytest.raises(OneXNError, match=r"must be a path, got Linear.*compile_module"):
         compile_model(nn.Linear(2, 2))
     with pytest.raises(OneXNError, match="must be a torch module, got str"):
         compile_module("model.onnx", torch.randn(1, 2))

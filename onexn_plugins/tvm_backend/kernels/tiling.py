@@ -56,9 +56,9 @@ def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> T
     return Tile(block_size, max(1, min(8, unit.registers // 2 // channels)))
 
 
-def channels_at_once(count: int, unit: VectorUnit) -> int:
-    """Channels of a block summed together: all of them, or halves where registers would not do."""
-    while count > unit.registers // 2:
+def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
+    """Channels of a block summed together, `sums` registers each: all, or halves where registers would not do."""
+    while count > 1 and count * sums > unit.registers // 2:
         count = -(-count // 2)
     return count
 
@@ -82,6 +82,12 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
     if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
         return Cut(full, repeats - 1, joined)
     return Cut(full, repeats, rest)
+
+
+def tile_pixels(cut: Cut, channels: int, unit: VectorUnit) -> list[float]:
+    """What each tile of a cut costs, as pixels of full vectors that cost as much."""
+    tiles = [cut.tile] * cut.repeats + ([] if cut.rest is None else [cut.rest])
+    return [unit.lanes * _sums(tile, channels, unit) / channels for tile in tiles]
 
 
 def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
