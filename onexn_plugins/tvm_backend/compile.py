@@ -11,10 +11,12 @@ from torch import nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.aot import compile_static
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor, checked_threads
+from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.graph import Graph
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering import compile_module as lower_module
 from onexn_plugins.tvm_backend.network import Network, blamed_on, plan_file, plan_module
+from onexn_plugins.tvm_backend.profile import Step
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
@@ -136,7 +138,15 @@ def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(library, processor, inputs, outputs, network.layers, threads)
+    return Compiled(library, processor, inputs, outputs, network.layers, threads, _steps(network))
+
+
+def _steps(network: Network) -> list[Step]:
+    """The kernel calls in the order they run."""
+    places = {layer: position for position, layer in enumerate(network.layers)}
+    return [Step(call.kernel.family, tuple(places[layer] for layer in call.layers),
+                 sum(array.nbytes for array in call.kernel.constants))
+            for call in network.order if isinstance(call, KernelCall)]
 
 
 def _build(module: tvm.IRModule, processor: Target) -> Any:

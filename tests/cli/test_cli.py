@@ -112,7 +112,9 @@ def test_compile_run_and_bench(capsys, exported, tmp_path):
     assert set(rows) == {"onexn", "onnxruntime"}
     assert rows["onexn"]["speedup"] == 1.0
     assert all(row["median_ms"] > 0 for row in rows.values())
-    assert [row["name"] for row in values(capsys, "bench", library, "--rounds", "2")["contenders"]] == ["onexn"]
+    profiled = values(capsys, "bench", library, "--rounds", "2", "--profile")
+    assert [row["name"] for row in profiled["contenders"]] == ["onexn"]
+    assert sum(kernel["share"] for kernel in profiled["profile"]["kernels"]) == pytest.approx(1)
 
 
 def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):

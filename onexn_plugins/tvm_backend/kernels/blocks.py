@@ -59,9 +59,10 @@ class Source:
 
 
 class BlockRows:
-    """The encoded weight of a kernel under construction."""
+    """The encoded weight of a kernel under construction, which takes at least `sums` registers per output channel."""
 
-    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit) -> None:
+    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit, sums: int = 1) -> None:
+        self._sums = sums
         self.encoded, self.unit, self.pattern = encoded, unit, encoded.pattern
         self.values, self.bias = buffers["values"], buffers["bias"]
         self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
@@ -84,7 +85,7 @@ class BlockRows:
 
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
         """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
-        at_once = channels_at_once(self.pattern.block_size, self.unit)
+        at_once = channels_at_once(self.pattern.block_size, self.unit, self._sums)
         for offset in range(0, count, at_once):
             emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
 

@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
 from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
@@ -54,10 +55,12 @@ def fused_kernel(
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
     sharing = _sharing(problem, encoded, depthwise, unit)
-    family = _direct if is_direct(depthwise, unit) else _packed
-    emit = family(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
+    family = _direct if is_direct(depthwise, unit) else _packed
+    if family is _packed and is_flat(problem, depthwise, encoded, unit):
+        family, name, constants["masks"] = flat, f"{name}_flat", Copies(depthwise).masks.reshape(-1)
+    emit = family(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
 
 

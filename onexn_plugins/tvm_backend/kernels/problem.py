@@ -208,6 +208,11 @@ class Kernel:
     func: Any
     constants: tuple[np.ndarray, ...]
 
+    @property
+    def family(self) -> str:
+        """What computes it: "conv_1x1", "winograd_3x3", "linear" ..."""
+        return str(self.func.attrs["global_symbol"])
+
 
 def check_shapes(problem: Conv | Linear | Pool | GlobalPool) -> None:
     """Raise Unsupported for an empty tensor or one too large for int32 offsets."""

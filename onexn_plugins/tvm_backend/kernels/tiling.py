@@ -56,9 +56,9 @@ def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> T
     return Tile(block_size, max(1, min(8, unit.registers // 2 // channels)))
 
 
-def channels_at_once(count: int, unit: VectorUnit) -> int:
-    """Channels of a block summed together: all of them, or halves where registers would not do."""
-    while count > unit.registers // 2:
+def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
+    """Channels of a block summed together, `sums` registers each: all, or halves where registers would not do."""
+    while count > 1 and count * sums > unit.registers // 2:
         count = -(-count // 2)
     return count
 

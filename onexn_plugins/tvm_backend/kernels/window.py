@@ -125,6 +125,29 @@ class Window:
         return min(start, width - stop) if start < stop else 0
 
 
+class TileWindow(Window):
+    """The scratch of a band of tiles: columns under every tap are kept apart, so that no row holds junk.
+
+    Taps of a column that others read too are stored twice; a narrow image then fills its vectors across rows.
+    """
+
+    @cached_property
+    def row_stride(self) -> int:
+        return self.problem.out_width
+
+    @property
+    def _widths(self) -> dict[int, int]:
+        return dict.fromkeys(self._tap_columns, self.problem.out_width)
+
+    @cached_property
+    def taps(self) -> tuple[int, ...]:
+        stride = self.problem.stride[0]
+        return tuple(
+            self.phases[vertical % stride, column].base + vertical // stride * self.row_stride
+            for vertical in self._tap_rows for column in self._tap_columns
+        )
+
+
 def window_for(problem: Conv, channels: int, budget: int) -> Window:
     """The tallest band whose scratch for all channels stays within `budget` bytes; bands are about equal."""
     rows = problem.out_height

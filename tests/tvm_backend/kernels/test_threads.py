@@ -39,6 +39,7 @@ CONVS = {
 HIDDEN = {
     "1x1": (Conv(1, 6, 16, 16, 26), 1),
     "1x1, images": (Conv(2, 6, 7, 7, 9), 1),
+    "1x1, narrow": (Conv(1, 6, 7, 7, 26), 1),
     "1x1, groups": (Conv(1, 12, 16, 16, 24, groups=4), 2),
     "3x3": (Conv(1, 3, 32, 32, 18, (3, 3), padding=(1, 1, 1, 1)), 1),
     "3x3, groups": (Conv(1, 12, 8, 9, 24, (3, 3), padding=(1, 1, 1, 1), groups=4), 2),
