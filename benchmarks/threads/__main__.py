@@ -19,16 +19,15 @@ import numpy as np
 import torch
 
 from benchmarks.common.record import command_line, record
-from benchmarks.latency.networks import pruned_onnx
-from benchmarks.threads.kernels import Profile, kernel_times
+from benchmarks.latency.networks import export
+from benchmarks.latency.parts import BLOCK_SIZE, PIXELS, Variant
 from onexn_plugins.progress import Progress
 from onexn_plugins.timing import Timings, interleave
 from onexn_plugins.tvm_backend import compile_model, load
 from onexn_plugins.tvm_backend.compiled import Compiled
 
 RESULTS = Path(__file__).with_name("results")
-NETWORKS, RATIOS, BLOCK_SIZE, PIXELS = ("mobilenet_v2", "resnet50"), (0.0, 0.5, 0.75, 0.9), 4, 224
-PROFILED_RATIO = 0.75
+NETWORKS, RATIOS = ("mobilenet_v2", "resnet50"), (0.0, 0.5, 0.75, 0.9)
 
 
 def main() -> int:
@@ -64,24 +63,29 @@ def _compiled(network: str, ratio: float, options: argparse.Namespace) -> dict[i
 
 
 def _onnx(network: str, ratio: float, folder: Path) -> Path:
-    path = folder / f"{network}_{ratio:g}.onnx"
-    return path if path.exists() else pruned_onnx(network, BLOCK_SIZE, ratio, PIXELS, folder)
+    variant = folder / f"{network}_{ratio:g}"
+    if not variant.exists():
+        variant.mkdir()
+        export(Variant(network, ratio), variant)
+    return variant / "network.onnx"
 
 
 def _measured(network: str, compiled: dict[float, dict[int, Compiled]], options: argparse.Namespace,
               progress: Progress) -> dict[str, Any]:
-    """Every contender in one interleaved run, then the kernels of one of our networks."""
+    """Interleaved runs, ONNX Runtime's before ours: our waiting threads stay awake for a while after a run."""
     image = np.random.default_rng(0).standard_normal((1, 3, PIXELS, PIXELS)).astype(np.float32)
-    pairs = {_name(ratio): {threads: (lambda network=module: network.run(image)) for threads, module in found.items()}
-             for ratio, found in compiled.items()}
-    dense = _onnx(network, 0.0, options.folder)
-    pairs["onnxruntime, dense"] = {threads: _onnxruntime(dense, image, threads) for threads in (1, options.threads)}
-    contenders = {f"{name}, {threads}": run for name, runs in pairs.items() for threads, run in runs.items()}
-    timings = interleave(contenders, rounds=options.rounds, progress=progress.rounds)
-    rows = [_row(name, timings, options.threads) for name in pairs]
-    profiled = PROFILED_RATIO if PROFILED_RATIO in compiled else options.ratios[-1]
-    profile = kernel_times(compiled[profiled], image, options.rounds)
-    return {"latency": rows, "kernels": {"of": _name(profiled), **_kernels(profile, options.threads)}}
+    counts = (1, options.threads)
+    peer = {f"onnxruntime, dense, {threads}": _onnxruntime(_onnx(network, 0.0, options.folder), image, threads)
+            for threads in counts}
+    timings = interleave(peer, rounds=options.rounds, progress=progress.rounds)
+    rows = [_row("onnxruntime, dense", timings, options.threads)]
+    del peer
+    ours = {f"{_name(ratio)}, {threads}": (lambda module=module: module.run(image))
+            for ratio, found in compiled.items() for threads, module in found.items()}
+    timings = interleave(ours, rounds=options.rounds, progress=progress.rounds)
+    rows += [_row(_name(ratio), timings, options.threads) for ratio in compiled]
+    return {"latency": rows, "kernels": {_name(ratio): _kernels(found, image, options)
+                                         for ratio, found in compiled.items()}}
 
 
 def _row(name: str, timings: Timings, threads: int) -> dict[str, Any]:
@@ -92,18 +96,26 @@ def _row(name: str, timings: Timings, threads: int) -> dict[str, Any]:
             "speedup_of_p10": alone.low / together.low}
 
 
-def _kernels(profile: Profile, threads: int) -> dict[str, Any]:
+def _kernels(networks: dict[int, Compiled], image: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """Each kernel's time on one and on all threads, and how much more than its fair share it took."""
-    rows = [{"kernel": name, "one_thread_us": alone, "threads_us": together, "lost_us": together - alone / threads}
-            for name, alone, together in profile]
+    alone, together = (networks[threads].profile(options.rounds, [image]).kernels
+                       for threads in (1, options.threads))
+    rows = [{"name": one.name, "kernel": one.kernel, "one_thread_us": 1e3 * one.milliseconds,
+             "threads_us": 1e3 * many.milliseconds,
+             "lost_us": 1e3 * (many.milliseconds - one.milliseconds / options.threads)}
+            for one, many in zip(alone, together, strict=True)]
     total = sum(row["threads_us"] for row in rows)
     return {"not_scaling": sum(max(0.0, row["lost_us"]) for row in rows) / total, "rows": rows}
 
 
 def _onnxruntime(path: Path, image: np.ndarray, threads: int) -> Any:
-    from benchmarks.latency.peers import onnxruntime
+    import onnxruntime
 
-    return onnxruntime(path, image, threads)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: image}
+    return lambda: session.run(None, feed)
 
 
 def _name(ratio: float) -> str:
@@ -115,7 +127,8 @@ def _print(result: dict[str, Any]) -> None:
         times = "{:7.2f} ms {:7.2f} ms".format(row["one_thread_ms"]["value"], row["threads_ms"]["value"])
         print(f"{result['network']:14}{row['name']:22}{times}  {row['speedup']['value']:.2f}x "
               f"({row['speedup_of_p10']:.2f}x at the 10th percentile)")
-    print(f"{'':14}{result['kernels']['not_scaling']:.0%} of the kernels' time does not scale", flush=True)
+    for name, kernels in result["kernels"].items():
+        print(f"{result['network']:14}{name:22}{kernels['not_scaling']:.0%} of the kernels' time does not scale")
 
 
 def _options() -> argparse.Namespace:
