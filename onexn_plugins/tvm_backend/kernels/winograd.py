@@ -7,6 +7,7 @@ of zero kernels stays a block of zeros at every point, so that skipping blocks a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,7 +154,7 @@ def _sharing(layout: Layout, encoded: Encoded, bands: int, unit: VectorUnit) -> 
     return share(unit.threads, {
         JOBS: np.full(jobs, rows.sum() / problem.groups + inputs),
         ROWS: rows * (jobs / problem.groups) + inputs * jobs / len(rows),
-    }, {ROWS: 2 * jobs})
+    }, {ROWS: 2 * jobs}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def _layout(problem: Conv, unit: VectorUnit) -> Layout:

@@ -42,6 +42,8 @@ WINOGRAD = {
     "3x3, groups": Conv(2, 12, 8, 7, 18, (3, 3), padding=(1, 1, 1, 1), groups=3),
 }
 HIDDEN = {
+    "1x1, wide": (Conv(1, 5, 21, 32, 9), 1),
+    "1x1, wide, halved": (Conv(1, 5, 27, 32, 9), 2),
     "1x1": (Conv(1, 6, 16, 16, 26), 1),
     "1x1, images": (Conv(2, 6, 7, 7, 9), 1),
     "1x1, narrow": (Conv(1, 6, 7, 7, 26), 1),
