@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from onexn_plugins.tvm_backend.encode import Encoded
@@ -66,4 +68,4 @@ def _sharing(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sha
         JOBS: job_costs(encoded, pixels.sum(), problem.batch),
         TILES: pixels * rows.sum(),
         ROWS: rows * pixels.sum(),
-    })
+    }, exchanged=math.prod(problem.input_shape) + math.prod(problem.output_shape))

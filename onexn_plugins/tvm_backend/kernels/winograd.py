@@ -7,6 +7,7 @@ of zero kernels stays a block of zeros at every point, so that skipping blocks a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, Sharing, each_job, row_costs, share
 from onexn_plugins.tvm_backend.kernels.sums import each_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import (
@@ -103,34 +105,56 @@ def winograd(
     layout = _layout(problem, unit)
     encoded = _transformed(weight, tile.block_size, problem.groups, keep_all)
     channels = channels_at_once(encoded.block_size, unit, SIDE)
+    bands, _ = band_start(layout.window, 0)
+    sharing = _sharing(layout, encoded, bands, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit, sums=SIDE)
-        bands, _ = band_start(layout.window, 0)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group, T.serial(0, bands) as band:
+
+        def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(layout.window, band)[1]
             count = layout.vectors * unit.lanes * layout.channels * POINTS
             points = T.alloc_buffer((count,), "float32", scope="global")
             inputs = image * problem.in_channels + group * layout.channels
-            _transform_inputs(layout, buffers.x, inputs, points, first_row, unit)
-            half = T.alloc_buffer((channels * SIDE * OUT * unit.lanes,), "float32", scope="global")
-            pixels = T.alloc_buffer((channels * OUT * layout.row_length,), "float32", scope="global")
+            _transform_inputs(layout, buffers.x, inputs, points, first_row, unit, shared=sharing.axis == ROWS)
 
-            def emit_run(run: Channels) -> None:
-                def sum_tiles(shape: PixelTile, start: Expr) -> None:
-                    for position, lanes in zip(shape.starts, shape.widths, strict=True):
-                        _sum_points(layout, rows, run, points, start + position, lanes, half)
-                        _finish_tiles(layout, rows, run, half, start + position, lanes, pixels)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                half = T.alloc_buffer((channels * SIDE * OUT * unit.lanes,), "float32", scope="global")
+                pixels = T.alloc_buffer((channels * OUT * layout.row_length,), "float32", scope="global")
 
-                each_tile(layout.cut, sum_tiles)
-                with T.serial(0, run.count) as channel:
-                    plane = image * problem.out_channels + run.start + channel
-                    _store_rows(layout, pixels, channel, buffers.output, plane, first_row, unit)
+                def emit_run(run: Channels) -> None:
+                    def sum_tiles(shape: PixelTile, start: Expr) -> None:
+                        for position, lanes in zip(shape.starts, shape.widths, strict=True):
+                            _sum_points(layout, rows, run, points, start + position, lanes, half)
+                            _finish_tiles(layout, rows, run, half, start + position, lanes, pixels)
 
-            rows.each_row(group, emit_run)
+                    each_tile(layout.cut, sum_tiles)
+                    with T.serial(0, run.count) as channel:
+                        plane = image * problem.out_channels + run.start + channel
+                        _store_rows(layout, pixels, channel, buffers.output, plane, first_row, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups, bands)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     constants = weight_constants(encoded, bias)
     return build("winograd_3x3", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+
+
+def _sharing(layout: Layout, encoded: Encoded, bands: int, unit: VectorUnit) -> Sharing:
+    """Each thread takes bands that it transforms itself, or all transform a band and then take block rows of it."""
+    problem, tiles = layout.problem, layout.vectors * unit.lanes
+    jobs = problem.batch * problem.groups * bands
+    # Four rows of points, and the transform of the sums.
+    rows = SIDE * row_costs(encoded, tiles) + problem.groups * tiles * _TRANSFORM_COST * encoded.block_size
+    inputs = float(tiles * _TRANSFORM_COST * layout.channels)
+    return share(unit.threads, {
+        JOBS: np.full(jobs, rows.sum() / problem.groups + inputs),
+        ROWS: rows * (jobs / problem.groups) + inputs * jobs / len(rows),
+    }, {ROWS: 2 * jobs}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def _layout(problem: Conv, unit: VectorUnit) -> Layout:
@@ -170,11 +194,12 @@ def _transformed(weight: np.ndarray, block_size: int, groups: int, keep_all: boo
 
 
 def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, first_row: Expr,
-                      unit: VectorUnit) -> None:
-    """Each channel's band: its pixels side by side for every place in a tile, then to points."""
+                      unit: VectorUnit, *, shared: bool) -> None:
+    """Each channel's band: its pixels side by side for every place in a tile, then to points; threads may share it."""
     problem, window, lanes = layout.problem, layout.window, unit.lanes
-    scratch = T.alloc_buffer((window.size + lanes,), "float32", scope="global")
-    with T.serial(0, layout.channels) as channel:
+    common = None if shared else T.alloc_buffer((window.size + lanes,), "float32", scope="global")
+    with (T.parallel if shared else T.serial)(0, layout.channels) as channel:
+        scratch = T.alloc_buffer((window.size + lanes,), "float32", scope="global") if common is None else common
         image = Image(x, (first + channel) * (problem.height * problem.width), problem.width)
         pack(window, image, scratch, 0, first_row, unit)
         with T.serial(0, layout.vectors) as vector:
