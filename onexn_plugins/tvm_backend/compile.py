@@ -36,16 +36,16 @@ def compile_model(
         onnx_path: a float32 CNN with static shapes, opset 11 or later; see export_onnx.
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
-        threads: how many threads to run on.
+        threads: how many threads to run on; on fewer processors the network is right, but slower.
         tuning: a database that `tune` wrote; layers it knows take their tile and block size from there.
 
     Raises:
         OneXNError: the file, target, block size, number of threads or database cannot be used; names what and why.
     """
     processor = find_target(target)
-    checked_threads(threads)
+    _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_file(onnx_path, processor, block_size, tuned), processor, threads)
+    return _compile(plan_file(onnx_path, processor, block_size, tuned, threads), processor, threads)
 
 
 def compile_module(
@@ -75,9 +75,9 @@ def compile_module(
         OneXNError: as export_onnx and compile_model.
     """
     processor = find_target(target)
-    checked_threads(threads)
+    _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_module(model, example_inputs, processor, block_size, tuned), processor, threads)
+    return _compile(plan_module(model, example_inputs, processor, block_size, tuned, threads), processor, threads)
 
 
 def inspect_onnx(
@@ -113,6 +113,12 @@ def inspect_module(
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
     return [layer.to_dict() for layer in plan_module(model, example_inputs, processor, block_size, tuned).layers]
+
+
+def _check_threads(threads: int, processor: Target) -> None:
+    if checked_threads(threads) > 1 and not processor.tvm_runtime:
+        raise OneXNError("threads", f"programs for {processor.name!r} run on one thread, got {threads}",
+                         "Use threads=1")
 
 
 def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads: int,

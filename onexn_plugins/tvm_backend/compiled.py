@@ -22,6 +22,7 @@ from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.profile import Profile, Step, describe, time_calls
 from onexn_plugins.tvm_backend.roofline import measure
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
+from onexn_plugins.tvm_backend.threadpool import use_threads
 
 # Bytes that the start of every tensor is a multiple of, as TVM's own allocator does it.
 ALIGNMENT = 64
@@ -67,7 +68,7 @@ class Compiled:
         inputs, outputs: names, shapes and element types, in order.
         layers: what became of every Conv and Linear layer (see Layer), in order.
         target: the processor it was compiled for.
-        threads: how many threads it runs on.
+        threads: how many threads it runs on; the number is part of its code.
     """
 
     def __init__(self, library: Any, target: Target, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
@@ -88,6 +89,7 @@ class Compiled:
                 run the target's code.
         """
         main, tensors = self._main, self._tensors(inputs)
+        use_threads(self.threads)
         try:
             result = main(*tensors)
         except Exception as error:
@@ -104,6 +106,7 @@ class Compiled:
             raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
                              "Use repeat >= 1 and warmup >= 0")
         tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
         for _ in range(warmup):
             self._main(*tensors)
         times = []
@@ -123,6 +126,7 @@ class Compiled:
         if repeat < 1:
             raise OneXNError("profile", f"cannot time {repeat} runs", "Use repeat >= 1")
         tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
         self._main(*tensors)
         calls = time_calls(self._machine, lambda: self._main(*tensors), repeat)
         return describe(calls, self._steps, self.layers, measure(self.target))
@@ -158,7 +162,6 @@ class Compiled:
         if reason:
             raise OneXNError(f"target {self.target.name!r}", reason,
                              "Save the network and run it on a board, or compile with target='host'")
-        tvm.get_global_func("runtime.config_threadpool")(1, self.threads)
         return relax.VirtualMachine(self._library, tvm.cpu())
 
     def _tensors(self, given: tuple[Any, ...]) -> list[Any]:

@@ -19,7 +19,9 @@ from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, Sharing, each_job
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
+from onexn_plugins.tvm_backend.kernels.sums import Target
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import (
     Buffer,
@@ -88,8 +90,8 @@ def is_flat(problem: Conv, depthwise: Conv, encoded: Encoded, unit: VectorUnit) 
     )
 
 
-def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
-         tile: Tile) -> Callable[[Buffers], None]:
+def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit, tile: Tile,
+         sharing: Sharing) -> Callable[[Buffers], None]:
     """The body of the fused kernel; constants are those of every fused kernel and "masks", Copies.masks."""
     copies = Copies(depthwise)
     group_inputs = problem.in_channels // problem.groups
@@ -97,28 +99,41 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        size = channels_at_once(encoded.block_size, unit) * copies.size
-        scratch = T.alloc_buffer((size,), "float32", scope="global")
-        fill(scratch, 0, size, 0.0, unit.lanes)
 
-        def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
-            hidden = Register(activate(value, epilogue.activation, lanes), lanes)
-            for column, mask in enumerate(copies.masks):
-                place = channel * copies.size + column * copies.stride + copies.lead + pixel
-                store(scratch, place, _masked(buffers, hidden, column * copies.pixels + pixel, mask), lanes)
-
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
+        def emit_job(image: Expr, group: Expr) -> None:
             first = (image * problem.in_channels + group * group_inputs) * copies.pixels
             source = Source(buffers.x, first, copies.pixels)
 
-            def emit_run(run: Channels) -> None:
-                sum_run(rows, source, run, cut, write)
-                with T.serial(0, run.count) as channel:
-                    _sum_channel(copies, scratch, channel * copies.size, image, run.start + channel, buffers, unit)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                size = channels_at_once(encoded.block_size, unit) * copies.size
+                scratch = T.alloc_buffer((size,), "float32", scope="global")
+                fill(scratch, 0, size, 0.0, unit.lanes)
+                write = _writer(copies, buffers, scratch, epilogue)
 
-            rows.each_row(group, emit_run)
+                def emit_run(run: Channels) -> None:
+                    sum_run(rows, source, run, cut, write)
+                    with T.serial(0, run.count) as channel:
+                        _sum_channel(copies, scratch, channel * copies.size, image, run.start + channel, buffers, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     return emit
+
+
+def _writer(copies: Copies, buffers: Buffers, scratch: Buffer, epilogue: Epilogue) -> Target:
+    """Writes hidden pixels to every copy of their channel."""
+    def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
+        hidden = Register(activate(value, epilogue.activation, lanes), lanes)
+        for column, mask in enumerate(copies.masks):
+            place = channel * copies.size + column * copies.stride + copies.lead + pixel
+            store(scratch, place, _masked(buffers, hidden, column * copies.pixels + pixel, mask), lanes)
+
+    return write
 
 
 def _masked(buffers: Buffers, value: Register, index: Expr, mask: np.ndarray) -> Expr:

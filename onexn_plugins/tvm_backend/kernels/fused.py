@@ -19,6 +19,17 @@ from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import (
+    JOBS,
+    ROWS,
+    Run,
+    Sharing,
+    each_job,
+    job_costs,
+    row_costs,
+    share,
+    window_cost,
+)
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
@@ -43,17 +54,28 @@ def fused_kernel(
     unit: VectorUnit, tile: Tile,
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
+    sharing = _sharing(problem, encoded, depthwise, unit)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
     family = _direct if is_direct(depthwise, unit) else _packed
     if family is _packed and is_flat(problem, depthwise, encoded, unit):
         family, name, constants["masks"] = flat, f"{name}_flat", Copies(depthwise).masks.reshape(-1)
-    emit = family(problem, encoded, epilogue, depthwise, unit, tile)
+    emit = family(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
 
 
+def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> Sharing:
+    """Images and groups need nothing of each other; block rows read the same input."""
+    pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
+    following = window_cost(depthwise) * encoded.block_size  # of each block row
+    return share(unit.threads, {
+        JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group),
+        ROWS: (row_costs(encoded, pixels) + following * problem.groups) * problem.batch,
+    }, {ROWS: problem.batch * problem.groups * (1 if problem.is_pointwise else 2)})
+
+
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
-            tile: Tile) -> Callable[[Buffers], None]:
+            tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
@@ -65,24 +87,42 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        windows = T.alloc_buffer((channels * window.size,), "float32", scope="global")
-        fill(windows, 0, channels * window.size, 0.0, unit.lanes)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
-            inputs = image * problem.in_channels + group * group_inputs
-            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
 
-            def emit_run(run: Channels) -> None:
-                sum_rows(rows, source, row_stride, run, window, tile, windows, finish)
-                with T.serial(0, run.count) as channel:
-                    _sum_band(window, windows, channel * window.size, image, run.start + channel, 0, buffers, unit)
+        def padded_windows() -> Buffer:
+            windows = T.alloc_buffer((channels * window.size,), "float32", scope="global")
+            fill(windows, 0, channels * window.size, 0.0, unit.lanes)
+            return windows
 
-            rows.each_row(group, emit_run)
+        def emit_jobs(job_runs: dict[str, Run]) -> None:
+            shared = sharing.axis == ROWS  # then every thread has windows of its own for its rows
+            job_windows = None if shared else padded_windows()
+
+            def emit_job(image: Expr, group: Expr) -> None:
+                inputs = image * problem.in_channels + group * group_inputs
+                source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, shared)
+
+                def emit_rows(runs: dict[str, Run]) -> None:
+                    windows = padded_windows() if job_windows is None else job_windows
+
+                    def emit_run(run: Channels) -> None:
+                        sum_rows(rows, source, row_stride, run, window, tile, windows, finish)
+                        with T.serial(0, run.count) as channel:
+                            place, plane = channel * window.size, run.start + channel
+                            _sum_band(window, windows, place, image, plane, 0, buffers, unit)
+
+                    rows.each_row(group, emit_run, runs.get(ROWS))
+
+                sharing.along((ROWS,), emit_rows)
+
+            each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
+
+        sharing.along((JOBS,), emit_jobs)
 
     return emit
 
 
 def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
-            tile: Tile) -> Callable[[Buffers], None]:
+            tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
@@ -92,35 +132,43 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
+
+        def emit_job(image: Expr, group: Expr) -> None:
             inputs = image * problem.in_channels + group * group_inputs
-            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
-            channels = channels_at_once(encoded.block_size, unit)
-            hidden = T.alloc_buffer((channels * stride,), "float32", scope="global")
-            scratch = T.alloc_buffer((window.size,), "float32", scope="global")
+            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS)
 
-            def write(index: Expr, value: Expr, lanes: int) -> None:
-                store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                channels = channels_at_once(encoded.block_size, unit)
+                hidden = T.alloc_buffer((channels * stride,), "float32", scope="global")
+                scratch = T.alloc_buffer((window.size,), "float32", scope="global")
 
-            def emit_run(run: Channels) -> None:
-                sum_run(rows, source, run, cut, planes(write, 0, stride))
-                with T.serial(0, run.count) as channel:
-                    plane = Image(hidden, channel * stride, hidden_window.row_stride)
-                    _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
+                def write(index: Expr, value: Expr, lanes: int) -> None:
+                    store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
-            rows.each_row(group, emit_run)
+                def emit_run(run: Channels) -> None:
+                    sum_run(rows, source, run, cut, planes(write, 0, stride))
+                    with T.serial(0, run.count) as channel:
+                        plane = Image(hidden, channel * stride, hidden_window.row_stride)
+                        _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     return emit
 
 
-def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit) -> Source:
-    """A group's input channels: x itself where pixels map one to one, else packed scratch."""
+def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool) -> Source:
+    """A group's input channels: x itself where pixels map one to one, else packed scratch; threads may share it."""
     problem = window.problem
     if problem.is_pointwise:
         pixels = problem.height * problem.width
         return Source(x, inputs * pixels, pixels)
     scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
-    pack_channels(window, x, inputs, count, scratch, 0, unit)
+    pack_channels(window, x, inputs, count, scratch, 0, unit, shared=shared)
     return Source(scratch, 0, window.size, window.taps)
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import (
+    JOBS,
+    ROWS,
+    TILES,
+    Run,
+    Sharing,
+    each_job,
+    job_costs,
+    row_costs,
+    share,
+)
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile
-from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile, channels_at_once, cut_pixels, tile_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
 
 
@@ -21,21 +31,39 @@ def pointwise(
     pixels = problem.height * problem.width
     group_inputs = problem.in_channels // problem.groups
     cut = cut_pixels(pixels, tile, unit)
+    sharing = _sharing(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
-            base = (image * problem.in_channels + group * group_inputs) * pixels
-            source = Source(buffers.x, base, pixels)
 
-            def emit_tile(shape: PixelTile, start: Expr) -> None:
-                def emit_run(run: Channels) -> None:
-                    first = (image * problem.out_channels + run.start) * pixels
-                    sum_tile(rows, source, run, shape, start, planes(buffers.output.store, first, pixels))
+        def emit_share(runs: dict[str, Run]) -> None:
+            def emit_job(image: Expr, group: Expr) -> None:
+                base = (image * problem.in_channels + group * group_inputs) * pixels
+                source = Source(buffers.x, base, pixels)
 
-                rows.each_row(group, emit_run)
+                def emit_tile(shape: PixelTile, start: Expr) -> None:
+                    def emit_run(run: Channels) -> None:
+                        first = (image * problem.out_channels + run.start) * pixels
+                        sum_tile(rows, source, run, shape, start, planes(buffers.output.store, first, pixels))
 
-            each_tile(cut, emit_tile)
+                    rows.each_row(group, emit_run, runs.get(ROWS))
+
+                each_tile(cut, emit_tile, runs.get(TILES))
+
+            each_job((problem.batch, problem.groups), runs.get(JOBS), emit_job)
+
+        sharing.along((JOBS, TILES, ROWS), emit_share)
 
     constants = weight_constants(encoded, bias)
     return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+
+
+def _sharing(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sharing:
+    """Images and groups need nothing of each other, nor do tiles of pixels; block rows read the same pixels."""
+    pixels = np.array(tile_pixels(cut, channels_at_once(encoded.block_size, unit), unit))
+    rows = row_costs(encoded, 1) * problem.batch
+    return share(unit.threads, {
+        JOBS: job_costs(encoded, pixels.sum(), problem.batch),
+        TILES: pixels * rows.sum(),
+        ROWS: rows * pixels.sum(),
+    })

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
+from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
 from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, load, splat
 
@@ -23,13 +25,15 @@ def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride:
     return lambda channel, pixel, value, lanes: write(base + channel * channel_stride + pixel, value, lanes)
 
 
-def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None]) -> None:
-    """Emit code for every tile of a cut, given the tile and its first pixel."""
+def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None], run: Run = None) -> None:
+    """Emit code for the tiles of a cut, given the tile and its first pixel."""
     if cut.repeats:
-        with T.serial(0, cut.repeats) as index:
+        first, last = (0, cut.repeats) if run is None else run
+        with T.serial(first, tirx.min(last, cut.repeats) if cut.rest and run else last) as index:
             emit(cut.tile, index * sum(cut.tile.widths))
     if cut.rest is not None:
-        emit(cut.rest, cut.rest_start)
+        with turn(cut.repeats, run):
+            emit(cut.rest, cut.rest_start)
 
 
 def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target) -> None:

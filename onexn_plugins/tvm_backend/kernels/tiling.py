@@ -84,6 +84,12 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
     return Cut(full, repeats, rest)
 
 
+def tile_pixels(cut: Cut, channels: int, unit: VectorUnit) -> list[float]:
+    """What each tile of a cut costs, as pixels of full vectors that cost as much."""
+    tiles = [cut.tile] * cut.repeats + ([] if cut.rest is None else [cut.rest])
+    return [unit.lanes * _sums(tile, channels, unit) / channels for tile in tiles]
+
+
 def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
     """The cheapest mix of full vectors, shorter ones and transposed columns for fewer pixels than a tile."""
     full, left = divmod(pixels, unit.lanes)

@@ -197,10 +197,13 @@ def pack(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: E
 
 
 def pack_channels(window: Window, x: Buffer, first: Expr, channels: int, scratch: Buffer, first_row: Expr,
-                  unit: VectorUnit) -> None:
-    """Pack `channels` channels of x ([channels, height, width], flat) from channel `first` on, one after the other."""
+                  unit: VectorUnit, *, shared: bool = False) -> None:
+    """Pack `channels` channels of x ([channels, height, width], flat) from channel `first` on, one after the other.
+
+    `shared`: threads share them.
+    """
     height, width = window.problem.height, window.problem.width
-    with T.serial(0, channels) as channel:
+    with (T.parallel if shared else T.serial)(0, channels) as channel:
         image = Image(x, (first + channel) * (height * width), width)
         pack(window, image, scratch, channel * window.size, first_row, unit)
 

@@ -21,6 +21,7 @@ from onexn_plugins.tvm_backend.rpc import Board
 from onexn_plugins.tvm_backend.rpc_session import Progress, Refused, broken, connect, core_of
 from onexn_plugins.tvm_backend.targets import Target
 from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.threadpool import use_threads
 
 # Copies of the weights take about this many bytes: twice the largest second-level cache of the targets.
 COLD_BYTES = 4 << 20
@@ -97,7 +98,7 @@ class _Workplace:
         self._default: tuple[int, Callable[[], float]] | None = None
         if setup.board is None:
             self._device = tvm.cpu()
-            tvm.get_global_func("runtime.config_threadpool")(1, setup.threads)
+            use_threads(setup.threads)
             return
         board = setup.board
         begin(f"connecting to {board}")
@@ -129,7 +130,7 @@ class _Workplace:
         return Times(tuple(times[0]), tuple(times[1]))
 
     def _build(self, task: Task, choice: Choice) -> tuple[Kernel, Any]:
-        kernel = task.kernel(vector_unit(self._setup.target), choice)
+        kernel = task.kernel(vector_unit(self._setup.target, self._setup.threads), choice)
         return kernel, build_calls(task, kernel, self._setup.target)
 
     def _load(self, task: Task, kernel: Kernel, executable: Any) -> Callable[[], float]:
