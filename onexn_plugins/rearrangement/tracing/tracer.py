@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -84,7 +85,7 @@ class Tracer(TorchFunctionMode):
         self._labels = WeakTensorKeyDictionary()
         self._origins = WeakTensorKeyDictionary()
         self._names: dict[int, str] = {}
-        self._call: list[Tensor] | None = None  # what the torch function that is running was called with
+        self._call: Call | None = None  # the torch function that is running
         self._operators = _Operators(self)
         self.module = ""  # the one that is running
         self._tensors = named_tensors(model)
@@ -139,8 +140,7 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _name(func) == "__iter__":  # of which only the iterator would be seen
             return iter(self.__torch_function__(Tensor.unbind, types, (args[0], 0)))
-        call = Call(_name(func), func, tuple(args), kwargs or {}, None)
-        self._call = call.tensors()
+        self._call = call = Call(_name(func), func, tuple(args), kwargs or {}, None)
         try:
             call.result = func(*args, **(kwargs or {}))
         finally:
@@ -151,13 +151,17 @@ class Tracer(TorchFunctionMode):
 
     def operator(self, operator: Any, tensors: list[Tensor], results: list[Tensor]) -> None:
         """An operator ran, called by a torch function or by code that is no Python."""
-        inside = self._call is not None
-        if DECIDING.intersection(operator.tags) and not (inside and operator.name().startswith(INDEXING)):
-            constants = [tensor for tensor in self._call or () if not self.is_labelled(tensor)]
-            decides = any(self.is_labelled(tensor) for tensor in (*tensors, *(self._call or ())))
+        call = self._call
+        name = operator.name()
+        if isinstance(operator, HigherOrderOperator) or (
+            DECIDING.intersection(operator.tags) and not (call and name.startswith(INDEXING))
+        ):
+            entered = call.tensors() if call else []
+            constants = [tensor for tensor in entered if not self.is_labelled(tensor)]
+            decides = any(self.is_labelled(tensor) for tensor in (*tensors, *entered))
             if decides and not all(any(tensor is each for each in constants) for tensor in tensors):
-                self.decide(operator.name().partition("::")[2].partition(".")[0])
-        if not inside and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
+                self.decide(call.name if call else name.partition("::")[2].partition(".")[0] or name)
+        if call is None and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
             self.lose(tensors, results, f"their order is visible to code that cannot be read, in {self._where()}")
 
     def decide(self, function: str) -> None:
@@ -232,6 +236,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 class _Operators(TorchDispatchMode):
     """Tells the tracer of every operator that runs."""
+
+    supports_higher_order_operators = True  # such as torch.cond
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()

@@ -159,10 +159,16 @@ class _Search:
                 self.finished = False
                 break
             say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
-            entry = replace(entry, trials=(*entry.trials, self._try(number, job, step)))
-            self._book.put(entry)
-            self._book.save()
+            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
+        else:
+            if not entry.trials:  # nothing else to try is an answer too
+                self._store(entry)
         return _found(job, entry, len(entry.trials) - before)
+
+    def _store(self, entry: Entry) -> Entry:
+        self._book.put(entry)
+        self._book.save()
+        return entry
 
     def _try(self, number: int, job: _Job, step: Step) -> Trial:
         answer = self._bench.measure(Order(number, job.task, job.default, step.choice, step.pairs))

@@ -7,6 +7,7 @@ times in a row on copies of its weights which together are larger than a second-
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Unusable:
 
 def serve(pipe: Connection, setup: Setup) -> None:
     """Answer orders until there is no one left to give them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the orders
     try:
         workplace = _Workplace(setup, lambda doing: pipe.send(Progress(doing)))
         pipe.send(Ready(workplace.core))

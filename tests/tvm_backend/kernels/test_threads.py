@@ -31,6 +31,7 @@ CONVS = {
     "1x1, images": Conv(3, 8, 7, 9, 6),
     "1x1, groups": Conv(2, 24, 5, 5, 30, groups=6),
     "1x1, one row": Conv(1, 9, 31, 17, 3),
+    "1x1, groups of tiles": Conv(1, 700, 14, 14, 8),
     "3x3": Conv(1, 7, 20, 13, 21, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, few rows": Conv(1, 30, 3, 3, 40, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, stride, images": Conv(2, 3, 33, 31, 10, (3, 3), (2, 2), (1, 1, 1, 1)),
@@ -40,6 +41,7 @@ CONVS = {
 HIDDEN = {
     "1x1": (Conv(1, 6, 16, 16, 26), 1),
     "1x1, images": (Conv(2, 6, 7, 7, 9), 1),
+    "1x1, narrow": (Conv(1, 6, 7, 7, 26), 1),
     "1x1, groups": (Conv(1, 12, 16, 16, 24, groups=4), 2),
     "3x3": (Conv(1, 3, 32, 32, 18, (3, 3), padding=(1, 1, 1, 1)), 1),
     "3x3, groups": (Conv(1, 12, 8, 9, 24, (3, 3), padding=(1, 1, 1, 1), groups=4), 2),
