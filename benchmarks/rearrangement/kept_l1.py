@@ -20,6 +20,7 @@ from torch import nn
 from benchmarks.common.record import command_line, record
 from benchmarks.rearrangement.trained import TRAINED, Trained
 from onexn_plugins import rearrange
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers, weighted_layers
 from onexn_plugins.rearrangement import Rearrangement, Space, find_spaces
 from onexn_plugins.rearrangement.norms import KernelNorms
@@ -47,10 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.networks:
         network, rows = TRAINED[name], measured(report).get(TRAINED[name].title, [])
         print(network.title, flush=True)
-        for row in _measure(network, {str(row["name"]) for row in rows}):
+        try:
+            model = network.make()
+        except OneXNError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        for row in _measure(network, model, {str(row["name"]) for row in rows}):
             rows.append(row | {"commit": facts["commit"]})
-            print(to_text(Table(_columns(timed=True), (row,))).splitlines()[-1], flush=True)
+            print(to_text(Table(kept_columns(timed=True), (row,))).splitlines()[-1], flush=True)
             save(page(measured(report) | {network.title: rows}, facts), report)
+    if not report.exists():
+        return 1
     print(report, write_html(load(report), options.html or options.out / "kept_l1.html"))
     return 0
 
@@ -65,13 +73,12 @@ def measured(report: Path) -> dict[str, list[Row]]:
 def page(rows: Mapping[str, list[Row]], facts: Mapping[str, Any]) -> Page:
     """The report: means over the networks, then every network."""
     known = {network.title: network for network in TRAINED.values() if network.title in rows}
+    means = mean_sections([rows[title] for title in known])
     sections = [_section(network, rows[title]) for title, network in known.items()]
-    return Page("What pruning keeps of a network", SUMMARY, (*_means([rows[title] for title in known]), *sections),
-                record=facts)
+    return Page("What pruning keeps of a network", SUMMARY, (*means, *sections), record=facts)
 
 
-def _measure(network: Trained, done: Container[str]) -> Iterator[Row]:
-    model = network.make()
+def _measure(network: Trained, model: nn.Module, done: Container[str]) -> Iterator[Row]:
     spaces = find_spaces(model, network.example()).spaces
     for ratio in RATIOS:
         for block_size in BLOCK_SIZES:
@@ -105,11 +112,11 @@ def _name(block_size: int, ratio: float) -> str:
 
 
 def _section(network: Trained, rows: list[Row]) -> Section:
-    in_order = sorted(rows, key=lambda row: (row["ratio"], row["block_size"]))
-    return Section(network.title, (f"Weights from {network.package}.",), Table(_columns(timed=True), tuple(in_order)))
+    table = Table(kept_columns(timed=True), tuple(sorted(rows, key=lambda row: (row["ratio"], row["block_size"]))))
+    return Section(network.title, (f"Weights from {network.package}.",), table)
 
 
-def _means(networks: list[list[Row]]) -> Iterator[Section]:
+def mean_sections(networks: list[list[Row]]) -> Iterator[Section]:
     """A section for each ratio: means over the networks, for the cells that all of them have."""
     for ratio in RATIOS:
         rows = []
@@ -121,11 +128,12 @@ def _means(networks: list[list[Row]]) -> Iterator[Section]:
                 rows.append({"name": f"1×{block_size}"} | mean | {"closed": _closed(mean)})
         if rows:
             yield Section(
-                f"{ratio:.0%} pruned: mean of {len(networks)} networks", table=Table(_columns(), tuple(rows)),
+                f"{ratio:.0%} pruned: mean of {len(networks)} networks", table=Table(kept_columns(), tuple(rows)),
                 plots=(Plot("bars", f"L1 norm kept at {ratio:.0%}", tuple(ARRANGEMENTS), caption="Longer is better."),))
 
 
-def _columns(*, timed: bool = False) -> tuple[Column, ...]:
+def kept_columns(*, timed: bool = False) -> tuple[Column, ...]:
+    """The columns of all tables; those of one network tell times and the proof's error as well."""
     kept = (Column("name", "Pattern"), *(Column(key, title, "percent") for key, title in ARRANGEMENTS.items()),
             Column("closed", "Distance closed", "percent"))
     return kept if not timed else (*kept, Column("sort_seconds", "Sort took", "seconds"),
