@@ -54,7 +54,7 @@ def filled(readme: str) -> str:
 
 def _origin(record: Mapping[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
-    return (f"One thread of {machine['cores']} cores of {machine['processor']}, torch {versions['torch']}; commits "
+    return (f"CPU seconds of one thread; {machine['cores']} cores of {machine['processor']}, torch {versions['torch']}; commits "
             f"stand beside the rows in the JSON.\n")
 
 
