@@ -10,7 +10,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ PACKAGES = ("torch", "numpy", "onnx", "onnx2torch", "onnxruntime", "efficientnet
 SUMMARY = (
     "Share of the L1 norm of all prunable layers that stays when the lowest blocks of every layer are pruned. Layers "
     "with fewer output channels than a block is high stay dense and are left out. Trained weights; every rearrangement "
-    "was proved to leave the function as it was; times are CPU seconds of rearrange() on one thread, without tracing the network.")
+    "was proved to leave the function as it was; times are CPU seconds of rearrange() on one thread, without tracing.")
 
 Row = dict[str, Cell]
 
@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         except OneXNError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        for row in _measure(network, model, {str(row["name"]) for row in rows}):
+        done = {(row["block_size"], row["ratio"]) for row in rows}
+        cells = [(size, ratio) for ratio in options.ratios for size in options.block_sizes if (size, ratio) not in done]
+        for row in _measure(network, model, cells):
             rows.append(row | {"commit": facts["commit"]})
             print(to_text(Table(kept_columns(timed=True), (row,))).splitlines()[-1], flush=True)
             save(page(measured(report) | {network.title: rows}, facts), report)
@@ -78,12 +80,10 @@ def page(rows: Mapping[str, list[Row]], facts: Mapping[str, Any]) -> Page:
     return Page("What pruning keeps of a network", SUMMARY, (*means, *sections), record=facts)
 
 
-def _measure(network: Trained, model: nn.Module, done: Container[str]) -> Iterator[Row]:
+def _measure(network: Trained, model: nn.Module, cells: Iterable[tuple[int, float]]) -> Iterator[Row]:
     spaces = find_spaces(model, network.example()).spaces
-    for ratio in sorted(RATIOS, key=lambda ratio: abs(ratio - 0.6)):  # the usual ones first, should time run out
-        for block_size in BLOCK_SIZES:
-            if _name(block_size, ratio) not in done:
-                yield _row(network, model, spaces, block_size, ratio)
+    for block_size, ratio in cells:
+        yield _row(network, model, spaces, block_size, ratio)
 
 
 def _row(network: Trained, model: nn.Module, spaces: tuple[Space, ...], block_size: int, ratio: float) -> Row:
@@ -145,6 +145,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rearrangement.kept_l1", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(TRAINED), default=list(TRAINED))
+    parser.add_argument("--block-sizes", nargs="+", type=int, choices=BLOCK_SIZES, default=BLOCK_SIZES)
+    parser.add_argument("--ratios", nargs="+", type=float, choices=RATIOS, default=RATIOS)
     parser.add_argument("--out", type=Path, default=Path("out/rearrangement"), help="folder (default: %(default)s)")
     parser.add_argument("--html", type=Path, help="page (default: kept_l1.html in that folder)")
     return parser.parse_args(arguments)
