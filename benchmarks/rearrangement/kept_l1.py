@@ -145,8 +145,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rearrangement.kept_l1", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(TRAINED), default=list(TRAINED))
-    parser.add_argument("--block-sizes", nargs="+", type=int, choices=BLOCK_SIZES, default=BLOCK_SIZES)
-    parser.add_argument("--ratios", nargs="+", type=float, choices=RATIOS, default=RATIOS)
+    parser.add_argument("--block-sizes", nargs="+", type=int, choices=BLOCK_SIZES, default=(4, 16, 2, 8, 32))
+    parser.add_argument("--ratios", nargs="+", type=float, choices=RATIOS, default=(0.5, 0.75, 0.25, 0.9))
     parser.add_argument("--out", type=Path, default=Path("out/rearrangement"), help="folder (default: %(default)s)")
     parser.add_argument("--html", type=Path, help="page (default: kept_l1.html in that folder)")
     return parser.parse_args(arguments)
