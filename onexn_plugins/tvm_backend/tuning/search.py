@@ -153,7 +153,7 @@ class _Search:
         entry = self._book.find(self._machine, job.problem, job.default)
         entry = entry or Entry(self._machine, job.problem, job.default)
         before = len(entry.trials)
-        choices = [] if self._is_late() else candidates(job.task, job.default, self._unit)[: self._most]
+        choices = [] if self._is_late() else candidates(job.task, job.default, self._unit, self._most)
         while not self._is_late() and (step := next_step(choices, entry.trials)) is not None:
             say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
             entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
