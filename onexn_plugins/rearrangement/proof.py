@@ -192,7 +192,7 @@ def jitter(model: nn.Module, generator: torch.Generator) -> None:
             elif tensor.dim() >= 2 and tensor.numel() > tensor.shape[0]:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
                 spread = tensor.std().nan_to_num(0.0).clamp_min(0.02)
-                tensor.mul_(uniform + 0.5).add_(noise * spread * 0.3)
+                tensor.mul_(uniform.add_(0.5)).add_(noise.mul_(spread * 0.3))  # in place: the tensor may be large
             else:
                 tensor.add_((uniform - 0.5) * 0.6)
 

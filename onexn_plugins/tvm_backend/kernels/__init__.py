@@ -29,7 +29,8 @@ from onexn_plugins.tvm_backend.kernels.problem import (
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
-from onexn_plugins.tvm_backend.kernels.winograd import pays, winograd
+from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.kernels.winograd_layout import pays
 
 __all__ = ["DENSE_CONV_BLOCK", "DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel",
            "Linear", "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile",

@@ -35,30 +35,48 @@ def is_direct(depthwise: Conv, unit: VectorUnit) -> bool:
     )
 
 
+def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band where threads take one each."""
+    return -(-depthwise.out_height // unit.threads)
+
+
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, tile: Tile,
-             windows: Buffer, activate: Callable[[Expr, int], Expr]) -> None:
-    """Emit a run's hidden rows, each channel written to its own window.
+             windows: Buffer, activate: Callable[[Expr, int], Expr], first_row: Expr | None = None) -> None:
+    """Emit a run's hidden rows, those that the window takes, each channel written to its own window.
 
     Args:
         rows: the convolution's weight.
         source: its input.
         row_stride: values between two rows of the input.
         run: which channels.
-        window: of the depthwise convolution, for all its rows.
+        window: of the depthwise convolution.
         tile: block size and vectors.
         windows: the windows of a run's channels, one after the other; padding is there already.
         activate: finishes a vector of sums of so many lanes.
+        first_row: first output row of the window; None where it is for all rows.
     """
     depthwise = window.problem
     cut = cut_pixels(depthwise.width, tile, rows.unit)
-    with T.serial(0, depthwise.height) as row:
+    first, last, above = _hidden_rows(window, first_row)
+    with T.serial(first, last) as row:
         line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
-        target = _row_target(window, windows, row + depthwise.padding[0], activate)
+        target = _row_target(window, windows, row + above, activate)
 
         def emit(shape: PixelTile, start: Expr) -> None:
             sum_tile(rows, line, run, shape, start, target)
 
         each_tile(cut, emit)
+
+
+def _hidden_rows(window: Window, first_row: Expr | None) -> tuple[Expr, Expr, Expr]:
+    """The first and last hidden row that a window takes, and how many rows lie above row 0 in it."""
+    depthwise = window.problem
+    top, down, kernel = depthwise.padding[0], depthwise.stride[0], depthwise.kernel[0]
+    if first_row is None:
+        return 0, depthwise.height, top
+    above = top - first_row * down
+    taken = (window.rows - 1) * down + kernel
+    return tirx.max(0 - above, 0), tirx.min(taken - above, depthwise.height), above
 
 
 def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[Expr, int], Expr]) -> Target:

@@ -6,6 +6,7 @@ of it are summed, activated, padded and consumed while they are in the cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,11 +16,12 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
+    BANDS,
     JOBS,
     ROWS,
     Run,
@@ -65,13 +67,19 @@ def fused_kernel(
 
 
 def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> Sharing:
-    """Images and groups need nothing of each other; block rows read the same input."""
+    """Images and groups need nothing of each other; block rows read the same input, bands about a part of it each."""
     pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
     following = window_cost(depthwise) * encoded.block_size  # of each block row
-    return share(unit.threads, {
-        JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group),
-        ROWS: (row_costs(encoded, pixels) + following * problem.groups) * problem.batch,
-    }, {ROWS: problem.batch * problem.groups * (1 if problem.is_pointwise else 2)})
+    rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
+    candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
+    if is_direct(depthwise, unit):
+        height = band_rows(depthwise, unit)
+        taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
+        share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
+        candidates[BANDS] = np.full(-(-depthwise.out_height // height), rows.sum() * share_of_rows)
+    launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
+    exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
+    return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
 
 
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
@@ -79,7 +87,8 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
-    hidden_window, window = Window(problem, problem.out_height), Window(depthwise, depthwise.out_height)
+    hidden_window = Window(problem, problem.out_height)
+    window = Window(depthwise, band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height)
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
 
     def finish(value: Expr, lanes: int) -> Expr:
@@ -94,7 +103,7 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
             return windows
 
         def emit_jobs(job_runs: dict[str, Run]) -> None:
-            shared = sharing.axis == ROWS  # then every thread has windows of its own for its rows
+            shared = sharing.axis in (ROWS, BANDS)  # then every thread has windows of its own
             job_windows = None if shared else padded_windows()
 
             def emit_job(image: Expr, group: Expr) -> None:
@@ -103,16 +112,19 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
                 def emit_rows(runs: dict[str, Run]) -> None:
                     windows = padded_windows() if job_windows is None else job_windows
+                    bands = runs.get(BANDS)  # a thread takes one
+                    first_row = None if bands is None else band_start(window, bands[0])[1]
 
                     def emit_run(run: Channels) -> None:
-                        sum_rows(rows, source, row_stride, run, window, tile, windows, finish)
+                        sum_rows(rows, source, row_stride, run, window, tile, windows, finish, first_row)
                         with T.serial(0, run.count) as channel:
                             place, plane = channel * window.size, run.start + channel
-                            _sum_band(window, windows, place, image, plane, 0, buffers, unit)
+                            start = 0 if first_row is None else first_row
+                            _sum_band(window, windows, place, image, plane, start, buffers, unit)
 
                     rows.each_row(group, emit_run, runs.get(ROWS))
 
-                sharing.along((ROWS,), emit_rows)
+                sharing.along((ROWS, BANDS), emit_rows)
 
             each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
 

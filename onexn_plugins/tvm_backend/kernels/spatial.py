@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -97,7 +98,7 @@ def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) 
     return share(unit.threads, {
         JOBS: job_costs(encoded, pixels, problem.batch, packing).repeat(bands),
         ROWS: rows + packing * repeats / len(rows),
-    }, {ROWS: 2 * repeats})
+    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def padded_stride(window: Window, unit: VectorUnit) -> int:

@@ -36,6 +36,19 @@ def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None], run: Run = None
             emit(cut.rest, cut.rest_start)
 
 
+def each_group(cut: Cut, size: int, emit: Callable[[PixelTile, Expr, Expr], None], run: Run = None) -> None:
+    """As each_tile, in groups of up to `size` equal tiles: emit(tile, first pixel, how many tiles)."""
+    if cut.repeats:
+        first, last = (0, cut.repeats) if run is None else (run[0], tirx.min(run[1], cut.repeats))
+        with T.serial(0, tirx.truncdiv(last - first + (size - 1), size)) as index:
+            start = first + index * size
+            count = size if run is None and cut.repeats % size == 0 else tirx.min(size, last - start)
+            emit(cut.tile, start * sum(cut.tile.widths), count)
+    if cut.rest is not None:
+        with turn(cut.repeats, run):
+            emit(cut.rest, cut.rest_start, 1)
+
+
 def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target) -> None:
     """Emit the sums (with bias) of a run of channels over the tile whose first pixel is `start`."""
     sums = [
