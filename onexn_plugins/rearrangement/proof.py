@@ -74,6 +74,7 @@ def prove(model: nn.Module, example_inputs: Any, moves: Sequence[Move], *, seed:
         max_error = max(max_error, error if passed else 0.0)
         if not passed:
             break
+        del probe  # or two copies of the model would be held while the next one is made
     return Proof(max_error if passed else 0.0, tuple(passed), failed)
 
 
