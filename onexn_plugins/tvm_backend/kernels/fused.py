@@ -18,7 +18,7 @@ from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwi
 from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
@@ -53,7 +53,7 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
-    hidden_window, window = Window(problem, problem.out_height), Window(depthwise, depthwise.out_height)
+    hidden_window, window = Window(problem, problem.out_height), Window(depthwise, depthwise.out_height, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
 
     def finish(value: Expr, lanes: int) -> Expr:
@@ -82,7 +82,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
-    window = window_for(depthwise, 1, CHANNEL_BUDGET)
+    window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
     stride = padded_stride(hidden_window, unit)
 
