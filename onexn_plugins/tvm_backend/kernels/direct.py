@@ -13,8 +13,9 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
-from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
+from onexn_plugins.tvm_backend.kernels.spatial import sum_run
+from onexn_plugins.tvm_backend.kernels.sums import Start, Target
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, shuffle, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 
@@ -35,8 +36,14 @@ def is_direct(depthwise: Conv, unit: VectorUnit) -> bool:
     )
 
 
-def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, tile: Tile,
-             windows: Buffer, activate: Callable[[Expr, int], Expr]) -> None:
+def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
+    """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
+    cut = cut_pixels(depthwise.width, tile, unit)
+    return cut.paired() if unit.fused_weights and depthwise.stride[1] == 2 else cut
+
+
+def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
+             windows: Buffer, activate: Callable[[Expr, int], Expr], first: Start | None) -> None:
     """Emit a run's hidden rows, each channel written to its own window.
 
     Args:
@@ -45,20 +52,16 @@ def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, wi
         row_stride: values between two rows of the input.
         run: which channels.
         window: of the depthwise convolution, for all its rows.
-        tile: block size and vectors.
+        cut: tiles of a row.
         windows: the windows of a run's channels, one after the other; padding is there already.
         activate: finishes a vector of sums of so many lanes.
+        first: see sum_tile.
     """
     depthwise = window.problem
-    cut = cut_pixels(depthwise.width, tile, rows.unit)
     with T.serial(0, depthwise.height) as row:
         line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
         target = _row_target(window, windows, row + depthwise.padding[0], activate)
-
-        def emit(shape: PixelTile, start: Expr) -> None:
-            sum_tile(rows, line, run, shape, start, target)
-
-        each_tile(cut, emit)
+        sum_run(rows, line, run, cut, target, first)
 
 
 def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[Expr, int], Expr]) -> Target:

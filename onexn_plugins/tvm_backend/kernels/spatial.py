@@ -11,7 +11,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, planes, sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import Start, Target, each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, band_start, pack_channels, window_for
@@ -61,9 +61,10 @@ def padded_stride(window: Window, unit: VectorUnit) -> int:
     return (window.positions // unit.lanes + 1) * unit.lanes
 
 
-def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target) -> None:
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target,
+            first: Start | None = None) -> None:
     """Emit the sums of a run of channels over all pixels of a cut."""
-    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target))
+    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first))
 
 
 def writer(buffer: Buffer) -> Callable[[Expr, Expr, int], None]:

@@ -12,10 +12,12 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
-from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, load, splat
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, splat, store
 
 # Takes (channel of the run, pixel, vector of sums, lanes).
 Target = Callable[[int, Expr, Expr, int], None]
+# Gives what a sum begins with: (channel of the run, pixel of the tile, lanes).
+Start = Callable[[int, int, int], Expr]
 
 
 def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
@@ -25,28 +27,59 @@ def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride:
 
 def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None]) -> None:
     """Emit code for every tile of a cut, given the tile and its first pixel."""
-    if cut.repeats:
-        with T.serial(0, cut.repeats) as index:
-            emit(cut.tile, index * sum(cut.tile.widths))
-    if cut.rest is not None:
-        emit(cut.rest, cut.rest_start)
+    start = 0
+    for tile, repeats in cut.parts:
+        size = sum(tile.widths)
+        if repeats > 1:
+            with T.serial(0, repeats) as index:
+                emit(tile, start + index * size)
+        else:
+            emit(tile, start)
+        start += repeats * size
 
 
-def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target) -> None:
-    """Emit the sums (with bias) of a run of channels over the tile whose first pixel is `start`."""
+def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, base: Expr) -> Start:
+    """Write the bias of a run for every vector of a tile to `scratch`, so that tiles begin with loads.
+
+    Copies of a register cost as many instructions as there are sums, loads of neighbouring vectors half as many. They
+    have to stand in a buffer that is written between two tiles: LLVM would keep them in registers all the time.
+    """
+    pixels = cut.pixels_at_once
+    for channel in range(run.count):
+        bias = Register(splat(rows.bias[run.start + channel], rows.unit.lanes), rows.unit.lanes)
+        for position in range(0, pixels, rows.unit.lanes):
+            store(scratch, base + channel * pixels + position, bias.value, bias.lanes)
+    return lambda channel, position, lanes: load(scratch, base + channel * pixels + position, lanes)
+
+
+def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target,
+             first: Start | None = None) -> None:
+    """Emit the sums of a run of channels over the tile whose first pixel is `start`; they begin with the bias.
+
+    Args:
+        rows: the convolution's weight.
+        source: its input.
+        run: which channels.
+        tile: which pixels.
+        start: see above.
+        target: takes the sums.
+        first: what sums begin with where not the bias itself.
+    """
+    first = first or (lambda channel, _, lanes: splat(rows.bias[run.start + channel], lanes))
     sums = [
-        [Register(splat(rows.bias[run.start + channel], width), width) for width in tile.widths]
+        [Register(first(channel, position, width), width)
+         for position, width in zip(tile.starts, tile.widths, strict=True)]
         for channel in range(run.count)
     ]
     columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
 
     def add(block: Expr, channel: Expr, way: int) -> None:
-        first = source.base + channel * source.channel_stride + start
+        pixel = source.base + channel * source.channel_stride + start
         for tap, offset in enumerate(source.taps):
             if tile.widths:
-                _add_vectors(rows, source, run, tile, sums, block, tap, first + offset)
+                _add_vectors(rows, source, run, tile, sums, block, tap, pixel + offset)
             if tile.columns:
-                _add_columns(rows, source, run, tile, columns, block, tap, first + offset)
+                _add_columns(rows, source, run, tile, columns, block, tap, pixel + offset)
 
     rows.each_block(run.row, add)
     for channel in range(run.count):

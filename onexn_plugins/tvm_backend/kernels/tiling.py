@@ -9,6 +9,7 @@ from onexn_plugins.tvm_backend.kernels.vector import pieces
 
 # Registers that hold pixels, weights and what the compiler needs beside the sums.
 _WORKING_REGISTERS = 6
+_LANE_WORKING_REGISTERS = 8
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,31 @@ class PixelTile:
 
 @dataclass(frozen=True)
 class Cut:
-    """A run of pixels as `repeats` equal tiles and a last one."""
+    """A run of pixels as tiles one after the other: each (tile, repeats) of `parts` is so many equal ones."""
 
-    tile: PixelTile
-    repeats: int
-    rest: PixelTile | None
+    parts: tuple[tuple[PixelTile, int], ...]
 
     @property
-    def rest_start(self) -> int:
-        return self.repeats * sum(self.tile.widths)
+    def pixels_at_once(self) -> int:
+        """Pixels in the vectors of the largest tile."""
+        return max(sum(tile.widths) for tile, _ in self.parts)
+
+    def paired(self) -> Cut:
+        """The same tiles with neighbouring vectors as one of twice the lanes."""
+        return Cut(tuple((PixelTile(_paired(tile.widths), tile.columns), repeats) for tile, repeats in self.parts))
 
 
 def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
     """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
 
-    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers.
+    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. ARM multiplies by a lane
+    of a weight vector, which leaves more registers to the sums of one tap: 24 of 32 (4×6, 8×3). The loads of several
+    taps come ahead of their sums and take those registers.
     """
-    channels = channels_at_once(block_size, unit)
-    return Tile(block_size, max(1, min(8, unit.registers // 2 // channels)))
+    channels, sums = channels_at_once(block_size, unit), unit.registers // 2
+    if unit.fused_weights and (isinstance(problem, Linear) or problem.is_pointwise):
+        sums = unit.registers - _LANE_WORKING_REGISTERS
+    return Tile(block_size, max(1, min(8, sums // channels)))
 
 
 def channels_at_once(count: int, unit: VectorUnit) -> int:
@@ -73,15 +81,43 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
         padded: source and destination have a vector's length to spare, so the last vector may run over the end.
     """
     channels = channels_at_once(tile.block_size, unit)
-    full = PixelTile((unit.lanes,) * tile.vectors)
-    repeats, left = divmod(pixels, tile.vectors * unit.lanes)
+    if unit.fused_weights:
+        parts, left = _equal_tiles(pixels, tile.vectors, unit)
+    else:
+        parts, left = _full_tiles(pixels, tile.vectors, unit)
     if not left:
-        return Cut(full, repeats, None)
+        return Cut(tuple(parts))
     rest = _covering(left, unit) if padded else left_over(left, channels, unit)
-    joined = PixelTile(full.widths + rest.widths, rest.columns)
-    if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
-        return Cut(full, repeats - 1, joined)
-    return Cut(full, repeats, rest)
+    if parts:
+        last, repeats = parts[-1]
+        joined = PixelTile(last.widths + rest.widths, rest.columns)
+        if _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
+            parts[-1:] = [(last, repeats - 1)] if repeats > 1 else []
+            rest = joined
+    return Cut((*parts, (rest, 1)))
+
+
+def _full_tiles(pixels: int, vectors: int, unit: VectorUnit) -> tuple[list[tuple[PixelTile, int]], int]:
+    """Tiles of so many full vectors, and the pixels left over."""
+    repeats, left = divmod(pixels, vectors * unit.lanes)
+    return [(PixelTile((unit.lanes,) * vectors), repeats)] if repeats else [], left
+
+
+def _equal_tiles(pixels: int, most: int, unit: VectorUnit) -> tuple[list[tuple[PixelTile, int]], int]:
+    """The fewest tiles of at most so many full vectors, as equal as can be, larger ones first; and the pixels left."""
+    vectors, left = divmod(pixels, unit.lanes)
+    if not vectors:
+        return [], left
+    tiles = -(-vectors // most)
+    fewer, larger = divmod(vectors, tiles)
+    runs = [(fewer + 1, larger), (fewer, tiles - larger)]
+    return [(PixelTile((unit.lanes,) * count), repeats) for count, repeats in runs if repeats], left
+
+
+def _paired(widths: tuple[int, ...]) -> tuple[int, ...]:
+    pairs, odd = divmod(len(widths), 2)
+    assert len(set(widths)) <= 1  # only vectors of one width lie so that any two make one
+    return (2 * widths[0],) * pairs + widths[:odd]
 
 
 def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
