@@ -1,7 +1,7 @@
-"""ONNX with the 1×N pattern recorded in its metadata, checked after writing.
+"""ONNX with the 1×N pattern recorded in its metadata, checked before it is handed out.
 
-The pattern is a property of the weights, so the file is proved from its own bytes: it is read back, every
-block-sparse layer of the model is found in it by its zero kernels, and onnxruntime's output is compared to torch's.
+The pattern is a property of the weights, so the model is proved from its own bytes: every block-sparse layer is found
+in them by its zero kernels, and onnxruntime's output on them is compared to torch's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,21 +72,33 @@ def export_onnx(
         OneXNError: the model cannot be run or exported, the file cannot be written, or it fails a check.
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
     """
+    path = check_writable(path)
+    content = onnx_bytes(model, example_inputs, block_size=block_size)
+    with written_aside(path) as unfinished:
+        unfinished.write_bytes(content)
+    return str(path)
+
+
+def onnx_bytes(model: nn.Module, example_inputs: Any, *, block_size: int = 4) -> bytes:
+    """What export_onnx writes, without writing it.
+
+    Raises:
+        OneXNError, MissingDependencyError: as export_onnx.
+    """
     check_block_size(block_size)
     check_inputs(example_inputs)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
-    path = check_writable(path)
+    if not isinstance(model, nn.Module):
+        raise OneXNError("model", f"must be a torch module, got {type(model).__name__}", "Pass the model itself")
     block_sizes = {name: mask.pattern.block_size for name, layer in weighted_layers(model).items()
                    if (mask := mask_of(layer)) is not None}
     plain = fold(_copy(model)).eval()
     layers = _sparse_layers(plain, block_sizes, block_size)
     expected = [tensor.detach() for tensor in tensors_in(call_model(plain, example_inputs))]
-    with written_aside(path) as unfinished:
-        _write(plain, example_inputs, unfinished)
-        _record(unfinished, layers)
-        _check_output(unfinished, example_inputs, expected)
-    return str(path)
+    content = _recorded(_exported(plain, example_inputs), layers)
+    _check_output(content, example_inputs, expected)
+    return content
 
 
 def read_pattern(onnx_model: Any) -> dict[str, dict[str, Any]]:
@@ -130,7 +141,8 @@ def _sparse_layers(model: nn.Module, block_sizes: dict[str, int], default: int) 
     return found
 
 
-def _write(model: nn.Module, example_inputs: Any, path: Path) -> None:
+def _exported(model: nn.Module, example_inputs: Any) -> Any:
+    """torch's translation, as a ModelProto."""
     arguments = {"args": (), "kwargs": example_inputs} if isinstance(example_inputs, dict) else {
         "args": tuple(example_inputs) if isinstance(example_inputs, (list, tuple)) else (example_inputs,)
     }
@@ -141,10 +153,8 @@ def _write(model: nn.Module, example_inputs: Any, path: Path) -> None:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, **arguments, f=str(path), dynamo=True, external_data=False,
-                              opset_version=OPSET, verbose=False)
-    except OSError:
-        raise
+            program = torch.onnx.export(model, **arguments, dynamo=True, opset_version=OPSET, verbose=False)
+            return program.model_proto  # type: ignore[union-attr]  # with dynamo=True there is one
     except Exception as error:
         raise OneXNError("model", f"torch cannot export it: {_cause(error)}",
                          "Remove data-dependent control flow, or export the part that has none") from error
@@ -161,10 +171,9 @@ def _cause(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _record(path: Path, layers: list[_SparseLayer]) -> None:
-    """Find every sparse layer in the file and write the pattern into its metadata."""
+def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
+    """The model as bytes, with the pattern of every sparse layer, found in its weights, in the metadata."""
     onnx = import_module("onnx")
-    onnx_model = onnx.load(str(path))
     weights = {initializer.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(initializer)))
                for initializer in onnx_model.graph.initializer if len(initializer.dims) >= 2}
     entries: dict[str, dict[str, Any]] = {}
@@ -175,8 +184,12 @@ def _record(path: Path, layers: list[_SparseLayer]) -> None:
     for node in onnx_model.graph.node:
         del node.metadata_props[:]  # stack traces and paths of the exporting machine
     onnx.helper.set_model_props(onnx_model, {PATTERN_KEY: json.dumps(entries)})
-    onnx.checker.check_model(onnx_model)
-    onnx.save(onnx_model, str(path))
+    try:
+        onnx.checker.check_model(onnx_model)
+        return onnx_model.SerializeToString()
+    except Exception as error:
+        raise OneXNError("model", f"makes no valid ONNX: {_cause(error)}",
+                         "Keep its weights below 2 GB; else report the model") from error
 
 
 def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str:
@@ -187,13 +200,13 @@ def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str:
         for oriented in (weight, weight.T) if weight.dim() == 2 else (weight,):
             if tuple(oriented.shape[:2]) == (rows, columns) and torch.equal(nonzero_kernels(oriented), layer.nonzero):
                 return name
-    raise OneXNError(layer.name, "its zero blocks are not in the exported file",
+    raise OneXNError(layer.name, "its zero blocks are not in the exported model",
                      "Export in eval mode with masks folded; report the model if it persists")
 
 
-def _check_output(path: Path, example_inputs: Any, expected: list[Tensor]) -> None:
-    """Run the file in onnxruntime and compare with torch."""
-    names, run = _runner(path)
+def _check_output(content: bytes, example_inputs: Any, expected: list[Tensor]) -> None:
+    """Run the model in onnxruntime and compare with torch."""
+    names, run = _runner(content)
     arrays = [tensor.detach().cpu().numpy() for tensor in tensors_in(example_inputs)]
     if isinstance(example_inputs, dict) and set(names) <= set(example_inputs):
         arrays = [example_inputs[name].detach().cpu().numpy() for name in names]
@@ -210,14 +223,14 @@ def _check_output(path: Path, example_inputs: Any, expected: list[Tensor]) -> No
                              "The exporter changed the model; try another torch version or report the model")
 
 
-def _runner(path: Path) -> tuple[list[str], Callable[[dict[str, np.ndarray]], list[np.ndarray]]]:
-    """Input names and a function that runs the file; onnx's own evaluator where onnxruntime has no float64 kernel."""
+def _runner(content: bytes) -> tuple[list[str], Callable[[dict[str, np.ndarray]], list[np.ndarray]]]:
+    """Input names and a function that runs the model; onnx's own evaluator where onnxruntime has no float64 kernel."""
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except runtime.capi.onnxruntime_pybind11_state.NotImplemented:
-        reference = import_module("onnx.reference").ReferenceEvaluator(str(path))
+        reference = import_module("onnx.reference").ReferenceEvaluator(content)
         return list(reference.input_names), lambda feed: reference.run(None, feed)
     return [item.name for item in session.get_inputs()], lambda feed: session.run(None, feed)

@@ -14,10 +14,12 @@ from onexn_plugins.errors import OneXNError
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """The path; OneXNError before any work is done where its folder does not exist or it is a folder itself."""
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise OneXNError("path", f"must be the path of a file, got {path!r}", "Give a name such as model.safetensors")
     path = Path(path)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # which, unlike Path.is_dir, also takes names that are too long
         raise OneXNError(str(path), "its folder does not exist", "Create the folder first")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OneXNError(str(path), "is a folder", "Give the path of a file")
     return path
 

@@ -60,13 +60,16 @@ def prunable_layers(
 
 def ignored_names(model: nn.Module, ignored_layers: Iterable[str | nn.Module]) -> set[str]:
     """Qualified names of ignored_layers and of everything inside them."""
+    if isinstance(ignored_layers, (str, nn.Module)) or not isinstance(ignored_layers, Iterable):
+        raise OneXNError("ignored_layers", f"must be a list, got {type(ignored_layers).__name__}",
+                         "Pass a list of modules or names")
     modules = dict(model.named_modules())
     names: set[str] = set()
     for layer in ignored_layers:
         if isinstance(layer, str):
             roots = [check_layer_name(layer, modules)]
         else:
-            roots = [name for name, module in modules.items() if module is layer]
+            roots = [name for name, module in modules.items() if module is layer and isinstance(layer, nn.Module)]
             if not roots:
                 raise OneXNError("ignored_layers", f"{_short(layer)} is no layer of the model",
                                  "Pass modules of this model or their names")

@@ -6,7 +6,9 @@ original class, so that removing it gives back the module as it was, with the ze
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from torch.nn.utils import parametrize
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, groups_of
 from onexn_plugins.pattern import BlockPattern, weight_mask
+
+_SHAPE = ("in_channels", "out_channels", "in_features", "out_features", "groups")
 
 # What fold() calls before anything else, so that a toolkit can take its own wrappers off. Filled by the adapters.
 unwrap_hooks: list[Callable[[nn.Module], None]] = []
@@ -108,20 +112,22 @@ def attach(
     mask = mask_of(layer)
     if mask is None:
         mask = BlockMask(pattern, keep, layer.weight, straight_through)
-        parametrize.register_parametrization(layer, "weight", mask)
-        type(layer).register_parameter = _keep_masked_weight  # type: ignore[assignment]
+        with _same_tensor(layer._parameters["weight"]):
+            parametrize.register_parametrization(layer, "weight", mask)
+        type(layer).__setattr__ = _keep_shape  # type: ignore[assignment]
     else:
         mask.update(keep.to(mask.keep.device))
         mask.straight_through = straight_through
     return mask
 
 
-def _keep_masked_weight(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-    """register_parameter of a masked layer, whose class is its own: a structural pruner would put a new weight here."""
-    if name == "weight" and mask_of(self) is not None:
-        raise OneXNError("weight", "a layer with a 1×N mask cannot take another weight; channels that were already "
-                         "removed are gone", "Load the model anew, prune channels first and 1×N blocks last")
-    nn.Module.register_parameter(self, name, parameter)
+def _keep_shape(self: nn.Module, name: str, value: Any) -> None:
+    """__setattr__ of a masked layer, whose class is its own: a structural pruner would cut channels through blocks."""
+    resized = name in _SHAPE and getattr(self, name, None) != value
+    if (resized or (name == "weight" and isinstance(value, nn.Parameter))) and mask_of(self) is not None:
+        raise OneXNError(name, "a layer with a 1×N mask keeps its shape and cannot take another weight",
+                         "Prune channels first and 1×N blocks last, or call fold(model) before changing the layer")
+    nn.Module.__setattr__(self, name, value)
 
 
 def masks(model: nn.Module) -> dict[str, BlockMask]:
@@ -158,8 +164,24 @@ def put_weight_first(layer: nn.Module) -> None:
 
 def _remove(layer: nn.Module, *, zeros: bool) -> None:
     _own_class(layer)
-    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
+    with _same_tensor(dense_weight(layer)):
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=zeros)
     put_weight_first(layer)
+
+
+@contextmanager
+def _same_tensor(weight: Tensor | None) -> Iterator[None]:
+    """torch's parametrize calls weight.set_(), even with itself; meanwhile that copies values instead.
+
+    set_() gives the tensor another gradient accumulator. Whoever listens to the old one, as DistributedDataParallel
+    does from the moment it wraps a model, would never hear of a gradient again.
+    """
+    assert weight is not None
+    weight.set_ = weight.copy_  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del weight.set_
 
 
 def _own_class(layer: nn.Module) -> None:

@@ -166,7 +166,8 @@ def resealed(path, target, change):
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    (lambda content, tensors: content.update(version=2), "version 2"),
+    (lambda content, tensors: content.update(version=3), "version 3"),
+    (lambda content, tensors: content.update(version=1), "version 1"),
     (lambda content, tensors: content.update(format="other"), "format other"),
     (lambda content, tensors: content["masks"]["3"].update(block_size=2), "does not fit"),
     (lambda content, tensors: content["masks"]["3"].update(block_size=99), "1 to 32"),

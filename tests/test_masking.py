@@ -55,6 +55,18 @@ def test_zeros_survive_training_with_momentum_and_weight_decay():
     assert not torch.equal(model[2].weight[kept], before[kept])
 
 
+def test_who_listens_to_a_gradient_hears_it_with_a_mask_and_after_it_was_folded():
+    """DistributedDataParallel listens from the moment it wraps a model; torch's parametrize would cut it off."""
+    layer, heard = layer_of(pattern := BlockPattern(8, 4, 4)), []
+    accumulator = layer.weight.expand_as(layer.weight).grad_fn.next_functions[0][0]
+    accumulator.register_hook(lambda *_: heard.append("gradient"))
+    for change in (lambda: attach(layer, torch.ones(pattern.shape, dtype=torch.bool), 4), lambda: fold(layer)):
+        change()
+        layer(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert heard == ["gradient", "gradient"]
+    assert "set_" not in vars(layer.weight)
+
+
 def test_a_second_mask_updates_in_place_and_brings_weights_back():
     layer = layer_of(pattern := BlockPattern(8, 4, 4))
     first = attach(layer, torch.zeros(pattern.shape, dtype=torch.bool), 4)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from onexn_plugins.cli.common import Result, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_tuning, is_onnx, stage
 from onexn_plugins.cli.run import onnxruntime_session, open_model, random_inputs
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.report import Column, Table, to_text
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an ONNX file, or what `onexn compile` saved for this machine")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each contender (default 20)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each contender (default 1)")
+    add_tuning(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:

@@ -44,6 +44,10 @@ def add_block_size(parser: argparse.ArgumentParser) -> None:
                         help="N, output channels per block (default 4)")
 
 
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tuning", type=Path, metavar="FILE", help="tiles and block sizes that `onexn tune` found")
+
+
 def shape(text: str) -> tuple[int, ...]:
     """`1,3,224,224` as numbers."""
     try:

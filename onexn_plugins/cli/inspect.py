@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, is_onnx, read_model
+from onexn_plugins.cli.common import (
+    Result,
+    add_block_size,
+    add_model,
+    add_tuning,
+    example_input,
+    is_onnx,
+    read_model,
+)
 from onexn_plugins.measurement import LayerReport, ModelReport, measure
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.report.cells import Cell
@@ -16,6 +24,7 @@ EXAMPLE = "onexn inspect pruned.onnx"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_block_size(parser)
+    add_tuning(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -46,7 +55,7 @@ def _row(layer: LayerReport, block_size: int) -> dict[str, Cell]:
 def _onnx(arguments: argparse.Namespace) -> Result:
     from onexn_plugins.tvm_backend import inspect_onnx
 
-    layers = inspect_onnx(arguments.model)
+    layers = inspect_onnx(arguments.model, tuning=arguments.tuning)
     columns = (Column("name", "layer"), Column("operator", "operator"), Column("shape", "weight"),
                Column("block_size", "N"), Column("kept", "kept", "percent"), Column("reason", "sparse or dense"))
     rows = tuple({**layer, "shape": "×".join(map(str, layer["shape"]))} for layer in layers)

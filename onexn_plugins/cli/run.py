@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.cli.common import Result, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_tuning, is_onnx, stage
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, metavar="FILE.npz", help="where to save the outputs")
     parser.add_argument("--compare", action="store_true",
                         help=f"exit with 1 where onnxruntime differs by over {TOLERANCE:g} of the output's scale")
+    add_tuning(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -55,9 +56,11 @@ def open_model(arguments: argparse.Namespace, threads: int = 1) -> Any:
     from onexn_plugins.tvm_backend import compile_model, load
 
     if not is_onnx(arguments.model):
+        if arguments.tuning is not None:
+            raise OneXNError(arguments.model, "is compiled already, so --tuning comes too late", "Give the ONNX file")
         return load(arguments.model)
     with stage(arguments, f"compiling {arguments.model} for this machine"):
-        return compile_model(arguments.model, threads=threads)
+        return compile_model(arguments.model, threads=threads, tuning=arguments.tuning)
 
 
 def random_inputs(compiled: Any) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from onexn_plugins.layers import PrunableLayer, check_layer_name, weighted_layer
 from onexn_plugins.nni.checks import check_arguments, check_layers, check_rearrangeable
 from onexn_plugins.nni.config import LayerSetting, resolve
 from onexn_plugins.nni.wrapper import BlockMaskWrapper
-from onexn_plugins.rearrangement.apply import apply_moves
+from onexn_plugins.rearrangement.applied import take_back
 from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.rearrangement.run import rearrange as rearrange_channels
 from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, only_shrinking
@@ -86,7 +86,7 @@ class OneXNPruner(_NormPruner):
             for wrapper in wrappers.values():
                 wrapper.unwrap()
             if self.rearrangement is not None:
-                apply_moves(model, [move.inverse() for move in reversed(self.rearrangement.moves)])
+                take_back(model, self.rearrangement.moves)
             raise
 
     @classmethod

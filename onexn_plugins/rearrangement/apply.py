@@ -37,7 +37,11 @@ class Move:
 
 def apply_moves(model: nn.Module, moves: Sequence[Move]) -> None:
     """Move the channels of every space, in place."""
-    tensors = named_tensors(model)
+    move_tensors(named_tensors(model), moves)
+
+
+def move_tensors(tensors: Mapping[str, Tensor], moves: Sequence[Move]) -> None:
+    """The same for tensors by the names that the members have."""
     with torch.no_grad():
         for move in moves:
             if not move.is_identity:

@@ -29,10 +29,13 @@ class _Used(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def call_branches(model: nn.Module, example_inputs: Any) -> list[Any]:
+def call_branches(model: nn.Module, example_inputs: Any) -> tuple[list[Any], str | None]:
     """The outputs of a model in eval mode; where that leaves layers idle, also those with their branches open.
 
-    Norms and dropout stay in eval mode. A forward that fails in training, because it wants targets, is left out.
+    Norms and dropout stay in eval mode.
+
+    Returns:
+        The outputs, and why the branches could not be run (a forward may want targets in training); else None.
 
     Raises:
         OneXNError: the forward fails in eval mode.
@@ -41,12 +44,13 @@ def call_branches(model: nn.Module, example_inputs: Any) -> list[Any]:
         outputs = call_model(model, example_inputs)
     idle = [name for name, layer in weighted_layers(model).items() if id(layer.weight) not in used.ids]
     if not idle:
-        return [outputs]
+        return [outputs], None
     with _open(model, idle):
         try:
-            return [outputs, call_model(model, example_inputs)]
-        except OneXNError:
-            return [outputs]
+            return [outputs, call_model(model, example_inputs)], None
+        except OneXNError as error:
+            layers = ", ".join(idle[:3]) + (f" and {len(idle) - 3} more" if len(idle) > 3 else "")
+            return [outputs], f"{layers} may read them in training, whose forward cannot be followed ({error.reason})"
 
 
 @contextmanager

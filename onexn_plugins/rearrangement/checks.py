@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks
-from onexn_plugins.rearrangement.spaces import named_tensors
+from onexn_plugins.rearrangement.search import METHODS
+from onexn_plugins.rearrangement.spaces import Space, named_tensors
+
+
+def check_options(method: object, seed: object, full: object, spaces: object, progress: object) -> None:
+    """Raise OneXNError unless the options of `rearrange` are of their kinds."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}",
+                         "Leave it out for the search")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise OneXNError("seed", f"must be an integer from 0 on, got {seed!r}", "Leave it out for 0")
+    if full is not None and not isinstance(full, bool):
+        raise OneXNError("full", f"must be True, False or None, got {full!r}", "Leave it out for the default")
+    if spaces is not None and not (isinstance(spaces, Sequence) and all(isinstance(each, Space) for each in spaces)):
+        raise OneXNError("spaces", f"must be a list of Space, got {type(spaces).__name__}", "Leave it out for our own")
+    if progress is not None and not callable(progress):
+        raise OneXNError("progress", f"must be callable, got {progress!r}", "Pass a function (done, total, what)")
 
 
 def check_model(model: object) -> None:

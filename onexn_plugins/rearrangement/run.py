@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
 from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
+from onexn_plugins.rearrangement.applied import applied_moves, permutations_of, remember
 from onexn_plugins.rearrangement.apply import Move, apply_moves
-from onexn_plugins.rearrangement.checks import check_model
+from onexn_plugins.rearrangement.checks import check_model, check_options
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
 from onexn_plugins.rearrangement.proof import BAR, Proof, clean_copy, prove
-from onexn_plugins.rearrangement.search import METHODS, arrange
-from onexn_plugins.rearrangement.spaces import Space, check_spaces
+from onexn_plugins.rearrangement.search import arrange
+from onexn_plugins.rearrangement.spaces import Space, check_spaces, named_tensors
 from onexn_plugins.rearrangement.tracing import find_spaces
 from onexn_plugins.scores import check_finite
 from onexn_plugins.selection import check_ratio
@@ -74,7 +74,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
 
     The function stays as it was: everything that reads a channel follows it, model outputs never move, and every
     move was proved on a copy first. What cannot be proved stays, and is reported with its reason.
-    Rearrange before the masks are attached and before an optimizer has gathered state.
+    Rearrange before the masks are attached and before an optimizer has gathered state. The model remembers the moves,
+    so that save_checkpoint records them.
 
     Args:
         model: any eager model; mode, hooks, device, dtype, requires_grad and Parameter objects stay.
@@ -84,8 +85,10 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
         method: "swap", a search; or "sort", the paper's: rows by descending L1 norm.
         ignored_layers: names or modules that will not be pruned. Their channels do not count, but may follow others.
         seed: of the search and the proof.
-        full: Linear layers are pruned too. By default only where the model has no convolution to prune.
-        spaces: channel spaces from elsewhere; by default our own tracer finds them.
+        full: Linear layers are pruned too. By default only where the model has no convolution that is pruned by
+            default, ignored or not.
+        spaces: channel spaces from elsewhere; by default our own tracer finds them. Either way its check holds: a
+            channel whose value or number decides something stays.
         progress: called as progress(done, total, what).
 
     Raises:
@@ -93,9 +96,7 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
             compared. The model is then as before.
     """
     ratio = check_ratio(pruning_ratio)
-    if method not in METHODS:
-        raise OneXNError("method", f"must be one of {', '.join(METHODS)}, got {method!r}",
-                         "Leave it out for the search")
+    check_options(method, seed, full, spaces, progress)
     check_inputs(example_inputs)
     check_model(model)
     layers = _layers(model, ignored_layers, full, block_size)
@@ -108,9 +109,10 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     proof = prove(model, example_inputs, moves, seed=seed)
     passed = [moves[index] for index in proof.passed]
     apply_moves(model, passed)
+    remember(model, [*applied_moves(model), *passed])
     report(len(moves) + 1, len(moves) + 1, "done")
     after = KernelNorms(layers, block_size, ratio)
-    permutations = _permutations(passed, layers)
+    permutations = permutations_of(passed, layers)
     refused = _refused(layers, found, moves, proof, still)
     retained = after.retained()
     return Rearrangement(
@@ -123,10 +125,9 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
 
 def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: bool | None,
             block_size: int) -> dict[str, PrunableLayer]:
-    ignored_layers = list(ignored_layers)
-    layers = prunable_layers(model, ignored_layers, full=bool(full))
-    if not layers and full is None:
-        layers = prunable_layers(model, ignored_layers, full=True)
+    if full is None:
+        full = not prunable_layers(model)
+    layers = prunable_layers(model, ignored_layers, full=full)
     check_layers(layers, block_size)
     for name, layer in layers.items():
         check_finite(layer.weight, name)
@@ -135,13 +136,19 @@ def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: b
 
 def _spaces(model: nn.Module, example_inputs: Any, spaces: Sequence[Space] | None,
             report: Progress) -> tuple[list[Space], dict[str, str]]:
-    """The spaces, and for tensors whose rows stay the reason."""
+    """The spaces, and for tensors whose rows stay the reason. The tracer has a veto over spaces from elsewhere."""
     if spaces is not None:
         check_spaces(model, spaces)
-        return list(spaces), {}
     report(0, 1, "trace")
     found = find_spaces(clean_copy(model), example_inputs)
-    return list(found.spaces), found.still
+    if found.unseen:
+        return [], dict.fromkeys(named_tensors(model), f"its channels stay: {found.unseen}")
+    if spaces is None:
+        return list(found.spaces), found.still
+    objections = [found.objection(space) for space in spaces]
+    still = {member.name: f"its channels stay: {reason}" for space, reason in zip(spaces, objections, strict=True)
+             if reason for member in space.members if member.dim == 0}
+    return [space for space, reason in zip(spaces, objections, strict=True) if not reason], {**found.still, **still}
 
 
 def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: KernelNorms, method: str, seed: int,
@@ -159,15 +166,6 @@ def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: Ke
                 norms.reorder(name, row_order(rows, order, len(norms.kernels[name])))
             moves.append(Move(space, order))
     return moves
-
-
-def _permutations(moves: Sequence[Move], layers: dict[str, PrunableLayer]) -> dict[str, Tensor]:
-    permutations: dict[str, Tensor] = {}
-    for move in moves:
-        for name, rows in move.space.producers(layers).items() if not move.is_identity else ():
-            order = row_order(rows, move.permutation, layers[name].weight.shape[0])
-            permutations[name] = permutations[name][order] if name in permutations else order
-    return permutations
 
 
 def _refused(layers: dict[str, PrunableLayer], spaces: Sequence[Space], moves: Sequence[Move], proof: Proof,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.masking import dense_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +67,9 @@ class Space:
         A member goes by one name; layers tied to its weight are found by the weight itself.
         """
         rows = {member.name: member.positions for member in self.members if member.dim == 0}
-        of_weight = {id(layer.weight): rows[f"{name}.weight"] for name, layer in layers.items()
-                     if f"{name}.weight" in rows}
-        return {name: of_weight[id(layer.weight)] for name, layer in layers.items() if id(layer.weight) in of_weight}
+        weights = {name: id(dense_weight(layer)) for name, layer in layers.items()}
+        of_weight = {weight: rows[f"{name}.weight"] for name, weight in weights.items() if f"{name}.weight" in rows}
+        return {name: of_weight[weight] for name, weight in weights.items() if weight in of_weight}
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +84,11 @@ def dim_size(tensor: Tensor, member: Member) -> int:
 
 def check_spaces(model: nn.Module, spaces: Sequence[Space]) -> None:
     """Raise OneXNError unless every member exists and no position is carried twice."""
-    tensors = named_tensors(model)
+    check_members(named_tensors(model), spaces)
+
+
+def check_members(tensors: Mapping[str, Tensor], spaces: Sequence[Space]) -> None:
+    """The same for tensors by the names that the members have."""
     taken: dict[tuple[int, int], Tensor] = {}
     for space in spaces:
         for member in space.members:

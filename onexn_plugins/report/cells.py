@@ -38,6 +38,7 @@ STYLES: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * value:.1f} %",
     "ratio": lambda value: f"{100 * value:g} %",
     "milliseconds": lambda value: f"{significant(value)} ms",
+    "microseconds": lambda value: f"{significant(value)} µs",
     "seconds": lambda value: f"{value:.1f} s",
     "times": lambda value: f"{value:.2f}×",
     "megabytes": lambda value: f"{significant(value / 1e6)} MB",

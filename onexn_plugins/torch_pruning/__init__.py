@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, BlockRandomImportance
+from onexn_plugins.torch_pruning.order import guard_masked_models
 from onexn_plugins.torch_pruning.pruner import OneXNPruner
 
 __all__ = ["BlockGroup", "BlockImportance", "BlockL1Importance", "BlockRandomImportance", "OneXNPruner", "register"]
@@ -27,7 +28,8 @@ def register(*, replace: bool = False) -> None:
     """Make tp.pruner.OneXNPruner, tp.importance.BlockL1Importance and tp.importance.BlockRandomImportance resolve.
 
     torch-pruning has no registry; its own pruners are plain module attributes, and so are these. Importing this
-    package changes nothing in torch-pruning: only this call does, and a second one is harmless.
+    package changes nothing in torch-pruning: only this call does, and a second one is harmless. Like the first
+    OneXNPruner, it also makes torch-pruning's groups refuse to cut channels of a model with block masks.
 
     Args:
         replace: take the name even where something else holds it.
@@ -43,3 +45,4 @@ def register(*, replace: bool = False) -> None:
                              "Call register(replace=True) to take it over")
     for module, registered in places:
         setattr(module, registered.__name__, registered)
+    guard_masked_models()

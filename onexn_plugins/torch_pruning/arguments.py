@@ -48,7 +48,8 @@ def tracing_arguments(others: Mapping[str, Any]) -> dict[str, Any]:
             close = difflib.get_close_matches(name, BASE_PRUNER, n=1)
             raise OneXNError(name, "OneXNPruner has no such argument",
                              f"Did you mean {close[0]}" if close else "See help(OneXNPruner)")
-        if name in REFUSED and value is not None and value != BASE_PRUNER[name]:
+        # {} on its own account: torch-pruning's pruners write into the dicts that are their defaults
+        if name in REFUSED and value is not None and value != {} and value != BASE_PRUNER[name]:
             raise OneXNError(name, *REFUSED[name])
     return {name: others.get(name) for name in TRACING}
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.masking import attach, check_attachable, dense_weight, fold, mask_of
+from onexn_plugins.masking import dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
+from onexn_plugins.rearrangement.applied import applied_permutations
 from onexn_plugins.rearrangement.run import Rearrangement
 from onexn_plugins.selection import (
     check_ratio,
@@ -29,6 +30,7 @@ from onexn_plugins.torch_pruning.arguments import Regrowth, Scheduler
 from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, block_scores, check_importance
+from onexn_plugins.torch_pruning.order import guard_masked_models
 from onexn_plugins.torch_pruning.rearranging import rearrange_by_graph
 
 
@@ -96,6 +98,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
     ) -> None:
         # BasePruner.__init__ is left out: it traces the model, which masks do not need and some models do not
         # bear, and it writes into its own default arguments.
+        guard_masked_models()
         self._tracing = arguments.tracing_arguments(others)
         arguments.check_model(model, example_inputs, self._tracing["forward_fn"])
         self.model, self.example_inputs, self.block_size = model, example_inputs, block_size
@@ -125,19 +128,6 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
         self.rearrangement = self._rearranged(rearrange) if rearrange else None
-        self.permutations = {} if self.rearrangement is None else dict(self.rearrangement.permutations)
-
-    def prepare(self) -> None:
-        """Attach masks that still keep every block.
-
-        DistributedDataParallel and torch.compile hold on to the model as it was when they wrapped it. Call this before
-        wrapping where pruning starts after it; from then on steps change the masks' values only.
-        """
-        targets.check_prunable(self.layers, self.block_size)
-        for name, layer in self.layers.items():
-            if mask_of(layer) is None:
-                keep = torch.ones(check_attachable(layer, self.block_size, name).shape, dtype=torch.bool)
-                attach(layer, keep, self.block_size, name, straight_through=self.straight_through)
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -170,22 +160,23 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is and by which recipe, in plain values: for save_checkpoint(model, path, pruner=...)."""
-        return {"step": self.current_step, "recipe": self._recipe(), "permutations": self.permutations}
+        return {"step": self.current_step, "recipe": self._recipe()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on after the step that `state_dict` was taken at; the masks themselves are in the checkpoint.
+        """Go on after the step that `state_dict` was taken at; masks and permutations are in the checkpoint.
 
         Raises:
             OneXNError: the state is of a pruner with other arguments.
         """
-        recipe, parts = self._recipe(), {"step", "recipe", "permutations"}
-        if not isinstance(state, Mapping) or set(state) != parts or set(state["recipe"]) != set(recipe):
+        recipe = self._recipe()
+        known = isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping)
+        if not known or set(state["recipe"]) != set(recipe) or state["step"] not in range(self.iterative_steps + 1):
             raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",
                                  "Construct the pruner with the arguments of the saved run")
-        self.current_step, self.permutations = state["step"], dict(state["permutations"])
+        self.current_step = state["step"]
 
     def _recipe(self) -> dict[str, Any]:
         settings = {name: value for name, value in getattr(self.importance, "__dict__", {}).items()
@@ -196,6 +187,11 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             "min_ratios": list(self._min_ratios), "max_pruning_ratio": self.max_pruning_ratio,
             "competitions": [[list(each.names), list(each.ratios)] for each in self._competitions],
         }
+
+    @property
+    def permutations(self) -> dict[str, Tensor]:
+        """Layer -> int64 [out_channels]: how rearrangements, also those of a loaded checkpoint, moved its channels."""
+        return applied_permutations(self.model)
 
     def fold(self) -> nn.Module:
         """Make the masks plain zeros; see onexn_plugins.fold."""

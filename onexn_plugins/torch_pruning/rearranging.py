@@ -52,15 +52,17 @@ def rearrange_by_graph(
 
 
 def find_all_spaces(model: nn.Module, example_inputs: Any, tracing: Mapping[str, Any]) -> list[Space]:
-    """The graph's spaces that pass the proof, and our own tracer's where these leave something out."""
+    """The graph's spaces that our tracer does not object to and that pass the proof, and the tracer's own besides."""
+    found = find_spaces(clean_copy(model), example_inputs)
     try:
         proposed, _ = graph_spaces(build_graph(model, example_inputs, **tracing), model)
     except OneXNError:  # the graph cannot be built; our own tracer then finds all spaces
         proposed = []
+    proposed = [space for space in proposed if found.objection(space) is None]
     generator = torch.Generator().manual_seed(0)
     moves = [Move(space, some_permutation(space, generator)) for space in proposed]
     spaces = [proposed[index] for index in prove(model, example_inputs, moves).passed] if moves else []
-    return add_disjoint(model, spaces, find_spaces(clean_copy(model), example_inputs).spaces)
+    return add_disjoint(model, spaces, found.spaces)
 
 
 def some_permutation(space: Space, generator: torch.Generator) -> Tensor:

@@ -10,8 +10,11 @@ for _package, _module in (("apache-tvm", "tvm"), ("onnx", "onnx")):
     if find_spec(_module) is None:
         raise MissingDependencyError(_package, "tvm")
 
-from onexn_plugins.tvm_backend.compile import compile_model, inspect_onnx  # noqa: E402
+from onexn_plugins.tvm_backend.compile import compile_model, compile_module, inspect_module, inspect_onnx  # noqa: E402
 from onexn_plugins.tvm_backend.compiled import Compiled, load  # noqa: E402
 from onexn_plugins.tvm_backend.targets import targets  # noqa: E402
+from onexn_plugins.tvm_backend.tuning.search import tune  # noqa: E402
 
-__all__ = ["Compiled", "compile_model", "inspect_onnx", "load", "targets"]
+__all__ = [
+    "Compiled", "compile_model", "compile_module", "inspect_module", "inspect_onnx", "load", "targets", "tune",
+]

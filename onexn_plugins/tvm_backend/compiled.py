@@ -17,8 +17,13 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact
 from onexn_plugins.tvm_backend.aot import StaticNetwork
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
+from onexn_plugins.tvm_backend.onnx_model import first_line
 from onexn_plugins.tvm_backend.plan import Layer
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
+
+# Bytes that the start of every tensor is a multiple of, as TVM's own allocator does it.
+ALIGNMENT = 64
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(self.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the saved description holds them."""
@@ -76,7 +85,12 @@ class Compiled:
             OneXNError: an input is missing or unknown, or has another shape or element type; or this machine cannot
                 run the target's code.
         """
-        return self._collect(self._main(*self._tensors(inputs)))
+        main, tensors = self._main, self._tensors(inputs)
+        try:
+            result = main(*tensors)
+        except Exception as error:
+            raise OneXNError("network", f"does not run: {first_line(error)}", artefact.REBUILD) from error
+        return self._collect(result)
 
     def benchmark(self, repeat: int = 50, warmup: int = 5, inputs: Sequence[Any] | None = None) -> Latency:
         """Time single runs, on these inputs or on random ones (seed 0); copying in and out is left out.
@@ -135,10 +149,11 @@ class Compiled:
         if len(arrays) != len(self.inputs):
             raise OneXNError("inputs", f"{len(arrays)} were given, the network takes {len(self.inputs)}: "
                              f"{', '.join(tensor.name for tensor in self.inputs)}", "Pass one array per input")
-        return [tvm.runtime.tensor(_checked(array, tensor)) for array, tensor in zip(arrays, self.inputs, strict=True)]
+        return [_shared(_checked(array, tensor)) for array, tensor in zip(arrays, self.inputs, strict=True)]
 
     def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
-        return result.numpy() if len(self.outputs) == 1 else [item.numpy() for item in result]
+        """The outputs as arrays, on the memory that the network wrote: each run allocates outputs of its own."""
+        return np.from_dlpack(result) if len(self.outputs) == 1 else [np.from_dlpack(item) for item in result]
 
 
 def load(path: str | Path) -> Compiled:
@@ -152,16 +167,30 @@ def load(path: str | Path) -> Compiled:
         inputs = [_tensor(entry) for entry in saved.metadata["inputs"]]
         outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
         layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
-        threads = int(saved.metadata["threads"])
+        threads = checked_threads(saved.metadata["threads"])
         with without_lines(*TVM_CHATTER):
             library = tvm.runtime.load_module(str(saved.library))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (OneXNError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
     return Compiled(library, saved.target, inputs, outputs, layers, threads)
 
 
+def checked_threads(threads: Any) -> int:
+    """The number of threads.
+
+    Raises:
+        OneXNError: it is no integer from 1 to MAX_THREADS.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise OneXNError("threads", f"must be a positive integer up to {MAX_THREADS}, got {threads!r}", "Use threads=1")
+    return threads
+
+
 def _tensor(entry: Mapping[str, Any]) -> Tensor:
-    return Tensor(entry["name"], tuple(entry["shape"]), entry["dtype"])
+    tensor = Tensor(entry["name"], tuple(entry["shape"]), entry["dtype"])
+    if str(tensor.numpy_dtype) != tensor.dtype:
+        raise ValueError(f"{tensor.dtype!r} is no element type")
+    return tensor
 
 
 def _by_name(arrays: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[Any]:
@@ -175,14 +204,34 @@ def _by_name(arrays: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[Any]:
 
 def _checked(array: Any, tensor: Tensor) -> np.ndarray:
     """The array, contiguous, if it is what the network takes. Nothing is cast silently."""
-    array = np.asarray(array)
-    if str(array.dtype) != tensor.dtype:
+    try:
+        array = np.asarray(array)
+    except Exception as error:
+        raise OneXNError(f"input {tensor.name!r}", f"is no array: {first_line(error)}",
+                         "Pass a numpy array, or a torch tensor on the CPU without gradient") from error
+    if array.dtype != tensor.numpy_dtype:
         raise OneXNError(f"input {tensor.name!r}", f"is {array.dtype}, the network takes {tensor.dtype}",
                          f"Convert it, for example with .astype(np.{tensor.dtype})")
     if array.shape != tensor.shape:
         raise OneXNError(f"input {tensor.name!r}", f"has shape {list(array.shape)}, the network takes "
                          f"{list(tensor.shape)}", "Reshape it, or export the model with inputs of that shape")
     return np.ascontiguousarray(array)
+
+
+def _shared(array: np.ndarray) -> Any:
+    """A TVM tensor on the array's memory, which the network only reads; on a copy where its kernels could not load
+    vectors from there.
+
+    `tvm.runtime.tensor` does the same in five times the time, which is felt in small networks.
+    """
+    address, read_only = array.__array_interface__["data"]
+    if read_only or address % ALIGNMENT:
+        memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+        start = -memory.__array_interface__["data"][0] % ALIGNMENT
+        moved = memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
+        np.copyto(moved, array)
+        array = moved
+    return tvm.runtime.from_dlpack(array)
 
 
 def _random(tensor: Tensor) -> np.ndarray:

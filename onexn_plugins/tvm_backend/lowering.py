@@ -21,6 +21,12 @@ def compile_module(module: tvm.IRModule, target: tvm.target.Target) -> relax.VME
         return relax.build(module, target=target, relax_pipeline=passes)
 
 
+def compile_calls(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """Compile functions that only call kernels, on memory that they are given."""
+    with target, pass_context():
+        return relax.build(module, target=target, relax_pipeline=tvm.transform.Sequential(_virtual_machine()))
+
+
 def plan_module(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     """The same module as a plain list of kernel calls on planned memory, for a program without a virtual machine."""
     with target, pass_context():

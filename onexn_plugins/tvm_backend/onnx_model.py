@@ -33,8 +33,20 @@ def load_onnx_model(path: str | os.PathLike[str]) -> ModelProto:
     Raises:
         OneXNError: names the file, node or tensor, what is wrong with it and what to do.
     """
-    path = Path(path)
-    model = _parse(path)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise OneXNError(str(path), f"cannot be read: {error.strerror}", "Check the path of the ONNX file") from error
+    return parse_onnx_model(content, Path(path))
+
+
+def parse_onnx_model(content: bytes, path: Path) -> ModelProto:
+    """The model of a file's content, checked as load_onnx_model does; external data is looked for beside `path`.
+
+    Raises:
+        OneXNError: as load_onnx_model.
+    """
+    model = _parse(content, path)
     if not model.graph.node:
         raise OneXNError(str(path), "is not an ONNX model, or one without any operator", EXPORT_AGAIN)
     _check_opset(model, path)
@@ -62,11 +74,7 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _parse(path: Path) -> ModelProto:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise OneXNError(str(path), f"cannot be read: {error.strerror}", "Check the path of the ONNX file") from error
+def _parse(content: bytes, path: Path) -> ModelProto:
     if not content:
         raise OneXNError(str(path), "is empty", EXPORT_AGAIN)
     try:

@@ -19,6 +19,7 @@ import numpy as np
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.artefact import Artefact
 from onexn_plugins.tvm_backend.rpc_session import Failure, Finished, Job, Progress, serve
+from onexn_plugins.tvm_backend.targets import Target
 
 CONNECT_SECONDS = 10.0
 # The conversation's process has TVM to import before it can say a word.
@@ -94,7 +95,7 @@ def run_remotely(
         OneXNError: the board cannot be reached, does not know the key, refuses the network, dies or stays silent.
     """
     library = saved.library
-    _check_reachable(board)
+    check_reachable(board)
     job = Job(str(library), board.host, board.port, board.key, tuple(inputs), repeat,
               int(saved.metadata.get("threads", 1)))
     here, there = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -107,11 +108,15 @@ def run_remotely(
         here.close()
         process.kill()
         process.join()
-    emulated = saved.target.architecture == "aarch64" and saved.target.system == "linux" and finished.core is None
-    return RemoteRun(finished.outputs, finished.milliseconds, finished.core, emulated)
+    return RemoteRun(finished.outputs, finished.milliseconds, finished.core, is_emulated(saved.target, finished.core))
 
 
-def _check_reachable(board: Board) -> None:
+def is_emulated(target: Target, core: str | None) -> bool:
+    """Whether code for this target ran where no ARM core showed itself, though one would have."""
+    return target.architecture == "aarch64" and target.system == "linux" and core is None
+
+
+def check_reachable(board: Board) -> None:
     """A refused or unanswered connection is known within seconds; TVM's client would try for a minute."""
     try:
         socket.create_connection((board.host, board.port), CONNECT_SECONDS).close()

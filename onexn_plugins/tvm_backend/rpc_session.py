@@ -58,7 +58,7 @@ class Failure:
     fix: str
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The board cannot take the job, for a reason that is known here."""
 
     def __init__(self, reason: str, fix: str) -> None:
@@ -70,12 +70,17 @@ def serve(pipe: Connection, job: Job) -> None:
     """Do the job; every step, and the end, go into the pipe."""
     try:
         pipe.send(_converse(pipe, job))
-    except _Refused as refusal:
+    except Refused as refusal:
         pipe.send(refusal.failure)
     except Exception as error:  # whatever TVM's client or the board raises is the user's answer
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = said[-1] if said else type(error).__name__
-        pipe.send(Failure(f"failed: {reason[:300]}", "Check the board's own output; it needs the same TVM version"))
+        pipe.send(broken(error))
+
+
+def broken(error: Exception) -> Failure:
+    """What TVM's client or the board raised, in a line."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = said[-1] if said else type(error).__name__
+    return Failure(f"failed: {reason[:300]}", "Check the board's own output; it needs the same TVM version")
 
 
 def _converse(pipe: Connection, job: Job) -> Finished:
@@ -83,30 +88,31 @@ def _converse(pipe: Connection, job: Job) -> Finished:
         pipe.send(Progress(doing))
 
     begin(f"connecting to {job.host}:{job.port}")
-    session = _connect(job, begin)
+    session = connect(job.host, job.port, job.key, begin)
     begin(f"uploading {Path(job.library).stat().st_size / 1e6:.1f} MB")
     session.upload(job.library)
     begin("loading the network")
     machine, device = _load(session, job)
     begin("running it")
     outputs = _run(machine, device, job.inputs)
-    return Finished(outputs, _time(machine, device, job.repeat, begin), _core(session))
+    return Finished(outputs, _time(machine, device, job.repeat, begin), core_of(session))
 
 
-def _connect(job: Job, begin: Any) -> Any:
+def connect(host: str, port: int, key: str | None, begin: Any) -> Any:
+    """A session with the board; `begin` gets a line where it has to be waited for."""
     from tvm import rpc
 
-    if job.key is None:
-        return rpc.connect(job.host, job.port)
-    tracker = rpc.connect_tracker(job.host, job.port)
+    if key is None:
+        return rpc.connect(host, port)
+    tracker = rpc.connect_tracker(host, port)
     queues = tracker.summary()["queue_info"]
-    if job.key not in queues:
+    if key not in queues:
         known = ", ".join(sorted(queues)) or "none"
-        raise _Refused(f"the tracker knows no board with key {job.key!r}", f"Its keys: {known}. On the board run "
-                       f"python -m tvm.exec.rpc_server --tracker HOST:PORT --key {job.key}")
-    if not queues[job.key]["free"]:
-        begin(f"waiting for a free board with key {job.key!r}")
-    return tracker.request(job.key, max_retry=1)
+        raise Refused(f"the tracker knows no board with key {key!r}", f"Its keys: {known}. On the board run "
+                      f"python -m tvm.exec.rpc_server --tracker HOST:PORT --key {key}")
+    if not queues[key]["free"]:
+        begin(f"waiting for a free board with key {key!r}")
+    return tracker.request(key, max_retry=1)
 
 
 def _load(session: Any, job: Job) -> tuple[Any, Any]:
@@ -138,7 +144,7 @@ def _time(machine: Any, device: Any, repeat: int, begin: Any) -> tuple[float, ..
     return tuple(milliseconds)
 
 
-def _core(session: Any) -> str | None:
+def core_of(session: Any) -> str | None:
     """The core's name, by the Main ID Register (Arm Architecture Reference Manual, MIDR_EL1) in sysfs."""
     try:
         register = int(bytes(session.download(MIDR)).split(b"\0")[0], 16)

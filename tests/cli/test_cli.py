@@ -115,6 +115,27 @@ def test_compile_run_and_bench(capsys, exported, tmp_path):
     assert [row["name"] for row in values(capsys, "bench", library, "--rounds", "2")["contenders"]] == ["onexn"]
 
 
+def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):
+    _, path = exported
+    database, library = str(tmp_path / "tuning.json"), str(tmp_path / "net.onexn")
+    assert values(capsys, "tune", path, "--database", database, "--trials", "1", "--seconds", "0")["finished"] is False
+    report = values(capsys, "tune", path, "--database", database, "--trials", "1")
+    assert report["finished"] is True
+    assert all(found["tried"] <= 1 for found in report["problems"])
+    code, out, err = run(capsys, "tune", path, "--database", database, "--trials", "1")
+    assert code == 0
+    assert f"stored in {database}" in out
+    assert "tuning" in err
+    for verb in (["compile", path, "--output", library], ["inspect", path]):
+        layers = values(capsys, *verb, "--tuning", database)["layers"]
+        assert any("tuned:" in layer["reason"] for layer in layers)
+    assert values(capsys, "run", path, "--tuning", database, "--compare")["difference"] < 1e-4
+    assert values(capsys, "bench", path, "--tuning", database, "--rounds", "1")["contenders"]
+    code, _, err = run(capsys, "run", library, "--tuning", database)
+    assert code == 2
+    assert "comes too late" in err
+
+
 @pytest.mark.parametrize(("argv", "message"), [
     (["prune", "no_such_model"], "neither torchvision nor timm"),
     (["prune", NET, *SHAPE, "--pruning-ratio", "1.5"], "from 0 to 1"),

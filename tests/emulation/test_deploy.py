@@ -92,6 +92,21 @@ def test_a_key_nobody_has(model, tracker_port, capsys):
     assert f"Its keys: {KEY}" in capsys.readouterr().err
 
 
+def test_what_an_emulated_board_measures_chooses_nothing(model, tracker_port, tmp_path, capsys):
+    database = str(tmp_path / "tuning.json")
+    tune = ["tune", model, "--rpc", f"127.0.0.1:{tracker_port}", "--key", KEY, "--target", "cortex-a72", "--trials",
+            "1", "--database", database]
+    assert cli.main([*tune, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["emulated"] is values["finished"] is True
+    assert all(found["default_us"] > 0 and not found["failed"] for found in values["problems"])
+    assert cli.main(tune) == 0
+    assert "EMULATED" in capsys.readouterr().out
+    assert cli.main(["compile", model, "--target", "cortex-a72", "--tuning", database, "--output",
+                     str(tmp_path / "network")]) == 2
+    assert "emulated" in capsys.readouterr().err
+
+
 def script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     """One of the integration's scripts."""
     return subprocess.run([sys.executable, str(INTEGRATION / name), *map(str, words)], text=True, capture_output=True,

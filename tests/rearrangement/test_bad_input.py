@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import threading
@@ -52,12 +53,71 @@ def test_bad_arguments(arguments, reason):
     refuses(build(Residual), pictures(), reason, **arguments)
 
 
-@settings(max_examples=100, deadline=None)
-@given(name=st.sampled_from(["block_size", "pruning_ratio", "method"]),
-       value=st.one_of(st.none(), st.text(max_size=4), st.floats().filter(lambda x: not 0 <= x <= 1), st.booleans(),
-                       st.integers(max_value=-1), st.integers(min_value=33), st.just([]), st.just({}), st.just((4,))))
-def test_generated_bad_arguments(name, value):
-    refuses(build(Small), pictures(), "must be|block_size", **{name: value})
+JUNK = st.one_of(st.text(max_size=4), st.floats().filter(lambda x: not 0 <= x <= 1), st.integers(max_value=-1),
+                 st.just({}), st.just((4,)), st.just(nn.ReLU()), st.builds(object))
+STRANGERS = st.one_of(st.text(max_size=4), st.integers(), st.none(), st.builds(lambda: conv(3, 8)))
+WRONG = {
+    "block_size": JUNK | st.none() | st.booleans() | st.integers(min_value=33),
+    "pruning_ratio": JUNK.filter(lambda value: not isinstance(value, bool)) | st.none() | st.booleans(),
+    "method": JUNK | st.none() | st.booleans(),
+    "seed": JUNK | st.none() | st.booleans() | st.integers(min_value=2**63),
+    "full": JUNK | st.sampled_from([0, 1]),
+    "spaces": JUNK.filter(bool) | st.lists(STRANGERS, min_size=1, max_size=2),
+    "progress": JUNK.filter(lambda value: not callable(value)),
+    "ignored_layers": st.one_of(
+        st.integers(), st.none(), st.floats(), st.sampled_from(["stem", "head", nn.Conv2d]),
+        st.lists(STRANGERS.filter(lambda name: name != ""), min_size=1, max_size=2)),
+}
+
+
+@st.composite
+def wrong_arguments(draw):
+    names = draw(st.lists(st.sampled_from(sorted(WRONG)), min_size=1, max_size=3, unique=True))
+    return {name: draw(WRONG[name]) for name in names}
+
+
+@settings(max_examples=250, deadline=None)
+@given(arguments=wrong_arguments())
+def test_generated_bad_arguments(arguments):
+    refuses(build(Small), pictures(), "must be|block_size|no layer of", **arguments)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_generated_bad_spaces(data):
+    """A space of the stem in which one thing is wrong, or which is not all that must move."""
+    sizes = {"stem.weight": (12, 5, 3, 3), "stem.bias": (12,), "head.weight": (8, 12, 1, 1), "out.bias": (5,)}
+    name = data.draw(st.sampled_from([*sizes, "stem", "nothing.weight", ""]))
+    dim, channels = data.draw(st.integers(-2, 5)), data.draw(st.integers(2, 14))
+    positions = torch.tensor(data.draw(st.lists(st.integers(-2, 14), min_size=channels, max_size=channels)))
+    space = Space.of([Member(name, dim, positions.reshape(-1, 1), data.draw(st.sampled_from([1, 1, 2, 5])))], channels)
+    model = build(Small)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with contextlib.suppress(OneXNError):
+        assert rearrange(model, pictures(), method="sort", block_size=2, spaces=[space]).permutations == {}
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+class Patches(nn.Module):
+    """Its only convolution is the stem, as in a vision transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.wide, self.out = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 12), nn.Linear(12, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.out(self.wide(self.patch(images).flatten(2).transpose(1, 2)).relu()).mean(1)
+
+
+def test_linear_layers_count_by_default_only_where_no_convolution_is_pruned():
+    model = build(Small)
+    assert [layer.name for layer in rearrange(model, pictures(), block_size=2).layers] == ["stem", "head"]
+    refuses(model, pictures(), "no layer that 1×N pruning applies to", block_size=2, ignored_layers=["stem", "head"])
+    assert [layer.name for layer in rearrange(model, pictures(), block_size=2, ignored_layers=["stem", "head"],
+                                              full=True).layers] == ["out"]
+    images = torch.randn(2, 3, 8, 8)
+    assert [layer.name for layer in rearrange(build(Patches), images, block_size=2).layers] == ["wide", "out"]
+    refuses(build(Patches), images, "no layer that 1×N pruning applies to", full=False)
 
 
 @pytest.mark.parametrize("inputs", [

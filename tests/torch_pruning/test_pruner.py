@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -267,7 +266,9 @@ def test_deprecated_names_still_work():
     assert kept(model)["wide"] == 12
 
 
+@pytest.mark.filterwarnings("ignore:Unwrapped parameters")
 def test_default_values_of_channel_arguments_are_accepted():
+    tp.pruner.BasePruner(small_net(), IMAGES, tp.importance.MagnitudeImportance())  # writes into its own defaults
     arguments = {"round_to": None, "in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {},
                  "prune_num_heads": False, "prune_head_dims": True, "head_pruning_ratio": 0.0,
                  "head_pruning_ratio_dict": None, "customized_pruners": None, "unwrapped_parameters": None,
@@ -283,26 +284,6 @@ def test_forward_fn_and_dict_inputs_run_the_model():
     model = small_net(dtype=torch.float64)
     OneXNPruner(model, {"images": IMAGES.double()}).step()
     assert model.wide.weight.dtype == torch.float64
-
-
-def test_structural_pruning_first_then_blocks_and_not_the_other_way():
-    model = small_net()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tp.pruner.BasePruner(model, IMAGES, tp.importance.MagnitudeImportance(), pruning_ratio=0.4, round_to=4,
-                             ignored_layers=[model.grouped, model.classifier]).step()
-    assert model.point.out_channels == 12
-    pruner = OneXNPruner(model, IMAGES, block_size=4)
-    pruner.step()
-    pattern = BlockPattern.of(model.point.weight, 4)
-    assert set(pattern.row_heights().tolist()) == {4}
-    assert is_block_sparse(model.point.weight, pattern)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        late = tp.pruner.BasePruner(model, IMAGES, tp.importance.MagnitudeImportance(), pruning_ratio=0.4,
-                                    ignored_layers=[model.grouped, model.classifier])
-        with pytest.raises(OneXNError, match="prune channels first"):
-            late.step()
 
 
 def test_report_counts_what_was_pruned():

@@ -203,7 +203,8 @@ def test_a_rearranged_run_resumes_with_its_permutations(tmp_path):
     other = OneXNPruner(small_net(), IMAGES, block_size=4, iterative_steps=2)
     with pytest.raises(OneXNError, match="block_size: was 2 when the state was saved and is 4 now"):
         other.load_state_dict(pruner.state_dict())
-    for state in ({}, None, {"step": 1, "recipe": {}, "permutations": {}}):
+    for state in ({}, None, {"step": 1, "recipe": {}}, {"step": 1, "recipe": 3}, {"step": 1},
+                  other.state_dict() | {"step": 3}, other.state_dict() | {"step": "1"}):
         with pytest.raises(OneXNError, match="no state"):
             other.load_state_dict(state)
 

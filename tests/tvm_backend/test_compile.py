@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,17 @@ from torch import nn
 
 from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend import Compiled, compile_model, inspect_onnx, load
+from onexn_plugins.layers import groups_of, prunable_layers
+from onexn_plugins.masking import attach
+from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.tvm_backend import (
+    Compiled,
+    compile_model,
+    compile_module,
+    inspect_module,
+    inspect_onnx,
+    load,
+)
 from onexn_plugins.zoo import load_model
 from tests.tvm_backend.networks import Mixed, Mlp, Mobile, Shuffled, prune
 
@@ -145,6 +156,8 @@ IMAGE = np.zeros((1, 8, 5, 5), np.float32)
     (({"image": IMAGE, "mask": IMAGE, "label": IMAGE},), "'label': is no input of the network"),
     ((IMAGE, "a string"), "'mask': is"),
     ((IMAGE, None), "'mask': is object"),
+    ((IMAGE, torch.zeros(1, 8, 5, 5, requires_grad=True)), "'mask': is no array: Can't call numpy"),
+    ((IMAGE, [[1.0], [1.0, 2.0]]), "'mask': is no array"),
 ])
 def test_wrong_inputs_are_refused_by_name(small: Compiled, inputs: tuple, complaint: str) -> None:
     with pytest.raises(OneXNError, match=complaint):
@@ -158,6 +171,24 @@ def test_inputs_may_be_strided_or_torch(small: Compiled) -> None:
     assert np.array_equal(small.run(torch.from_numpy(image), image), 2 * image)
 
 
+def test_inputs_may_lie_anywhere_and_stay_as_they_are(small: Compiled) -> None:
+    """Vector loads want aligned memory."""
+    room = np.random.default_rng(0).standard_normal(IMAGE.size + 16).astype(np.float32)
+    for offset in range(17):
+        image = room[offset : offset + IMAGE.size].reshape(IMAGE.shape)
+        image.flags.writeable = offset % 2 == 0
+        before = image.copy()
+        doubled = small.run(image, image)
+        doubled += 0  # the caller may write into outputs
+        assert np.array_equal(doubled, 2 * before)
+        assert np.array_equal(image, before)
+
+
+def test_outputs_outlive_later_runs(small: Compiled) -> None:
+    outputs = [small.run(IMAGE + value, IMAGE) for value in range(5)]
+    assert [float(output.max()) for output in outputs] == [0, 1, 2, 3, 4]
+
+
 def test_benchmark_refuses_nonsense(small: Compiled) -> None:
     with pytest.raises(OneXNError, match="cannot time 0 runs"):
         small.benchmark(repeat=0)
@@ -167,6 +198,7 @@ def test_benchmark_refuses_nonsense(small: Compiled) -> None:
     ({"target": "cortex-a99"}, "'cortex-a99'.*not a known processor"),
     ({"threads": 0}, "threads: must be a positive integer"),
     ({"threads": True}, "threads"),
+    ({"threads": 2**40}, "threads: must be a positive integer up to 1024"),
     ({"block_size": 0}, "block_size must be an integer from 1 to 32"),
     ({"block_size": 64}, "block_size must be an integer from 1 to 32"),
 ])
@@ -175,9 +207,71 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict, complaint: str
         compile_model(tmp_path / "model.onnx", **options)
 
 
-def test_a_torch_module_is_no_path() -> None:
-    with pytest.raises(OneXNError, match="must be a path, got Linear"):
+def test_a_torch_module_is_no_path_and_a_path_no_module() -> None:
+    with pytest.raises(OneXNError, match=r"must be a path, got Linear.*compile_module"):
         compile_model(nn.Linear(2, 2))
+    with pytest.raises(OneXNError, match="must be a torch module, got str"):
+        compile_module("model.onnx", torch.randn(1, 2))
+
+
+def masked() -> Mobile:
+    """With its masks still on, and in training mode."""
+    model = Mobile()
+    for name, layer in prunable_layers(model).items():
+        pattern = BlockPattern.of(layer.weight, 2, groups_of(layer))
+        attach(layer, torch.rand(pattern.shape) < 0.5, 2, name)
+    return model.train()
+
+
+@pytest.mark.parametrize("make", [lambda: prune(Mobile()), masked])
+def test_a_module_compiles_as_its_file_does(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
+    model, image = make(), torch.randn(1, 8, 14, 14)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training = model.training
+    export_onnx(model, image, tmp_path / "model.onnx")
+    from_file, direct = compile_model(tmp_path / "model.onnx"), compile_module(model, image)
+    assert np.array_equal(direct.run(image.numpy()), from_file.run(image.numpy()))
+    assert (direct.layers, direct.inputs, direct.outputs) == (from_file.layers, from_file.inputs, from_file.outputs)
+    assert inspect_module(model, image) == [layer.to_dict() for layer in direct.layers]
+    assert any(layer.sparse for layer in direct.layers)
+    assert model.training == training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3)
+
+    def forward(self, image: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.conv(image)
+        return features, features * scale
+
+
+def test_a_module_with_named_inputs() -> None:
+    inputs = {"image": torch.randn(2, 4, 9, 11), "scale": torch.rand(8, 1, 1)}
+    model = prune(Scaled())
+    outputs = compile_module(model, inputs, block_size=2).run({name: value.numpy() for name, value in inputs.items()})
+    for output, expected in zip(outputs, model(**inputs), strict=True):
+        np.testing.assert_allclose(output, expected.detach().numpy(), atol=1e-5)
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(("model", "inputs", "options", "complaint"), [
+    (nn.Linear(2, 2), "image", {}, "must be a tensor, a tuple or a dict"),
+    (nn.Linear(2, 2), torch.randn(1, 3), {}, "forward fails"),
+    (Branching(), torch.randn(1, 3), {}, "torch cannot export it"),
+    (nn.Linear(2, 2), torch.randn(1, 2), {"target": "z80"}, "not a known processor"),
+    (nn.Linear(2, 2), torch.randn(1, 2), {"threads": 0}, "threads: must be a positive integer"),
+    (nn.Linear(2, 2), torch.randn(1, 2), {"block_size": 0}, "block_size must be an integer from 1 to 32"),
+])
+def test_modules_that_cannot_be_compiled(model: nn.Module, inputs: object, options: dict, complaint: str) -> None:
+    with pytest.raises(OneXNError, match=complaint):
+        compile_module(model, inputs, **options)
 
 
 def test_other_machines_code_is_not_run(tmp_path: Path) -> None:

@@ -23,16 +23,41 @@ class Found:
     Attributes:
         spaces: channels that move together.
         still: tensor name -> why none of the rows (dimension 0) of this parameter or buffer move.
+        unseen: why the model may do something that was not seen, so that nothing may move; None if not.
+        pinned: (tensor name, dim) -> reason at each position, None where other sources of spaces may move it.
+        fixed: tensor name -> why nobody may move anything about it.
     """
 
     spaces: tuple[Space, ...]
     still: dict[str, str]
+    unseen: str | None
+    pinned: dict[tuple[str, int], list[str | None]]
+    fixed: dict[str, str | None]
+
+    def objection(self, space: Space) -> str | None:
+        """Why a space from another source, such as a toolkit's graph, may not move; None where it may.
+
+        The proof runs a model on a few inputs. What decides by values, or leaves torch, may do otherwise on the next
+        one, so this check comes first, whoever proposed the space.
+        """
+        if self.unseen:
+            return self.unseen
+        for member in space.members:
+            known = self.pinned.get((member.name, member.dim))
+            if known is None and member.name not in self.fixed:
+                return f"{member.name} was not seen to carry them"
+            at_positions = [known[place] for place in member.positions.flatten().tolist()] if known else []
+            for reason in (self.fixed.get(member.name), *at_positions):
+                if reason:
+                    return reason
+        return None
 
 
 def spaces_from(facts: Facts) -> Found:
     """The spaces a trace's facts allow, and the reasons where they allow none."""
     if facts.unseen:
-        return Found((), {name: f"its channels stay: {facts.unseen}" for name, dim, _ in facts.carried if dim == 0})
+        still = {name: f"its channels stay: {facts.unseen}" for name, dim, _ in facts.carried if dim == 0}
+        return Found((), still, facts.unseen, {}, {})
     channel_of = _merge(facts)
     carried = {carrier: channel_of[labels.long()] for carrier, labels in facts.carried.items()}
     frozen = _frozen_channels(facts, carried, channel_of)
@@ -44,7 +69,8 @@ def spaces_from(facts: Facts) -> Found:
             alike[tuple(carriers_of[channel])].append(channel)
     spaces = [_space(uses, sorted(channels), cells_of, carried) for uses, channels in alike.items()]
     spaces = [space for space in spaces if len(space.classes.unique()) < space.channels]
-    return Found(tuple(spaces), _still(carried, frozen, spaces))
+    return Found(tuple(spaces), _still(carried, frozen, spaces), None, _pinned(facts, carried, channel_of, frozen),
+                 {name: reason if name in facts.pinned_names else None for name, reason in facts.fixed.items()})
 
 
 def _merge(facts: Facts) -> Tensor:
@@ -74,6 +100,14 @@ def _frozen_channels(facts: Facts, carried: dict[Carrier, Tensor], channel_of: T
             for channel in channels.unique().tolist():
                 frozen.setdefault(channel, f"they are carried by {name}, and {facts.fixed[name]}")
     return frozen
+
+
+def _pinned(facts: Facts, carried: dict[Carrier, Tensor], channel_of: Tensor,
+            frozen: dict[int, str]) -> dict[tuple[str, int], list[str | None]]:
+    """(tensor name, dim) -> why nobody may move what lies at each position."""
+    pinned = set(frozen) if facts.lost_exposed else {0, *(int(channel_of[label]) for label in facts.pinned)}
+    return {(name, dim): [frozen[channel] if channel in pinned else None for channel in channels.tolist()]
+            for (name, dim, _), channels in carried.items()}
 
 
 def _uses(vectors: Iterable[Tensor]) -> dict[int, list[Use]]:

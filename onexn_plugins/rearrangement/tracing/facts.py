@@ -63,17 +63,23 @@ class Facts:
     Attributes:
         unions: pairs of labels that move together, int32 [2, n] each.
         frozen: label -> why it may not move; the first reason counts.
+        pinned: labels among these that nobody may move. The others are frozen because the tracer lost sight of them.
         carried: (tensor name, dim, groups) -> label at each position.
         contexts: (labels, cells): channels that are treated alike only inside one cell, such as a conv group.
         fixed: tensor name -> why nothing about it may move.
-        unseen: why the model may do something else on other inputs, so that nothing at all may move; None if not.
+        pinned_names: names among these that nobody may move.
+        lost_exposed: something the tracer had lost sight of was exposed, so that whatever is frozen is pinned.
+        unseen: why the model may do something that was not seen, so that nothing at all may move; None if not.
     """
 
     unions: list[Tensor] = field(default_factory=list)
     frozen: dict[int, str] = field(default_factory=dict)
+    pinned: set[int] = field(default_factory=set)
     carried: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
     contexts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     fixed: dict[str, str] = field(default_factory=dict)
+    pinned_names: set[str] = field(default_factory=set)
+    lost_exposed: bool = False
     unseen: str | None = None
     count: int = 1
 
@@ -82,13 +88,24 @@ class Facts:
         self.count += channels
         return torch.arange(self.count - channels, self.count, dtype=LABEL_DTYPE)
 
-    def freeze(self, labels: Tensor, reason: str) -> None:
+    def freeze(self, labels: Tensor, reason: str, *, pinned: bool = True) -> None:
+        """These may not move; pinned=False: as far as the tracer can see."""
         for label in distinct(labels).tolist():
             self.frozen.setdefault(label, reason)
+            if pinned:
+                self.pinned.add(label)
 
-    def fix(self, name: str, reason: str) -> None:
+    def expose(self, labels: Tensor, reason: str) -> None:
+        """Something reads the values or the order of these in a way that depends on the input."""
+        self.freeze(labels, reason)
+        if not bool(labels.all()):  # a 0 may stand for channels that were lost sight of
+            self.lost_exposed = True
+
+    def fix(self, name: str, reason: str, *, pinned: bool = True) -> None:
         """Nothing that moves a dimension of this parameter or buffer is allowed."""
         self.fixed.setdefault(name, reason)
+        if pinned:
+            self.pinned_names.add(name)
 
     def unify(self, one: Tensor, other: Tensor, reason: str) -> None:
         """Labels at equal places move together; beside a 0 they freeze."""

@@ -128,6 +128,10 @@ def product(tracer: Tracer, call: Call) -> None:
     """[..., rows, inner] × [..., inner, columns], with channels along one dimension of each factor at most."""
     left, right = call.args[:2] if call.name != "__rmatmul__" else reversed(call.args[:2])
     ours, theirs = tracer.labels(left), tracer.labels(right)
+    name = tracer.name_of(right)
+    if name is not None and right.dim() == 2 and tracer.is_labelled(left):
+        _times_parameter(tracer, call, along(tracer, ours, -1, call.name), name)
+        return
     reason = f"they meet something that does not move in {call.name}"
     dims = ours.dim(), theirs.dim()
     if min(dims) < 2 or not (tracer.is_labelled(left) and tracer.is_labelled(right)):
@@ -143,6 +147,14 @@ def product(tracer: Tracer, call: Call) -> None:
         tracer.label(result, spread(along(tracer, theirs, -1, call.name), result.shape, result.dim() - 1))
     else:
         raise ValueError("channels along several dimensions")
+
+
+def _times_parameter(tracer: Tracer, call: Call, incoming: Tensor, name: str) -> None:
+    """[..., in] × a parameter [in, out]: a linear layer whose weight lies the other way round."""
+    outgoing = _outgoing(tracer, name, tracer.registered(name).shape[1])
+    tracer.facts.carry(name, 0, incoming)
+    tracer.facts.carry(name, 1, outgoing)
+    tracer.label(call.result, spread(outgoing, call.result.shape, call.result.dim() - 1))
 
 
 def _own_name(tracer: Tracer, weight: Tensor, incoming: Tensor, call: Call) -> str | None:

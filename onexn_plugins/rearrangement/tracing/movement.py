@@ -64,8 +64,10 @@ def join(tracer: Tracer, call: Call) -> None:
 def index(tracer: Tracer, call: Call) -> None:
     """Elements are picked by an index, which must not itself depend on channels."""
     source, *indices = call.args
-    for tensor in [each for each in call.tensors() if each is not source and tracer.is_labelled(each)]:
-        tracer.facts.freeze(tracer.labels(tensor), f"they serve as an index in {call.name}")
+    computed = [each for each in call.tensors() if each is not source and tracer.is_labelled(each)]
+    if computed:
+        _pick(tracer, call, source, computed)
+        return
     if tracer.is_labelled(source):
         tracer.label(call.result, call.function(tracer.labels(source), *_on_cpu(indices), **_on_cpu(call.kwargs)))
         return
@@ -74,10 +76,27 @@ def index(tracer: Tracer, call: Call) -> None:
         tracer.set_origin(call.result, origin[0], call.function(origin[1], *_on_cpu(indices), **_on_cpu(call.kwargs)))
 
 
+def _pick(tracer: Tracer, call: Call, source: Tensor, indices: list[Tensor]) -> None:
+    """Which elements are picked depends on the input: no channel of the source may move."""
+    if any(each.dtype in (torch.bool, torch.uint8) for each in indices):
+        tracer.decide(call.name)  # even how many are picked
+    tracer.lose([source, *indices], call.results(), f"they are picked, or pick others, by value in {call.name}")
+
+
+def _elementwise(tracer: Tracer, target: Tensor, indices: list[Tensor]) -> bool:
+    """Is the index one mask that goes with the target element by element?"""
+    return len(indices) == 1 and indices[0].shape == target.shape and tracer.is_labelled(target) and torch.equal(
+        tracer.labels(indices[0]), tracer.labels(target))
+
+
 @rule("__setitem__", "copy_")
 def assign(tracer: Tracer, call: Call) -> None:
     """`target[index] = value`: what is written must move as the place does. Into a constant nothing may move."""
     target, value = call.args[0], call.args[-1]
+    index = Call("", call.function, (call.args[1],), {}, None).tensors() if call.name == "__setitem__" else []
+    computed = [each for each in index if tracer.is_labelled(each)]
+    if computed and not _elementwise(tracer, target, computed):
+        tracer.lose([target, *call.tensors()], [], f"they are written to places chosen by value in {call.name}")
     if not isinstance(value, Tensor):
         return
     reason = f"they are written into another tensor by {call.name}"

@@ -39,11 +39,36 @@ def trace(model: nn.Module, example_inputs: Any) -> Facts:
         tracer.label(tensor, frozen(tensor.shape))
     with keep_state(model), torch.random.fork_rng(), _open_attention():
         model.eval()
-        with tracer:
-            outputs = call_branches(model, example_inputs)
+        with tracer, _following(model, tracer):
+            outputs, failure = call_branches(model, example_inputs)
     for tensor in tensors_in(outputs):
         tracer.facts.freeze(tracer.labels(tensor), "they are the model's output")
+    tracer.facts.unseen = tracer.facts.unseen or failure
     return tracer.facts
+
+
+@contextmanager
+def _following(model: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """The tracer knows which module is running."""
+    running: list[str] = []
+
+    def enter(name: str) -> None:
+        running.append(tracer.module)
+        tracer.module = name
+
+    def leave(*_: Any) -> None:
+        tracer.module = running.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):  # inside these no hook is allowed
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

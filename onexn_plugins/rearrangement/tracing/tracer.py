@@ -1,18 +1,22 @@
 """Listens to every torch function a running model calls and lets that function's rule follow the channels.
 
 A function without a rule freezes the channels that enter it: the tracer may miss a freedom, but does not invent
-one. What escapes it altogether (scripted submodules, pointers) is caught by the proof.
+one. It also listens to the operators beneath. Those that no torch function called come from code it cannot read, such
+as scripted submodules: the channels that enter them stay. Where a value leaves torch or decides a shape, the model may
+take another path on the next input, and nothing may move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from onexn_plugins.rearrangement.spaces import named_tensors
@@ -26,13 +30,14 @@ METADATA = frozenset(
     [
         "size", "dim", "ndimension", "numel", "nelement", "stride", "storage_offset", "element_size", "is_contiguous",
         "is_floating_point", "is_complex", "is_signed", "is_same_size", "is_inference", "is_pinned", "__len__",
-        "__hash__", "get_device", "type", "data_ptr", "untyped_storage", "has_names", "is_set_to", "_is_view",
-        "__repr__", "__format__", "sym_size", "backward", "register_hook",
+        "__hash__", "get_device", "type", "has_names", "is_set_to", "_is_view", "is_conj", "is_neg", "is_coalesced",
+        "is_shared", "sym_size", "backward", "register_hook", "retain_grad", "result_type", "can_cast", "dim_order",
+        "__dlpack_device__",
     ]
 )
-
-# A number leaves the tensors, and a branch of the model may depend on it: the other branch is never seen.
-DECIDING = frozenset(["__bool__", "item", "__int__", "__float__", "__index__", "is_nonzero", "equal", "allclose"])
+# Operators whose result's size, or whose plain number, depends on values.
+DECIDING = frozenset([torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape])
+INDEXING = "aten::index"  # among these, though only an index of bools decides a size; the rule looks at that
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -79,6 +84,9 @@ class Tracer(TorchFunctionMode):
         self._labels = WeakTensorKeyDictionary()
         self._origins = WeakTensorKeyDictionary()
         self._names: dict[int, str] = {}
+        self._call: list[Tensor] | None = None  # what the torch function that is running was called with
+        self._operators = _Operators(self)
+        self.module = ""  # the one that is running
         self._tensors = named_tensors(model)
         for name, tensor in self._tensors.items():
             self._names.setdefault(id(tensor), name)
@@ -119,10 +127,56 @@ class Tracer(TorchFunctionMode):
             raise ValueError(f"labels of shape {tuple(labels.shape)} for a tensor of shape {tuple(tensor.shape)}")
         self._labels[tensor] = compact(labels)
 
+    def __enter__(self) -> Tracer:
+        self._operators.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._operators.__exit__(*error)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self._follow(Call(_name(func), func, tuple(args), kwargs or {}, result))
-        return result
+        if _name(func) == "__iter__":  # of which only the iterator would be seen
+            return iter(self.__torch_function__(Tensor.unbind, types, (args[0], 0)))
+        call = Call(_name(func), func, tuple(args), kwargs or {}, None)
+        self._call = call.tensors()
+        try:
+            call.result = func(*args, **(kwargs or {}))
+        finally:
+            self._call = None
+        with torch._C._DisableTorchDispatch():  # the rules' own operators are no part of the model
+            self._follow(call)
+        return call.result
+
+    def operator(self, operator: Any, tensors: list[Tensor], results: list[Tensor]) -> None:
+        """An operator ran, called by a torch function or by code that is no Python."""
+        inside = self._call is not None
+        if DECIDING.intersection(operator.tags) and not (inside and operator.name().startswith(INDEXING)):
+            constants = [tensor for tensor in self._call or () if not self.is_labelled(tensor)]
+            decides = any(self.is_labelled(tensor) for tensor in (*tensors, *(self._call or ())))
+            if decides and not all(any(tensor is each for each in constants) for tensor in tensors):
+                self.decide(operator.name().partition("::")[2].partition(".")[0])
+        if not inside and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
+            self.lose(tensors, results, f"their order is visible to code that cannot be read, in {self._where()}")
+
+    def decide(self, function: str) -> None:
+        """From here on, what the model does may depend on values."""
+        self.facts.unseen = self.facts.unseen or f"{function} in {self._where()} lets the model's path depend on values"
+
+    def lose(self, tensors: list[Tensor], results: list[Tensor], reason: str, *, pinned: bool = True) -> None:
+        """Freeze every channel that enters, and every parameter that is read; the results never move."""
+        for tensor in tensors:
+            if self.is_labelled(tensor):
+                (self.facts.expose if pinned else partial(self.facts.freeze, pinned=False))(self.labels(tensor), reason)
+            name = self.origin_name(tensor)
+            if name:
+                self.facts.fix(name, reason.replace("they pass", "it passes"), pinned=pinned)
+        for tensor in results:
+            self.label(tensor, frozen(tensor.shape))
+
+    def _where(self) -> str:
+        return f"module {self.module}" if self.module else "the model's forward"
 
     def _follow(self, call: Call) -> None:
         follow = RULES.get(call.name)
@@ -137,30 +191,23 @@ class Tracer(TorchFunctionMode):
             return
         try:
             follow(self, call)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             # A call form the rule does not know. Freezing is always sound, and the reason names the function.
             self.give_up(call, f"they pass {call.name} in a form that cannot be followed ({type(error).__name__})")
 
     def give_up(self, call: Call, reason: str) -> None:
-        """Freeze every channel that enters the call, and every parameter it reads."""
-        for tensor in call.tensors():
-            if self.is_labelled(tensor):
-                self.facts.freeze(self.labels(tensor), reason)
-            name = self.origin_name(tensor)
-            if name:
-                self.facts.fix(name, reason.replace("they pass", "it passes"))
-        for tensor in call.results():
-            self.label(tensor, frozen(tensor.shape))
+        """Freeze what enters a call that cannot be followed. Whole numbers that come out may be channel numbers."""
+        results = call.results()
+        self.lose(call.tensors(), results, reason, pinned=not all(each.is_floating_point() for each in results))
 
     def _leave(self, call: Call) -> None:
         """No tensor comes out: the values may have left for Python (item, numpy, a branch)."""
         if call.name in METADATA or call.name.startswith(("__get__", "__set__")):
             return
-        for tensor in call.tensors():
-            if self.is_labelled(tensor):
-                self.facts.freeze(self.labels(tensor), f"their values leave the tensors by {call.name}")
-                if call.name in DECIDING:
-                    self.facts.unseen = self.facts.unseen or f"{call.name} lets the model's path depend on values"
+        tensors = call.tensors()
+        self.lose(tensors, [], f"their values leave the tensors by {call.name}, in {self._where()}")
+        if any(self.is_labelled(tensor) for tensor in tensors):
+            self.decide(call.name)
 
 
 def _name(function: Any) -> str:
@@ -178,4 +225,20 @@ def _tensors(value: Any) -> list[Tensor]:
         return [tensor for item in value for tensor in _tensors(item)]
     if isinstance(value, dict):
         return [tensor for item in value.values() for tensor in _tensors(item)]
+    if isinstance(value, slice):
+        return _tensors((value.start, value.stop, value.step))
     return []
+
+
+class _Operators(TorchDispatchMode):
+    """Tells the tracer of every operator that runs."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunction():  # the operator itself is no call of the model's
+            result = func(*args, **(kwargs or {}))
+        self._tracer.operator(func, _tensors((args, kwargs or {})), _tensors(result))
+        return result

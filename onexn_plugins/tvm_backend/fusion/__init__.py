@@ -14,6 +14,7 @@ from onexn_plugins.tvm_backend.fusion.pooling import fuse_global_pool, fuse_pool
 from onexn_plugins.tvm_backend.graph import Graph, Node
 from onexn_plugins.tvm_backend.kernels import Unsupported
 from onexn_plugins.tvm_backend.plan import Layer, Planner
+from onexn_plugins.tvm_backend.tuning.applied import Tuning
 
 __all__ = ["KernelCall", "fuse"]
 
@@ -27,12 +28,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def fuse(graph: Graph, planner: Planner) -> tuple[list[Node | KernelCall], list[Layer]]:
+def fuse(graph: Graph, planner: Planner,
+         tuning: Tuning | None = None) -> tuple[list[Node | KernelCall], list[Layer]]:
     """Nodes and kernel calls in an order that can run, and what became of every layer.
 
     A kernel call stands where the last of its nodes stood: its residual is made by then, its output not yet read.
     """
-    context = Context(graph, planner)
+    context = Context(graph, planner, tuning)
     ends: dict[Node, KernelCall] = {}
     layers: list[Layer] = []
     for node in graph.nodes:

@@ -10,8 +10,10 @@ import numpy as np
 
 from onexn_plugins.tvm_backend.folding import has_weight
 from onexn_plugins.tvm_backend.graph import Graph, Node, original_name
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Tile, Unsupported
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Tile, Unsupported, default_tile
 from onexn_plugins.tvm_backend.plan import Decision, Layer, Planner
+from onexn_plugins.tvm_backend.task import Choice, Task
+from onexn_plugins.tvm_backend.tuning.applied import Tuning
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class KernelCall:
         inputs: the activations it reads: x, then the residual if there is one.
         output: the value it makes.
         layers: the layers it computes, for the report.
+        task, choice: what the kernel was asked for and how it computes it; None where there is nothing to choose.
     """
 
     nodes: tuple[Node, ...]
@@ -31,6 +34,8 @@ class KernelCall:
     inputs: tuple[str, ...]
     output: str
     layers: tuple[Layer, ...] = ()
+    task: Task | None = None
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Tail:
 class Context:
     """A graph, read by rules."""
 
-    def __init__(self, graph: Graph, planner: Planner) -> None:
-        self.graph, self.planner, self.unit = graph, planner, planner.unit
+    def __init__(self, graph: Graph, planner: Planner, tuning: Tuning | None = None) -> None:
+        self.graph, self.planner, self.unit, self.tuning = graph, planner, planner.unit, tuning
         self.covered: set[Node] = set()
         self._single = graph.single_consumers()
         self._consumers = graph.consumers()
@@ -71,6 +76,12 @@ class Context:
         """How the weight of a Conv or Gemm is encoded. On a single pixel a convolution is a linear layer."""
         weight, linear = self.graph.constants[node.inputs[1]], math.prod(self.graph.shape(node.inputs[0])[2:]) == 1
         return self.planner.decide(weight, groups, original_name(node.inputs[1]), linear=linear and groups == 1)
+
+    def choose(self, node: Node, task: Task) -> tuple[Decision, Choice]:
+        """How the layer of a Conv or Gemm is computed: as tuned, else as decided."""
+        decision = self.decide(node, task.groups)
+        default = Choice(decision.sparse, default_tile(task.problem, decision.block_size, self.unit))
+        return self.tuning.apply(task, decision, default) if self.tuning else (decision, default)
 
     def tail(self, node: Node, *, residual: bool = True) -> Tail:
         """Residual addition and activation after a layer, as far as a kernel can take them in."""

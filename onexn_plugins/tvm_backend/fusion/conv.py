@@ -6,17 +6,17 @@ from onexn_plugins.tvm_backend import kernels
 from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, conv_problem, describe
 from onexn_plugins.tvm_backend.graph import Node
 from onexn_plugins.tvm_backend.kernels import Unsupported
+from onexn_plugins.tvm_backend.task import Task
 
 
 def fuse_conv(context: Context, node: Node) -> KernelCall:
     """Any two-dimensional convolution but a depthwise one."""
-    problem = conv_problem(context, node)
-    weight, bias = context.weight(node)
-    tail, decision = context.tail(node), context.decide(node, problem.groups)
-    tile = kernels.default_tile(problem, decision.block_size, context.unit)
-    kernel = kernels.conv(problem, weight, bias, tail.epilogue, context.unit, tile)
-    layer = describe(context, node, "conv", decision, tile)
-    return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,))
+    problem, (weight, bias), tail = conv_problem(context, node), context.weight(node), context.tail(node)
+    task = Task(problem, weight, bias, tail.epilogue)
+    decision, choice = context.choose(node, task)
+    layer = describe(context, node, "conv", decision, choice.tile)
+    return KernelCall((node, *tail.nodes), task.kernel(context.unit, choice), (node.inputs[0], *tail.residual),
+                      tail.output, (layer,), task, choice)
 
 
 def fuse_depthwise(context: Context, node: Node) -> KernelCall:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onexn_plugins.tvm_backend import kernels
 from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, conv_problem, describe
 from onexn_plugins.tvm_backend.graph import Node
 from onexn_plugins.tvm_backend.kernels import Unsupported
+from onexn_plugins.tvm_backend.task import Task
 
 
 def fuse_conv_depthwise(context: Context, node: Node) -> KernelCall:
@@ -21,12 +21,12 @@ def fuse_conv_depthwise(context: Context, node: Node) -> KernelCall:
     second_problem = conv_problem(context, depthwise)
     if not second_problem.is_depthwise:
         raise Unsupported("the convolution that follows is not depthwise")
-    second_weight, second_bias = context.weight(depthwise)
-    second, decision = context.tail(depthwise), context.decide(node, problem.groups)
-    tile = kernels.default_tile(problem, decision.block_size, context.unit)
-    kernel = kernels.conv_depthwise(problem, weight, bias, first.epilogue, second_problem, second_weight, second_bias,
-                                    second.epilogue, context.unit, tile)
-    layers = (describe(context, node, "conv + depthwise", decision, tile),
+    second = context.tail(depthwise)
+    task = Task(problem, weight, bias, first.epilogue,
+                Task(second_problem, *context.weight(depthwise), second.epilogue))
+    decision, choice = context.choose(node, task)
+    layers = (describe(context, node, "conv + depthwise", decision, choice.tile),
               describe(context, depthwise, "depthwise", None, None, "computed with the convolution before it"))
     nodes = (node, *first.nodes, depthwise, *second.nodes)
-    return KernelCall(nodes, kernel, (node.inputs[0], *second.residual), second.output, layers)
+    return KernelCall(nodes, task.kernel(context.unit, choice), (node.inputs[0], *second.residual), second.output,
+                      layers, task, choice)

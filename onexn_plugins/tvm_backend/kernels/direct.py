@@ -43,7 +43,7 @@ def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
 
 
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
-             windows: Buffer, activate: Callable[[Expr, int], Expr], first: Start | None) -> None:
+             windows: Buffer, base: int, activate: Callable[[Expr, int], Expr], first: Start | None) -> None:
     """Emit a run's hidden rows, each channel written to its own window.
 
     Args:
@@ -53,18 +53,21 @@ def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, wi
         run: which channels.
         window: of the depthwise convolution, for all its rows.
         cut: tiles of a row.
-        windows: the windows of a run's channels, one after the other; padding is there already.
+        windows: from `base` on the windows of a run's channels, one after the other; padding is there already.
+        base: see windows.
         activate: finishes a vector of sums of so many lanes.
-        first: see sum_tile.
+        first: see sum_tile; they stand before `base`.
     """
     depthwise = window.problem
-    with T.serial(0, depthwise.height) as row:
+    with T.serial(0, depthwise.height) as index:
+        row = depthwise.height - 1 - index if first else index  # downwards: see written_out_bias
         line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
-        target = _row_target(window, windows, row + depthwise.padding[0], activate)
+        target = _row_target(window, windows, base, row + depthwise.padding[0], activate)
         sum_run(rows, line, run, cut, target, first)
 
 
-def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[Expr, int], Expr]) -> Target:
+def _row_target(window: Window, windows: Buffer, base: int, row: Expr,
+                activate: Callable[[Expr, int], Expr]) -> Target:
     """Writes the pixels of a row; `row` counts padded rows."""
     (down, right), left = window.problem.stride, window.problem.padding[1]
 
@@ -73,12 +76,16 @@ def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[
         for row_phase in range(1, down):
             start = tirx.Select(tirx.truncmod(row, down) == row_phase, window.phases[row_phase, column_phase].base,
                                 start)
-        return start + tirx.truncdiv(row, down) * window.row_stride
+        return base + start + tirx.truncdiv(row, down) * window.row_stride
 
     starts = [row_start(column_phase) for column_phase in range(right)]
 
     def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
         finished = activate(value, lanes)
+        if lanes < right:  # a single pixel, at a place known here, has a place in one phase alone
+            phase, place = (pixel + left) % right, (pixel + left) // right
+            store(windows, channel * window.size + starts[phase] + place, finished, 1)
+            return
         for first in range(right):
             lane_count, padded = lanes // right, first + left
             place = starts[padded % right] + tirx.truncdiv(pixel, right) + padded // right

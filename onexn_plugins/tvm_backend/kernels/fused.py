@@ -20,8 +20,8 @@ from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
-from onexn_plugins.tvm_backend.kernels.sums import planes, written_out_bias
-from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
+from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
 
@@ -57,24 +57,25 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     window = Window(depthwise, depthwise.out_height, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
     cut = cut_row(depthwise, tile, unit)
-    spare = _bias_size(cut, unit)
+    begin = channels * bias_pixels(cut, unit)
 
     def finish(value: Expr, lanes: int) -> Expr:
         return Register(activate(value, epilogue.activation, lanes), lanes).value
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        windows = T.alloc_buffer((channels * (window.size + spare),), "float32", scope="global")
-        fill(windows, 0, channels * window.size, 0.0, unit.lanes)
+        windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
+        fill(windows, begin, channels * window.size, 0.0, unit.lanes)
         with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
             inputs = image * problem.in_channels + group * group_inputs
             source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
 
             def emit_run(run: Channels) -> None:
-                start = written_out_bias(rows, run, cut, windows, channels * window.size) if spare else None
-                sum_rows(rows, source, row_stride, run, window, cut, windows, finish, start)
+                start = written_out_bias(rows, run, cut, windows, 0)
+                sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, start)
                 with T.serial(0, run.count) as channel:
-                    _sum_band(window, windows, channel * window.size, image, run.start + channel, 0, buffers, unit)
+                    first = begin + channel * window.size
+                    _sum_band(window, windows, first, image, run.start + channel, 0, buffers, unit)
 
             rows.each_row(group, emit_run)
 
@@ -88,22 +89,21 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     hidden_window = Window(problem, problem.out_height)
     window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
-    stride, spare = padded_stride(hidden_window, unit), _bias_size(cut, unit)
+    channels, stride = channels_at_once(encoded.block_size, unit), padded_stride(hidden_window, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
         with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
             inputs = image * problem.in_channels + group * group_inputs
             source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
-            channels = channels_at_once(encoded.block_size, unit)
-            hidden = T.alloc_buffer((channels * (stride + spare),), "float32", scope="global")
+            hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
             scratch = T.alloc_buffer((window.size,), "float32", scope="global")
 
             def write(index: Expr, value: Expr, lanes: int) -> None:
                 store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
             def emit_run(run: Channels) -> None:
-                start = written_out_bias(rows, run, cut, hidden, channels * stride) if spare else None
+                start = written_out_bias(rows, run, cut, hidden, channels * stride)
                 sum_run(rows, source, run, cut, planes(write, 0, stride), start)
                 with T.serial(0, run.count) as channel:
                     plane = Image(hidden, channel * stride, hidden_window.row_stride)
@@ -112,11 +112,6 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
             rows.each_row(group, emit_run)
 
     return emit
-
-
-def _bias_size(cut: Cut, unit: VectorUnit) -> int:
-    """Values per channel of the biases written out for the tiles; none where registers are loaded from one value."""
-    return cut.pixels_at_once if unit.fused_weights else 0
 
 
 def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit) -> Source:

@@ -9,7 +9,7 @@ from onexn_plugins.tvm_backend.kernels.vector import pieces
 
 # Registers that hold pixels, weights and what the compiler needs beside the sums.
 _WORKING_REGISTERS = 6
-_LANE_WORKING_REGISTERS = 8
+_LANE_WORKING_REGISTERS = 4
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,19 @@ class Cut:
 def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
     """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
 
-    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. ARM multiplies by a lane
-    of a weight vector, which leaves more registers to the sums of one tap: 24 of 32 (4×6, 8×3). The loads of several
-    taps come ahead of their sums and take those registers.
+    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. 64-bit ARM multiplies by
+    a lane of a weight vector, which leaves more registers to the sums of one tap: up to 28 of 32 (4×7, 8×3). The loads
+    of several taps come ahead of their sums and take those registers.
     """
     channels, sums = channels_at_once(block_size, unit), unit.registers // 2
-    if unit.fused_weights and (isinstance(problem, Linear) or problem.is_pointwise):
+    if unit.fused_weights and unit.registers >= 32 and (isinstance(problem, Linear) or problem.is_pointwise):
         sums = unit.registers - _LANE_WORKING_REGISTERS
     return Tile(block_size, max(1, min(8, sums // channels)))
+
+
+def dense_conv_block(unit: VectorUnit) -> int:
+    """Block size of a convolution without blocks: eight channels per load of pixels where registers hold their sums."""
+    return 8 if unit.fused_weights and unit.registers >= 32 else 4
 
 
 def channels_at_once(count: int, unit: VectorUnit) -> int:

@@ -51,7 +51,7 @@ class Phase:
 class Window:
     """Layout of the scratch of one channel for a band of `rows` output rows of a convolution.
 
-    With an `alignment` every row and phase begins at a multiple of so many values.
+    With an `alignment` the first pixel of every row lies at a multiple of so many values.
     """
 
     problem: Conv
@@ -68,8 +68,9 @@ class Window:
         found, base = {}, 0
         for row, rows in self.heights.items():
             for column, width in self._widths.items():
+                base += -self.image_columns(column, width)[0] % self.alignment
                 found[row, column] = Phase(row, column, base, rows, width)
-                base += self._aligned(rows * self.row_stride + max(0, width - self.row_stride))
+                base = self._aligned(base + rows * self.row_stride + max(0, width - self.row_stride))
         return found
 
     @cached_property
@@ -137,7 +138,7 @@ def window_for(problem: Conv, channels: int, budget: int, alignment: int = 1) ->
     rows = problem.out_height
     while rows > 1 and 4 * channels * Window(problem, rows, alignment).size > budget:
         bands = -(-problem.out_height // rows) + 1
-        rows = -(-problem.out_height // bands) if bands <= problem.out_height else 1
+        rows = min(rows - 1, -(-problem.out_height // bands))
     return Window(problem, rows, alignment)
 
 

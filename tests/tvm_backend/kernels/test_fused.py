@@ -89,6 +89,13 @@ def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_read
     check(cases)
 
 
+def test_pixels_left_over_in_rows_of_every_other_one():
+    """16 channels at once leave 28 pixels as a vector, a shorter one and single pixels."""
+    depthwise = depthwise_after(problem := Conv(1, 4, 28, 28, 16), 3, 2)
+    assert is_direct(depthwise, AVX512)
+    check([fused_case(problem, depthwise, 16, 0.5, Epilogue(activation="relu6"), Epilogue(), AVX512)])
+
+
 def test_what_cannot_be_fused_is_refused():
     problem = Conv(1, 4, 8, 8, 4)
     weight, dw_weight = np.ones((4, 4, 1, 1), np.float32), np.ones((4, 1, 3, 3), np.float32)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv, default_tile
+from onexn_plugins.tvm_backend.kernels.window import window_for
 from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
@@ -61,3 +62,10 @@ def test_layers_of_real_networks():
         spatial_case(problem, 4, 0.5, Epilogue(activation="relu"), unit) for problem in problems
         for unit in (AVX512, NEON)
     ])
+
+
+def test_bands_of_wide_images_get_lower_until_they_fit():
+    """From two rows on, one band more may leave the rows as they are."""
+    for height in range(1, 40):
+        window = window_for(Conv(1, 8, height, 2**14, 8, (3, 3), padding=(1, 1, 1, 1)), 8, 2**17)
+        assert window.rows == 1

@@ -1,0 +1,1 @@
+"""What tuning brings: networks compiled with and without it, interleaved."""

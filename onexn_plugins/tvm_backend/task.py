@@ -1,0 +1,82 @@
+"""One layer as a kernel is asked for it, with or without the depthwise layer after it: what is planned and tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Linear, Tile, VectorUnit
+from onexn_plugins.tvm_backend.targets import Target
+
+
+def vector_unit(target: Target) -> VectorUnit:
+    """The vector registers of a target, as the kernels see them."""
+    return VectorUnit(target.lanes, target.registers, target.fused_weights)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a task is computed.
+
+    Attributes:
+        sparse: zero blocks are skipped.
+        tile: block size and vectors.
+    """
+
+    sparse: bool
+    tile: Tile
+
+    def __str__(self) -> str:
+        return f"{'sparse' if self.sparse else 'dense'} {self.tile.block_size}x{self.tile.vectors}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A convolution or linear layer with what follows its sums.
+
+    Attributes:
+        problem: its geometry.
+        weight, bias: float32, in the layout of torch.
+        epilogue: residual and activation.
+        depthwise: the depthwise layer computed with it.
+    """
+
+    problem: Conv | Linear
+    weight: np.ndarray
+    bias: np.ndarray
+    epilogue: Epilogue
+    depthwise: Task | None = None
+
+    @property
+    def groups(self) -> int:
+        return self.problem.groups if isinstance(self.problem, Conv) else 1
+
+    @property
+    def is_linear(self) -> bool:
+        """Its kernel is that of a linear layer, which has vectors over channels instead of pixels."""
+        if isinstance(self.problem, Linear):
+            return True
+        return self.problem.is_pointwise and self.problem.height * self.problem.width == self.groups == 1
+
+    @property
+    def last(self) -> Task:
+        """The task whose output and residual the kernel has."""
+        return self.depthwise or self
+
+    def kernel(self, unit: VectorUnit, choice: Choice) -> Kernel:
+        """The kernel that computes it.
+
+        Raises:
+            Unsupported: there is none.
+        """
+        first = (self.weight, self.bias, self.epilogue)
+        if isinstance(self.problem, Linear):
+            return kernels.linear(self.problem, *first, unit, choice.tile, keep_all=not choice.sparse)
+        if self.depthwise is None:
+            return kernels.conv(self.problem, *first, unit, choice.tile, keep_all=not choice.sparse)
+        second = self.depthwise
+        assert isinstance(second.problem, Conv)
+        return kernels.conv_depthwise(self.problem, *first, second.problem, second.weight, second.bias, second.epilogue,
+                                      unit, choice.tile, keep_all=not choice.sparse)

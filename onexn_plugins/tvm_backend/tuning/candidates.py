@@ -1,0 +1,81 @@
+"""Which tiles are worth a try for a layer, the likeliest first: a handful, as each costs a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tvm_ffi
+
+from onexn_plugins.tvm_backend.kernels import Kernel, Tile, VectorUnit, default_tile
+from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
+from onexn_plugins.tvm_backend.task import Choice, Task
+from onexn_plugins.tvm_backend.tuning.problem import kept_shares, own_block_size
+
+MOST_VECTORS = 8
+# Fewer sums than this leave the multiply-adders waiting for each other: 4 cycles of latency, two started per cycle.
+FEWEST_SUMS = 8
+# Larger blocks than the layer's own may hold so many times the blocks' share. A linear layer's vectors run over the
+# channels of a block, so it has more to win.
+CONV_SHARE, LINEAR_SHARE = 1.3, 2.5
+# From this share of kept blocks on a dense kernel is worth a try, and below it a sparse one.
+TRY_DENSE, TRY_SPARSE = 0.5, 0.98
+DENSE_CONV_BLOCKS, DENSE_LINEAR_BLOCKS = (4, 8, 2, 16), (16, 32, 8, 4)
+
+
+def candidates(task: Task, default: Choice, unit: VectorUnit) -> list[Choice]:
+    """Choices other than the default, each of which makes another kernel, the likeliest first."""
+    seen = [kernel.func] if (kernel := _kernel(task, default, unit)) else []
+    found = []
+    for choice in sorted(_choices(task, default, unit), key=lambda choice: _distance(choice, default, unit)):
+        kernel = None if choice == default else _kernel(task, choice, unit)
+        if kernel is not None and not any(tvm_ffi.structural_equal(kernel.func, other) for other in seen):
+            seen.append(kernel.func)
+            found.append(choice)
+    return found
+
+
+def _choices(task: Task, default: Choice, unit: VectorUnit) -> Iterator[Choice]:
+    shares = kept_shares(task)
+    own = own_block_size(shares)
+    most = (LINEAR_SHARE if task.is_linear else CONV_SHARE) * shares[own]
+    if shares[own] < TRY_SPARSE:
+        for size, share in shares.items():
+            if share <= min(most, TRY_SPARSE) and (size > 1 or own == 1):
+                yield from _tiles(True, size, task, unit)
+    if not default.sparse or shares[own] >= TRY_DENSE:
+        for size in DENSE_LINEAR_BLOCKS if task.is_linear else DENSE_CONV_BLOCKS:
+            if size in shares:
+                yield from _tiles(False, size, task, unit)
+
+
+def _tiles(sparse: bool, block_size: int, task: Task, unit: VectorUnit) -> Iterator[Choice]:
+    """Every number of vectors that registers allow; a linear layer has none over pixels."""
+    if task.is_linear:
+        yield Choice(sparse, default_tile(task.problem, block_size, unit))
+        return
+    channels = channels_at_once(block_size, unit)
+    # Registers hold the sums, a vector of pixels each, and what is loaded of the weights.
+    weights = -(-channels // unit.lanes) if unit.fused_weights else 1
+    fitting = [vectors for vectors in range(1, MOST_VECTORS + 1)
+               if (channels + 1) * vectors + weights <= unit.registers] or [1]
+    for vectors in fitting:
+        if channels * vectors >= FEWEST_SUMS or vectors == fitting[-1]:
+            yield Choice(sparse, Tile(block_size, vectors))
+
+
+def _distance(choice: Choice, default: Choice, unit: VectorUnit) -> tuple[bool, int]:
+    """The default's own blocks first, and tiles of about as many sums."""
+    other_blocks = (choice.sparse, choice.tile.block_size) != (default.sparse, default.tile.block_size)
+    return other_blocks, abs(_sums(choice, unit) - _sums(default, unit))
+
+
+def _sums(choice: Choice, unit: VectorUnit) -> int:
+    return channels_at_once(choice.tile.block_size, unit) * choice.tile.vectors
+
+
+def _kernel(task: Task, choice: Choice, unit: VectorUnit) -> Kernel | None:
+    """None where no code can be written for the choice: no default will ever ask for it."""
+    try:
+        return task.kernel(unit, choice)
+    except Exception:  # besides Unsupported, TVM refuses what a family never was tried with
+        return None
