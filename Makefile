@@ -25,7 +25,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The engines we are compared with get environments of their own, in .peers/.
 bench: install
+	$(BIN)/python -m benchmarks.latency setup
 	$(BIN)/python -m benchmarks
 
 clean:

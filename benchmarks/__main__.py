@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("latency", "arm")
+BENCHMARKS = ("latency", "arm", "tune", "threads")
 
 
 def main() -> int:

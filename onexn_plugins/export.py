@@ -43,12 +43,17 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class _SparseLayer:
-    """A block-sparse layer of the model, to be found again in the file."""
+    """A block-sparse layer of the model, to be found again in the file.
+
+    Attributes:
+        runs: forward calls it; one that does not run, as auxiliary classifiers in eval mode, need not be in the file.
+    """
 
     name: str
     pattern: BlockPattern
     kept: int
     nonzero: Tensor
+    runs: bool
 
 
 def export_onnx(
@@ -94,8 +99,9 @@ def onnx_bytes(model: nn.Module, example_inputs: Any, *, block_size: int = 4) ->
     block_sizes = {name: mask.pattern.block_size for name, layer in weighted_layers(model).items()
                    if (mask := mask_of(layer)) is not None}
     plain = fold(_copy(model)).eval()
-    layers = _sparse_layers(plain, block_sizes, block_size)
-    expected = [tensor.detach() for tensor in tensors_in(call_model(plain, example_inputs))]
+    output, running = _run(plain, example_inputs)
+    expected = [tensor.detach() for tensor in tensors_in(output)]
+    layers = _sparse_layers(plain, block_sizes, block_size, running)
     content = _recorded(_exported(plain, example_inputs), layers)
     _check_output(content, example_inputs, expected)
     return content
@@ -124,7 +130,21 @@ def _copy(model: nn.Module) -> nn.Module:
                          "Export needs a copy to fold; detach tensors that carry gradients first") from error
 
 
-def _sparse_layers(model: nn.Module, block_sizes: dict[str, int], default: int) -> list[_SparseLayer]:
+def _run(model: nn.Module, example_inputs: Any) -> tuple[Any, set[str]]:
+    """The model's output, and the layers with weights that ran."""
+    running: set[str] = set()
+    hooks = [layer.register_forward_hook(lambda *_, name=name: running.add(name))
+             for name, layer in weighted_layers(model).items()]
+    try:
+        return call_model(model, example_inputs), running
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _sparse_layers(
+    model: nn.Module, block_sizes: dict[str, int], default: int, running: set[str]
+) -> list[_SparseLayer]:
     found = []
     for name, layer in weighted_layers(model).items():
         weight, groups = layer.weight.detach(), groups_of(layer)
@@ -137,7 +157,7 @@ def _sparse_layers(model: nn.Module, block_sizes: dict[str, int], default: int) 
                 continue
             pattern = BlockPattern.of(weight, detected, groups, name)
         kept = int(nonzero_blocks(weight, pattern).sum())
-        found.append(_SparseLayer(name, pattern, kept, nonzero_kernels(weight).cpu()))
+        found.append(_SparseLayer(name, pattern, kept, nonzero_kernels(weight).cpu(), name in running))
     return found
 
 
@@ -179,6 +199,8 @@ def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
     entries: dict[str, dict[str, Any]] = {}
     for layer in layers:
         name = _find(layer, {key: value for key, value in weights.items() if key not in entries})
+        if name is None:
+            continue
         entries[name] = {"layer": layer.name, "block_size": layer.pattern.block_size, "groups": layer.pattern.groups,
                          "blocks": layer.pattern.num_blocks, "kept": layer.kept}
     for node in onnx_model.graph.node:
@@ -192,14 +214,16 @@ def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
                          "Keep its weights below 2 GB; else report the model") from error
 
 
-def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str:
-    """The weight of the file whose zero kernels are the layer's; the layer's own name first."""
+def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str | None:
+    """The weight of the file whose zero kernels are the layer's, the layer's own name first; None if it need not be."""
     rows, columns = layer.nonzero.shape
     for name in sorted(weights, key=lambda name: not name.startswith(f"{layer.name}.")):
         weight = weights[name]
         for oriented in (weight, weight.T) if weight.dim() == 2 else (weight,):
             if tuple(oriented.shape[:2]) == (rows, columns) and torch.equal(nonzero_kernels(oriented), layer.nonzero):
                 return name
+    if not layer.runs:
+        return None
     raise OneXNError(layer.name, "its zero blocks are not in the exported model",
                      "Export in eval mode with masks folded; report the model if it persists")
 

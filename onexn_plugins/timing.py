@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -57,12 +58,29 @@ def interleave(
         rounds: turns per contender.
         progress: called as progress(done, total) between rounds, never while a contender runs.
     """
-    samples = {name: np.empty((rounds, CALLS_PER_TURN - 1)) for name in contenders}
-    for run in contenders.values():
-        _turn(run)
+    return interleave_turns({name: partial(_turn, run) for name, run in contenders.items()}, rounds=rounds,
+                            progress=progress)
+
+
+def interleave_turns(
+    turns: Mapping[str, Callable[[], np.ndarray]],
+    *,
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Timings:
+    """As `interleave`, for contenders that take a turn by themselves, in another process for example.
+
+    Args:
+        turns: functions that make CALLS_PER_TURN calls in a row and return the milliseconds of each.
+        rounds: turns per contender.
+        progress: as `interleave` takes it.
+    """
+    samples = {name: np.empty((rounds, CALLS_PER_TURN - 1)) for name in turns}
+    for turn in turns.values():
+        turn()
     for index in range(rounds):
-        for name, run in contenders.items():
-            samples[name][index] = _turn(run)[1:]
+        for name, turn in turns.items():
+            samples[name][index] = turn()[1:]
         progress(index + 1, rounds)
     return Timings(samples)
 

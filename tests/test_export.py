@@ -70,6 +70,28 @@ def test_a_layer_is_recorded_with_the_block_size_of_its_own_mask(tmp_path):
     assert [entry["block_size"] for entry in read_pattern(loaded).values()] == [2]
 
 
+class Auxiliary(nn.Module):
+    """As Inception v3: a second classifier for training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.auxiliary, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 1), nn.Conv2d(8, 16, 1)
+
+    def forward(self, image):
+        features = self.body(image)
+        return (self.head(features), self.auxiliary(features)) if self.training else self.head(features)
+
+
+def test_layers_that_do_not_run_are_left_out(tmp_path):
+    model = Auxiliary()
+    for name, layer in prunable_layers(model).items():
+        pattern = BlockPattern.of(layer.weight, 4)
+        attach(layer, selection.keep_highest(torch.rand(pattern.shape), 0.5), 4, name)
+    loaded = onnx.load(export_onnx(model, torch.randn(1, 3, 6, 6), tmp_path / "net.onnx"))
+    assert {entry["layer"] for entry in read_pattern(loaded).values()} == {"head"}
+    assert "auxiliary" in masks(model)
+
+
 def test_a_dense_model_records_an_empty_pattern(tmp_path):
     loaded = onnx.load(export_onnx(TwoInputs(), inputs(), tmp_path / "net.onnx"))
     assert json.loads(next(entry.value for entry in loaded.metadata_props if entry.key == PATTERN_KEY)) == {}

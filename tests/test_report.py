@@ -24,6 +24,7 @@ from onexn_plugins.report import (
     to_markdown,
     to_text,
     write_html,
+    write_svg,
 )
 from onexn_plugins.report.cells import STYLES, scientific, significant, write
 from onexn_plugins.report.page import to_html
@@ -161,6 +162,13 @@ def test_plots_are_svg_in_the_colours_of_the_page(plot):
     used = re.findall(r'(?:href="|url\()#([^")]+)', svg)
     assert set(used) <= set(ids)
     assert draw(plot, TABLE, "p") == svg
+
+
+def test_a_picture_alone_brings_its_colours(tmp_path):
+    text = write_svg(BARS, TABLE, tmp_path / "bars.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    for variable in set(re.findall(r"var\((--[a-z0-9-]+)\)", text)):
+        assert f"{variable}: #" in text
 
 
 def test_a_cell_without_a_number_has_no_bar():

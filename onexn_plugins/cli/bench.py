@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an ONNX file, or what `onexn compile` saved for this machine")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each contender (default 20)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each contender (default 1)")
+    parser.add_argument("--profile", action="store_true", help="also time every kernel of the compiled network")
     add_tuning(parser)
 
 
@@ -44,5 +45,19 @@ def run(arguments: argparse.Namespace) -> Result:
     columns = (Column("name", "contender"), Column("median_ms", "median", "milliseconds"),
                Column("p10_ms", "p10", "milliseconds"), Column("p90_ms", "p90", "milliseconds"),
                Column("speedup", "onexn is faster by", "times"))
-    return Result({"model": arguments.model, "threads": arguments.threads, "rounds": arguments.rounds,
-                   "contenders": rows}, to_text(Table(columns, tuple(rows))))
+    values = {"model": arguments.model, "threads": arguments.threads, "rounds": arguments.rounds, "contenders": rows}
+    tables = [Table(columns, tuple(rows))]
+    if arguments.profile:
+        with stage(arguments, "timing every kernel"):
+            values["profile"] = compiled.profile(arguments.rounds).to_dict()
+        tables.append(_profile_table(values["profile"]["kernels"]))
+    return Result(values, "\n\n".join(map(to_text, tables)))
+
+
+def _profile_table(kernels: list[dict[str, Any]]) -> Table:
+    """What takes longest first."""
+    columns = (Column("name", "layers"), Column("kernel", "kernel"), Column("milliseconds", "median", "milliseconds"),
+               Column("share", "of the time", "percent"), Column("macs", "multiply-adds", "millions"),
+               Column("roofline", "of the machine's best", "percent"))
+    slowest = sorted(kernels, key=lambda kernel: float(kernel["milliseconds"]), reverse=True)
+    return Table(columns, tuple(slowest))

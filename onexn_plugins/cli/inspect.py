@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from onexn_plugins.cli.common import (
     Result,
@@ -17,25 +18,40 @@ from onexn_plugins.measurement import LayerReport, ModelReport, measure
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.report.cells import Cell
 
-HELP = "Show per layer the shape, the blocks kept and whether they are aligned."
-EXAMPLE = "onexn inspect pruned.onnx"
+HELP = "Show per layer the blocks kept; for an ONNX file or with --target, how it would be computed, and why."
+EXAMPLE = "onexn inspect pruned.onnx --target cortex-a72"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_block_size(parser)
+    parser.add_argument("--target", metavar="NAME", help="say for this processor which layers become sparse, and the "
+                        "speed-up to expect: host (taken for ONNX files), cortex-a7, cortex-a72, ...")
     add_tuning(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
     if is_onnx(arguments.model):
-        return _onnx(arguments)
-    model = read_model(arguments)
-    report = measure(model, arguments.block_size, example_input(arguments))
-    text = "\n".join([layer_table(report), f"removed from prunable layers: {report.sparsity.blocks:.1%} of the blocks, "
-                                           f"{report.sparsity.weights:.1%} of the weights",
-                      f"multiply-accumulates: {report.macs:,} of {report.dense_macs:,}"])
-    return Result({"model": arguments.model, **report.to_dict()}, text)
+        from onexn_plugins.tvm_backend import inspect_onnx
+
+        layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning)
+        return Result({"model": arguments.model, "layers": layers}, plan_table(layers))
+    model, image = read_model(arguments), example_input(arguments)
+    report = measure(model, arguments.block_size, image)
+    values = {"model": arguments.model, **report.to_dict()}
+    lines = [layer_table(report), *_summary(report)]
+    if arguments.target is not None:
+        from onexn_plugins.tvm_backend import inspect_module
+
+        values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning)
+        lines += ["", f"compiled for {arguments.target}:", plan_table(values["plan"])]
+    return Result(values, "\n".join(lines))
+
+
+def _summary(report: ModelReport) -> list[str]:
+    return [f"removed from prunable layers: {report.sparsity.blocks:.1%} of the blocks, "
+            f"{report.sparsity.weights:.1%} of the weights",
+            f"multiply-accumulates: {report.macs:,} of {report.dense_macs:,}"]
 
 
 def layer_table(report: ModelReport) -> str:
@@ -52,11 +68,11 @@ def _row(layer: LayerReport, block_size: int) -> dict[str, Cell]:
             "kept": layer.kept, "blocks": layer.blocks, "sparsity": layer.sparsity.weights}
 
 
-def _onnx(arguments: argparse.Namespace) -> Result:
-    from onexn_plugins.tvm_backend import inspect_onnx
-
-    layers = inspect_onnx(arguments.model, tuning=arguments.tuning)
+def plan_table(layers: list[dict[str, Any]]) -> str:
+    """What compiling would make of every layer."""
     columns = (Column("name", "layer"), Column("operator", "operator"), Column("shape", "weight"),
-               Column("block_size", "N"), Column("kept", "kept", "percent"), Column("reason", "sparse or dense"))
-    rows = tuple({**layer, "shape": "×".join(map(str, layer["shape"]))} for layer in layers)
-    return Result({"model": arguments.model, "layers": layers}, to_text(Table(columns, rows)))
+               Column("block_size", "N"), Column("kept", "computed", "percent"),
+               Column("expected_speedup", "expected speed-up", "times"), Column("reason", "sparse or dense"))
+    rows = tuple({**layer, "shape": "×".join(map(str, layer["shape"])),
+                  "reason": f"{'sparse' if layer['sparse'] else 'dense'}: {layer['reason']}"} for layer in layers)
+    return to_text(Table(columns, rows))

@@ -50,7 +50,7 @@ def call_branches(model: nn.Module, example_inputs: Any) -> tuple[list[Any], str
             return [outputs, call_model(model, example_inputs)], None
         except OneXNError as error:
             layers = ", ".join(idle[:3]) + (f" and {len(idle) - 3} more" if len(idle) > 3 else "")
-            return [outputs], f"{layers} may read them in training, whose forward cannot be followed ({error.reason})"
+            return [outputs], f"{layers} may read them in training, for which example inputs are unfit: {error.reason}"
 
 
 @contextmanager

@@ -56,6 +56,11 @@ class Space:
     def channels(self) -> int:
         return len(self.classes)
 
+    @property
+    def is_movable(self) -> bool:
+        """May any two channels trade places?"""
+        return len(self.classes.unique()) < self.channels
+
     @classmethod
     def of(cls, members: Iterable[Member], channels: int) -> Space:
         """A space in which any two channels may trade places."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from onexn_plugins.errors import MissingDependencyError
 from onexn_plugins.report.cells import write
-from onexn_plugins.report.document import Page, Section, check, write_text
+from onexn_plugins.report.document import Page, Plot, Section, Table, check, write_text
 from onexn_plugins.report.plots import draw
 from onexn_plugins.report.tables import text_rows
 
@@ -24,6 +24,20 @@ def write_html(page: Page, path: str | Path) -> Path:
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
     return write_text(path, to_html(page))
+
+
+def write_svg(plot: Plot, table: Table, path: str | Path) -> Path:
+    """Write one plot to `path` as a picture that stands alone, in the page's colours, light and dark.
+
+    Raises:
+        OneXNError: the file cannot be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    colors, _, _ = (_HERE / "page.css").read_text(encoding="utf-8").partition("* {")  # its :root rules come first
+    opening, body = draw(plot, table, Path(path).stem).split(">", 1)
+    style = f"<style>{colors}svg {{ background: var(--card); font-family: sans-serif }}</style>"
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return write_text(path, f"{opening.replace('<svg', f'<svg {names}', 1)}>{style}{body}\n")
 
 
 def to_html(page: Page) -> str:

@@ -85,6 +85,16 @@ def check_steps(iterative_steps: object) -> int:
     return iterative_steps
 
 
+def check_state(state: object, recipe: Mapping[str, Any], iterative_steps: int) -> None:
+    """Raise OneXNError unless it has the form of a pruner's state, with a step that a run of so many can stand at."""
+    if isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping):
+        step = state["step"]
+        counted = isinstance(step, int) and not isinstance(step, bool) and 0 <= step <= iterative_steps
+        if counted and set(state["recipe"]) == set(recipe):
+            return
+    raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
+
+
 def check_regrowth(regrowth: Any, straight_through: object) -> Callable[[int, int], float]:
     """The fraction of pruned blocks that compete again, as a function of (step, iterative_steps)."""
     if regrowth != 0.0 and not straight_through:

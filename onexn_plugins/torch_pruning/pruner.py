@@ -169,9 +169,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
             OneXNError: the state is of a pruner with other arguments.
         """
         recipe = self._recipe()
-        known = isinstance(state, Mapping) and set(state) == {"step", "recipe"} and isinstance(state["recipe"], Mapping)
-        if not known or set(state["recipe"]) != set(recipe) or state["step"] not in range(self.iterative_steps + 1):
-            raise OneXNError("state", "is no state of a OneXNPruner", "Pass what pruner.state_dict() returned")
+        arguments.check_state(state, recipe, self.iterative_steps)
         for name, value in recipe.items():
             if state["recipe"][name] != value:
                 raise OneXNError(name, f"was {state['recipe'][name]!r} when the state was saved and is {value!r} now",

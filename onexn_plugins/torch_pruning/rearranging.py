@@ -58,7 +58,7 @@ def find_all_spaces(model: nn.Module, example_inputs: Any, tracing: Mapping[str,
         proposed, _ = graph_spaces(build_graph(model, example_inputs, **tracing), model)
     except OneXNError:  # the graph cannot be built; our own tracer then finds all spaces
         proposed = []
-    proposed = [space for space in proposed if found.objection(space) is None]
+    proposed = [space for space in proposed if space.is_movable and found.objection(space) is None]
     generator = torch.Generator().manual_seed(0)
     moves = [Move(space, some_permutation(space, generator)) for space in proposed]
     spaces = [proposed[index] for index in prove(model, example_inputs, moves).passed] if moves else []

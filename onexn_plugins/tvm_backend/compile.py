@@ -11,10 +11,12 @@ from torch import nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.aot import compile_static
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor, checked_threads
+from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.graph import Graph
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering import compile_module as lower_module
 from onexn_plugins.tvm_backend.network import Network, blamed_on, plan_file, plan_module
+from onexn_plugins.tvm_backend.profile import Step
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
@@ -34,16 +36,16 @@ def compile_model(
         onnx_path: a float32 CNN with static shapes, opset 11 or later; see export_onnx.
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
-        threads: how many threads to run on.
+        threads: how many threads to run on; on fewer processors the network is right, but slower.
         tuning: a database that `tune` wrote; layers it knows take their tile and block size from there.
 
     Raises:
         OneXNError: the file, target, block size, number of threads or database cannot be used; names what and why.
     """
     processor = find_target(target)
-    checked_threads(threads)
+    _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_file(onnx_path, processor, block_size, tuned), processor, threads)
+    return _compile(plan_file(onnx_path, processor, block_size, tuned, threads), processor, threads)
 
 
 def compile_module(
@@ -73,9 +75,9 @@ def compile_module(
         OneXNError: as export_onnx and compile_model.
     """
     processor = find_target(target)
-    checked_threads(threads)
+    _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_module(model, example_inputs, processor, block_size, tuned), processor, threads)
+    return _compile(plan_module(model, example_inputs, processor, block_size, tuned, threads), processor, threads)
 
 
 def inspect_onnx(
@@ -113,6 +115,12 @@ def inspect_module(
     return [layer.to_dict() for layer in plan_module(model, example_inputs, processor, block_size, tuned).layers]
 
 
+def _check_threads(threads: int, processor: Target) -> None:
+    if checked_threads(threads) > 1 and not processor.tvm_runtime:
+        raise OneXNError("threads", f"programs for {processor.name!r} run on one thread, got {threads}",
+                         "Use threads=1")
+
+
 def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads: int,
                  block_size: int | None) -> Tuning | None:
     """The database's answers, where there is one."""
@@ -130,7 +138,15 @@ def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(library, processor, inputs, outputs, network.layers, threads)
+    return Compiled(library, processor, inputs, outputs, network.layers, threads, _steps(network))
+
+
+def _steps(network: Network) -> list[Step]:
+    """The kernel calls in the order they run."""
+    places = {layer: position for position, layer in enumerate(network.layers)}
+    return [Step(call.kernel.family, tuple(places[layer] for layer in call.layers),
+                 sum(array.nbytes for array in call.kernel.constants))
+            for call in network.order if isinstance(call, KernelCall)]
 
 
 def _build(module: tvm.IRModule, processor: Target) -> Any:

@@ -19,7 +19,10 @@ from onexn_plugins.tvm_backend.aot import StaticNetwork
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.onnx_model import first_line
 from onexn_plugins.tvm_backend.plan import Layer
+from onexn_plugins.tvm_backend.profile import Profile, Step, describe, time_calls
+from onexn_plugins.tvm_backend.roofline import measure
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
+from onexn_plugins.tvm_backend.threadpool import use_threads
 
 # Bytes that the start of every tensor is a multiple of, as TVM's own allocator does it.
 ALIGNMENT = 64
@@ -65,12 +68,12 @@ class Compiled:
         inputs, outputs: names, shapes and element types, in order.
         layers: what became of every Conv and Linear layer (see Layer), in order.
         target: the processor it was compiled for.
-        threads: how many threads it runs on.
+        threads: how many threads it runs on; the number is part of its code.
     """
 
     def __init__(self, library: Any, target: Target, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
-                 layers: Sequence[Layer], threads: int = 1) -> None:
-        self.target, self.threads = target, threads
+                 layers: Sequence[Layer], threads: int = 1, steps: Sequence[Step] = ()) -> None:
+        self.target, self.threads, self._steps = target, threads, tuple(steps)
         self.inputs, self.outputs, self.layers = tuple(inputs), tuple(outputs), tuple(layers)
         self._library = library
 
@@ -86,6 +89,7 @@ class Compiled:
                 run the target's code.
         """
         main, tensors = self._main, self._tensors(inputs)
+        use_threads(self.threads)
         try:
             result = main(*tensors)
         except Exception as error:
@@ -102,6 +106,7 @@ class Compiled:
             raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
                              "Use repeat >= 1 and warmup >= 0")
         tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
         for _ in range(warmup):
             self._main(*tensors)
         times = []
@@ -111,6 +116,20 @@ class Compiled:
             times.append((time.perf_counter() - start) * 1e3)
         p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
         return Latency(median, p10, p90, repeat)
+
+    def profile(self, repeat: int = 20, inputs: Sequence[Any] | None = None) -> Profile:
+        """Time every kernel inside the running network, and compare each with what the machine could do at best.
+
+        Raises:
+            OneXNError: repeat is below 1, or an input does not fit.
+        """
+        if repeat < 1:
+            raise OneXNError("profile", f"cannot time {repeat} runs", "Use repeat >= 1")
+        tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
+        self._main(*tensors)
+        calls = time_calls(self._machine, lambda: self._main(*tensors), repeat)
+        return describe(calls, self._steps, self.layers, measure(self.target))
 
     def save(self, path: str | Path) -> Path:
         """Write the artefact, one folder with library (or program) and description; `load` or a board takes it.
@@ -124,22 +143,26 @@ class Compiled:
             return artefact.write(path, self._library, self.target, self.describe())
 
     def describe(self) -> dict[str, Any]:
-        """Inputs, outputs, layers and threads as plain values."""
+        """Inputs, outputs, layers, steps and threads as plain values."""
         return {
             "inputs": [tensor.to_dict() for tensor in self.inputs],
             "outputs": [tensor.to_dict() for tensor in self.outputs],
             "layers": [layer.to_dict() for layer in self.layers],
+            "steps": [step.to_dict() for step in self._steps],
             "threads": self.threads,
         }
 
     @cached_property
     def _main(self) -> Any:
+        return self._machine["main"]
+
+    @cached_property
+    def _machine(self) -> Any:
         reason = why_not_here(self.target)
         if reason:
             raise OneXNError(f"target {self.target.name!r}", reason,
                              "Save the network and run it on a board, or compile with target='host'")
-        tvm.get_global_func("runtime.config_threadpool")(1, self.threads)
-        return relax.VirtualMachine(self._library, tvm.cpu())["main"]
+        return relax.VirtualMachine(self._library, tvm.cpu())
 
     def _tensors(self, given: tuple[Any, ...]) -> list[Any]:
         if len(given) == 1 and isinstance(given[0], Mapping):
@@ -168,11 +191,12 @@ def load(path: str | Path) -> Compiled:
         outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
         layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
         threads = checked_threads(saved.metadata["threads"])
+        steps = [Step.from_dict(entry, len(layers)) for entry in saved.metadata["steps"]]
         with without_lines(*TVM_CHATTER):
             library = tvm.runtime.load_module(str(saved.library))
     except (OneXNError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
-    return Compiled(library, saved.target, inputs, outputs, layers, threads)
+    return Compiled(library, saved.target, inputs, outputs, layers, threads, steps)
 
 
 def checked_threads(threads: Any) -> int:

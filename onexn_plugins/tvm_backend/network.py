@@ -48,7 +48,8 @@ class Network:
 
 
 def plan_file(
-    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None = None, tuning: Tuning | None = None
+    onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None = None, tuning: Tuning | None = None,
+    threads: int = 1,
 ) -> Network:
     """Plan an ONNX file, for compile_model."""
     _check_block_size(block_size)
@@ -56,18 +57,18 @@ def plan_file(
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Give a torch module to compile_module, or write it with export_onnx and give that file")
     with blamed_on(str(onnx_path)):
-        return _plan(load_onnx_model(onnx_path), str(onnx_path), processor, block_size, tuning)
+        return _plan(load_onnx_model(onnx_path), str(onnx_path), processor, block_size, tuning, threads)
 
 
 def plan_module(
     model: nn.Module, example_inputs: Any, processor: Target, block_size: int | None = None,
-    tuning: Tuning | None = None,
+    tuning: Tuning | None = None, threads: int = 1,
 ) -> Network:
     """Plan a torch module, for compile_module."""
     _check_block_size(block_size)
     content = onnx_bytes(model, example_inputs, block_size=block_size or UNMASKED_BLOCK_SIZE)
     with blamed_on(IN_MEMORY):
-        return _plan(parse_onnx_model(content, Path(IN_MEMORY)), IN_MEMORY, processor, block_size, tuning)
+        return _plan(parse_onnx_model(content, Path(IN_MEMORY)), IN_MEMORY, processor, block_size, tuning, threads)
 
 
 @contextmanager
@@ -82,7 +83,9 @@ def blamed_on(name: str) -> Iterator[None]:
                          "Report the model; simpler layers or another target may do until then") from error
 
 
-def _plan(model: ModelProto, name: str, processor: Target, block_size: int | None, tuning: Tuning | None) -> Network:
+def _plan(
+    model: ModelProto, name: str, processor: Target, block_size: int | None, tuning: Tuning | None, threads: int
+) -> Network:
     try:
         recorded = read_pattern(model)
     except ValueError as error:
@@ -91,7 +94,7 @@ def _plan(model: ModelProto, name: str, processor: Target, block_size: int | Non
     check_nodes(graph)
     canonicalise(graph)
     fold_layers(graph)
-    planner = Planner(vector_unit(processor), block_size, recorded if isinstance(recorded, dict) else {})
+    planner = Planner(vector_unit(processor, threads), block_size, recorded if isinstance(recorded, dict) else {})
     return Network(name, graph, *fuse(graph, planner, tuning))
 
 

@@ -23,8 +23,12 @@ CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
 # A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
 # hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
 LINEAR_EFFICIENCY = 1.7
-# A sparse layer has to promise this much less time than a dense one, else it stays dense.
+# A sparse layer has to promise this much less time than a dense one, else it stays dense: with N = 4 and 95 % kept, the
+# indices still eat the gain (0.95 to 1.01 of the dense time on five shapes, 0.88 to 0.93 with 90 % kept).
+# Measured by `python -m benchmarks.density`.
 WORTH_SKIPPING = 0.95
+# No layer is expected to get faster than with this share of its blocks: input, output and bias remain.
+SMALLEST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Layer:
         sparse, block_size, kept: see Decision; block_size is None where TVM lowers the layer without our kernels.
         tile: output channels × vectors of pixels held in registers, as "4x4".
         macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks.
+        expected_speedup: how many times faster than our own dense kernel the cost model expects it; 1 where dense.
         reason: why it is sparse, dense, or lowered without our kernels.
     """
 
@@ -67,6 +72,7 @@ class Layer:
     kept: float
     macs: int
     dense_macs: int
+    expected_speedup: float
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,15 +104,26 @@ class Planner:
             return Decision(False, dense, 1.0, "no zero kernel")
         candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
         kept = {size: _kept(kernels, size, groups) for size in candidates}
-        costs = {size: share / self._efficiency(size, linear) for size, share in kept.items()}
+        costs = {size: share / self.efficiency(size, linear) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
         share = f"{kept[best]:.0%} of the 1×{best} blocks are kept"
         if costs[best] >= WORTH_SKIPPING:
-            return Decision(False, dense, 1.0, f"{share}: too many to be faster than dense")
+            if kept[best] == 1:
+                return Decision(False, dense, 1.0, "its zero kernels fill no block")
+            limit = WORTH_SKIPPING * self.efficiency(best, linear)
+            return Decision(False, dense, 1.0,
+                            f"{share}: too many to be faster than dense (fewer than {limit:.0%} would be)")
         return Decision(True, best, kept[best], share)
 
-    def _efficiency(self, block_size: int, linear: bool) -> float:
+    def expected_speedup(self, decision: Decision, *, linear: bool) -> float:
+        """How many times faster than our own dense kernel; 1 where the decision is dense."""
+        if not decision.sparse:
+            return 1.0
+        return self.efficiency(decision.block_size, linear) / max(decision.kept, SMALLEST_SHARE)
+
+    def efficiency(self, block_size: int, linear: bool) -> float:
+        """Multiply-adds per second at that block size over those of a dense kernel."""
         if linear:
             return min(1.0, LINEAR_EFFICIENCY * block_size / self.unit.lanes)
         return CONV_EFFICIENCY.get(block_size, 1.0)

@@ -9,6 +9,7 @@ from tvm import relax
 from onexn_plugins.tvm_backend.frontend import emit_node
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.graph import Graph, Node, TensorSpec
+from onexn_plugins.tvm_backend.profile import KERNEL_PREFIX
 
 # TVM's fuser must not look into our kernels: kOpaque in tvm/relax/op_attr_types.h.
 OPAQUE = 8
@@ -40,7 +41,8 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
 def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, values: dict[str, relax.Expr]) -> relax.Var:
     name = call.layers[0].operator if call.layers else call.nodes[0].op
     function = call.kernel.func.with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
-    kernel = builder.add_func(function, "onexn_" + "_".join(word.lower() for word in name.split() if word.isalnum()))
+    words = [word.lower() for word in name.split() if word.isalnum()]
+    kernel = builder.add_func(function, KERNEL_PREFIX + "_".join(words))
     x, *residual = (values[name] for name in call.inputs)
     constants = [relax.const(array) for array in call.kernel.constants]
     return builder.emit(relax.call_tir(kernel, [x, *constants, *residual], _tensor_type(graph.specs[call.output])))

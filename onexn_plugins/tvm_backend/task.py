@@ -11,9 +11,9 @@ from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Linear, Ti
 from onexn_plugins.tvm_backend.targets import Target
 
 
-def vector_unit(target: Target) -> VectorUnit:
-    """The vector registers of a target, as the kernels see them."""
-    return VectorUnit(target.lanes, target.registers, target.fused_weights)
+def vector_unit(target: Target, threads: int = 1) -> VectorUnit:
+    """The vector registers of a target, as the kernels see them, and how many cores share a kernel."""
+    return VectorUnit(target.lanes, target.registers, target.fused_weights, threads)
 
 
 @dataclass(frozen=True)

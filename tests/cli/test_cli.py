@@ -62,6 +62,18 @@ def test_prune_export_and_inspect_tell_the_same_story(capsys, exported):
     assert "32×16×1×1" in out
 
 
+def test_inspect_tells_the_speed_up_to_expect_on_a_target(capsys, exported):
+    weights, path = exported
+    plan = values(capsys, "inspect", NET, *SHAPE, "--weights", weights, "--target", "cortex-a72")["plan"]
+    assert plan == values(capsys, "inspect", path, "--target", "cortex-a72")["layers"]
+    for layer in plan:
+        assert layer["expected_speedup"] == (pytest.approx(1 / layer["kept"], rel=0.3) if layer["sparse"] else 1)
+    assert sum(layer["sparse"] for layer in plan) == 2
+    _, out, _ = run(capsys, "inspect", NET, *SHAPE, "--weights", weights, "--target", "host")
+    assert "expected speed-up" in out
+    assert "dense: no zero kernel" in out
+
+
 def test_prune_reports_the_rearrangement_and_respects_its_options(capsys, tmp_path):
     report = values(capsys, "prune", NET, *SHAPE, "--rearrange", "--block-size", "8", "--ignore", "4", "--full")
     kept = {layer["name"]: layer["kept"] / layer["blocks"] for layer in report["layers"]}
@@ -112,7 +124,9 @@ def test_compile_run_and_bench(capsys, exported, tmp_path):
     assert set(rows) == {"onexn", "onnxruntime"}
     assert rows["onexn"]["speedup"] == 1.0
     assert all(row["median_ms"] > 0 for row in rows.values())
-    assert [row["name"] for row in values(capsys, "bench", library, "--rounds", "2")["contenders"]] == ["onexn"]
+    profiled = values(capsys, "bench", library, "--rounds", "2", "--profile")
+    assert [row["name"] for row in profiled["contenders"]] == ["onexn"]
+    assert sum(kernel["share"] for kernel in profiled["profile"]["kernels"]) == pytest.approx(1)
 
 
 def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):
@@ -148,6 +162,7 @@ def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):
     (["export", NET, *SHAPE, "--output", "none/such.onnx"], "folder does not exist"),
     (["export", NET, *SHAPE, "--weights", "none.pt", "--output", "a.onnx"], "no such file"),
     (["inspect", "missing.onnx"], "missing.onnx"),
+    (["inspect", NET, *SHAPE, "--target", "cortex-z9"], "cortex-z9"),
     (["compile", "missing.onnx", "--output", "a.onexn"], "missing.onnx"),
     (["run", "missing.onexn"], "missing.onexn"),
     (["bench", "missing.onnx"], "missing.onnx"),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onexn_plugins.rearrangement import rearrange
-from tests.rearrangement.comparing import largest_change, outputs_in_double, rearranged_alike
+from onexn_plugins.torch_pruning import OneXNPruner
+from tests.rearrangement.comparing import fresh, largest_change, outputs_in_double, rearranged_alike
 from tests.rearrangement.networks import Small, build, conv, pictures
 
 
@@ -206,6 +207,16 @@ def test_channels_move_or_are_refused_and_the_function_stays(kind, method):
     assert not set(refused) & set(result.permutations)
     assert {layer.name for layer in result.layers} >= set(refused) | set(result.permutations)
     assert all(len(reason) > 15 for reason in refused.values())
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_spaces_of_torch_prunings_graph_are_held_to_the_same(kind):
+    model = build(kind)
+    before = outputs_in_double(model, fresh(pictures()))
+    result = OneXNPruner(model, pictures(), block_size=2, full=True, rearrange="sort").rearrangement
+    assert largest_change(before, outputs_in_double(model, fresh(pictures()))) < 1e-9
+    assert set(HOSTILE[kind]) <= set(dict(result.refused))
+    assert (kind in LEAVING) == ("head" not in result.permutations)
 
 
 @pytest.mark.parametrize("limit", [-1e9, 1e9])

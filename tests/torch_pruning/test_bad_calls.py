@@ -101,6 +101,30 @@ def test_weights_that_cannot_be_ranked(name, value, place, late):
     assert all(torch.equal(before[key].nan_to_num(), tensor.nan_to_num()) for key, tensor in model.state_dict().items())
 
 
+JUNK = st.one_of(st.none(), st.integers(max_value=-1), st.floats(min_value=1.5), st.text(max_size=3), st.just([]),
+                 st.just({}))
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_wrong_states(data):
+    """Of another kind, of a run with other arguments, or of a step that this run does not have."""
+    model = small_net()
+    pruner = OneXNPruner(model, IMAGES, iterative_steps=3)
+    state, before = pruner.state_dict(), snapshot(model)
+    key = data.draw(st.sampled_from([None, "step", "recipe", *state["recipe"]]))
+    if key is None:
+        state = data.draw(JUNK)
+    elif key in state:
+        state[key] = data.draw(JUNK | st.integers(min_value=4) | st.just(1.0) if key == "step" else JUNK)
+    else:
+        state["recipe"] = state["recipe"] | {key: data.draw(JUNK)}
+    with pytest.raises(OneXNError):
+        pruner.load_state_dict(state)
+    assert pruner.current_step == 0
+    assert_unchanged(model, before)
+
+
 def test_all_layers_that_are_too_narrow_are_named():
     with pytest.raises(OneXNError, match="wide, grouped: block_size 20"):
         OneXNPruner(small_net(), IMAGES, block_size=20)

@@ -47,6 +47,24 @@ def test_few_zero_blocks_are_not_worth_it() -> None:
     assert "too many to be faster than dense" in decision.reason
 
 
+def test_scattered_zero_kernels_are_no_blocks() -> None:
+    values = weight(4, 1.0)
+    values[3, 5] = 0
+    decision = decide(values)
+    assert (decision.sparse, decision.reason) == (False, "its zero kernels fill no block")
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_speed_up_is_expected_exactly_where_blocks_are_skipped(linear: bool) -> None:
+    planner = Planner(AVX512, None, {})
+    for block_size in (1, 2, 4, 16):
+        for kept in (0.0, 0.1, 0.5, 0.9, 0.95, 1.0):
+            decision = planner.decide(weight(block_size, kept, kernel=()), 1, "w", linear=linear)
+            speedup = planner.expected_speedup(decision, linear=linear)
+            assert speedup == 1 if not decision.sparse else speedup > 1.05
+    assert planner.expected_speedup(planner.decide(weight(4, 0.25), 1, "w", linear=False), linear=False) == 4
+
+
 def test_small_blocks_pay_less() -> None:
     assert decide(weight(2, 0.5)).block_size == 2
     assert not decide(weight(2, 0.75), 2).sparse

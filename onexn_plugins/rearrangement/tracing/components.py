@@ -68,7 +68,7 @@ def spaces_from(facts: Facts) -> Found:
         if channel not in frozen:
             alike[tuple(carriers_of[channel])].append(channel)
     spaces = [_space(uses, sorted(channels), cells_of, carried) for uses, channels in alike.items()]
-    spaces = [space for space in spaces if len(space.classes.unique()) < space.channels]
+    spaces = [space for space in spaces if space.is_movable]
     return Found(tuple(spaces), _still(carried, frozen, spaces), None, _pinned(facts, carried, channel_of, frozen),
                  {name: reason if name in facts.pinned_names else None for name, reason in facts.fixed.items()})
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -84,7 +84,7 @@ class Tracer(TorchFunctionMode):
         self._labels = WeakTensorKeyDictionary()
         self._origins = WeakTensorKeyDictionary()
         self._names: dict[int, str] = {}
-        self._call: list[Tensor] | None = None  # what the torch function that is running was called with
+        self._call: Call | None = None  # the torch function that is running
         self._operators = _Operators(self)
         self.module = ""  # the one that is running
         self._tensors = named_tensors(model)
@@ -139,8 +139,7 @@ class Tracer(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _name(func) == "__iter__":  # of which only the iterator would be seen
             return iter(self.__torch_function__(Tensor.unbind, types, (args[0], 0)))
-        call = Call(_name(func), func, tuple(args), kwargs or {}, None)
-        self._call = call.tensors()
+        self._call = call = Call(_name(func), func, tuple(args), kwargs or {}, None)
         try:
             call.result = func(*args, **(kwargs or {}))
         finally:
@@ -151,14 +150,20 @@ class Tracer(TorchFunctionMode):
 
     def operator(self, operator: Any, tensors: list[Tensor], results: list[Tensor]) -> None:
         """An operator ran, called by a torch function or by code that is no Python."""
-        inside = self._call is not None
-        if DECIDING.intersection(operator.tags) and not (inside and operator.name().startswith(INDEXING)):
-            constants = [tensor for tensor in self._call or () if not self.is_labelled(tensor)]
-            decides = any(self.is_labelled(tensor) for tensor in (*tensors, *(self._call or ())))
-            if decides and not all(any(tensor is each for each in constants) for tensor in tensors):
-                self.decide(operator.name().partition("::")[2].partition(".")[0])
-        if not inside and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
+        name = operator.name()
+        deciding = isinstance(operator, HigherOrderOperator) or DECIDING.intersection(operator.tags)
+        if deciding and self._reads_activations(tensors) and not (self._call and name.startswith(INDEXING)):
+            self.decide(self._call.name if self._call else name.partition("::")[2].partition(".")[0] or name)
+        if self._call is None and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
             self.lose(tensors, results, f"their order is visible to code that cannot be read, in {self._where()}")
+
+    def _reads_activations(self, tensors: list[Tensor]) -> bool:
+        """Do the tensors of an operator, or what the torch function around it computed them from, carry channels?"""
+        entered = self._call.tensors() if self._call else []
+        constants = [tensor for tensor in entered if not self.is_labelled(tensor)]
+        if all(any(tensor is each for each in constants) for tensor in tensors):
+            return False
+        return any(self.is_labelled(tensor) for tensor in (*tensors, *entered))
 
     def decide(self, function: str) -> None:
         """From here on, what the model does may depend on values."""
@@ -168,7 +173,10 @@ class Tracer(TorchFunctionMode):
         """Freeze every channel that enters, and every parameter that is read; the results never move."""
         for tensor in tensors:
             if self.is_labelled(tensor):
-                (self.facts.expose if pinned else partial(self.facts.freeze, pinned=False))(self.labels(tensor), reason)
+                if pinned:
+                    self.facts.expose(self.labels(tensor), reason)
+                else:
+                    self.facts.freeze(self.labels(tensor), reason, pinned=False)
             name = self.origin_name(tensor)
             if name:
                 self.facts.fix(name, reason.replace("they pass", "it passes"), pinned=pinned)
@@ -232,6 +240,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 class _Operators(TorchDispatchMode):
     """Tells the tracer of every operator that runs."""
+
+    supports_higher_order_operators = True  # such as torch.cond
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()

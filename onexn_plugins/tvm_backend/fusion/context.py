@@ -74,8 +74,16 @@ class Context:
 
     def decide(self, node: Node, groups: int = 1) -> Decision:
         """How the weight of a Conv or Gemm is encoded. On a single pixel a convolution is a linear layer."""
-        weight, linear = self.graph.constants[node.inputs[1]], math.prod(self.graph.shape(node.inputs[0])[2:]) == 1
-        return self.planner.decide(weight, groups, original_name(node.inputs[1]), linear=linear and groups == 1)
+        weight = self.graph.constants[node.inputs[1]]
+        return self.planner.decide(weight, groups, original_name(node.inputs[1]), linear=self._is_linear(node))
+
+    def expected_speedup(self, node: Node, decision: Decision) -> float:
+        """Of a Conv or Gemm over our own dense kernel."""
+        return self.planner.expected_speedup(decision, linear=self._is_linear(node))
+
+    def _is_linear(self, node: Node) -> bool:
+        """Its kernel is that of a linear layer."""
+        return math.prod(self.graph.shape(node.inputs[0])[2:]) == 1 and node.attributes.get("group", 1) == 1
 
     def choose(self, node: Node, task: Task) -> tuple[Decision, Choice]:
         """How the layer of a Conv or Gemm is computed: as tuned, else as decided."""
@@ -177,6 +185,7 @@ def describe(
         kept=decision.kept if decision else 1.0,
         macs=round(dense_macs * decision.kept) if decision else dense_macs,
         dense_macs=dense_macs,
+        expected_speedup=context.expected_speedup(node, decision) if decision else 1.0,
         reason=reason or (decision.reason if decision else ""),
     )
 

@@ -14,9 +14,11 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     problem, (weight, bias), tail = conv_problem(context, node), context.weight(node), context.tail(node)
     task = Task(problem, weight, bias, tail.epilogue)
     decision, choice = context.choose(node, task)
-    layer = describe(context, node, "conv", decision, choice.tile)
-    return KernelCall((node, *tail.nodes), task.kernel(context.unit, choice), (node.inputs[0], *tail.residual),
-                      tail.output, (layer,), task, choice)
+    kernel = task.kernel(context.unit, choice)
+    reason = decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+    layer = describe(context, node, "conv", decision, choice.tile, reason)
+    return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,), task,
+                      choice)
 
 
 def fuse_depthwise(context: Context, node: Node) -> KernelCall:

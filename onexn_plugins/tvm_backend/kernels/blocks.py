@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat
 
@@ -58,27 +59,33 @@ class Source:
 
 
 class BlockRows:
-    """The encoded weight of a kernel under construction."""
+    """The encoded weight of a kernel under construction, which takes at least `sums` registers per output channel."""
 
-    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit) -> None:
+    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit, sums: int = 1) -> None:
+        self._sums = sums
         self.encoded, self.unit, self.pattern = encoded, unit, encoded.pattern
         self.values, self.bias = buffers["values"], buffers["bias"]
         self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
 
-    def each_row(self, group: Expr, emit: Callable[[Channels], None]) -> None:
-        """Emit code for every block row of a conv group: a loop over the full ones, then the tail."""
+    def each_row(self, group: Expr, emit: Callable[[Channels], None], run: Run = None) -> None:
+        """Emit code for the block rows of a conv group: a loop over the full ones, then the tail.
+
+        A run is of rows within the group.
+        """
         pattern = self.pattern
         full_rows, tail = divmod(pattern.group_channels, pattern.block_size)
         first_row, first_channel = group * pattern.rows_per_group, group * pattern.group_channels
-        with T.serial(0, full_rows) as row:
+        first, last = (0, full_rows) if run is None else run
+        with T.serial(first, tirx.min(last, full_rows) if tail and run else last) as row:
             self._each_run(first_row + row, first_channel + row * pattern.block_size, pattern.block_size, emit)
         if tail:
             start = first_channel + full_rows * pattern.block_size
-            self._each_run(first_row + full_rows, start, tail, emit)
+            with turn(full_rows, run):
+                self._each_run(first_row + full_rows, start, tail, emit)
 
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
         """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
-        at_once = channels_at_once(self.pattern.block_size, self.unit)
+        at_once = channels_at_once(self.pattern.block_size, self.unit, self._sums)
         for offset in range(0, count, at_once):
             emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
 

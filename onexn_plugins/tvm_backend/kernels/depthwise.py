@@ -8,6 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.blocks import lane_weights
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit, check_problem
+from onexn_plugins.tvm_backend.kernels.sharing import each_shared_job, window_cost
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, splat
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
@@ -37,7 +38,8 @@ def depthwise(
 
     def emit(buffers: Buffers) -> None:
         values, biases = buffers.constants["values"], buffers.constants["bias"]
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.out_channels) as channel:
+
+        def emit_channel(image: Expr, channel: Expr) -> None:
             plane = image * problem.out_channels + channel
             source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
             scratch = T.alloc_buffer((window.size,), "float32", scope="global")
@@ -47,6 +49,8 @@ def depthwise(
                 pack(window, source, scratch, 0, first_row, unit)
                 first = (plane * problem.out_height + first_row) * problem.out_width
                 sum_channel(window, scratch, 0, values, channel, biases[channel], buffers.output, first, unit)
+
+        each_shared_job((problem.batch, problem.out_channels), window_cost(problem), unit.threads, emit_channel)
 
     constants = depthwise_constants(weight, bias)
     return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, epilogue)

@@ -36,6 +36,11 @@ def is_direct(depthwise: Conv, unit: VectorUnit) -> bool:
     )
 
 
+def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band where threads take one each."""
+    return -(-depthwise.out_height // unit.threads)
+
+
 def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
     """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
     cut = cut_pixels(depthwise.width, tile, unit)
@@ -43,27 +48,40 @@ def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
 
 
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
-             windows: Buffer, base: int, activate: Callable[[Expr, int], Expr], first: Start | None) -> None:
-    """Emit a run's hidden rows, each channel written to its own window.
+             windows: Buffer, base: int, activate: Callable[[Expr, int], Expr], start: Start | None,
+             first_row: Expr | None = None) -> None:
+    """Emit a run's hidden rows, those that the window takes, each channel written to its own window.
 
     Args:
         rows: the convolution's weight.
         source: its input.
         row_stride: values between two rows of the input.
         run: which channels.
-        window: of the depthwise convolution, for all its rows.
+        window: of the depthwise convolution.
         cut: tiles of a row.
         windows: from `base` on the windows of a run's channels, one after the other; padding is there already.
         base: see windows.
         activate: finishes a vector of sums of so many lanes.
-        first: see sum_tile; they stand before `base`.
+        start: what sums begin with, as sum_tile's `first`; it stands before `base`.
+        first_row: first output row of the window; None where it is for all rows.
     """
-    depthwise = window.problem
-    with T.serial(0, depthwise.height) as index:
-        row = depthwise.height - 1 - index if first else index  # downwards: see written_out_bias
+    first, last, above = _hidden_rows(window, first_row)
+    with T.serial(first, last) as index:
+        row = first + last - 1 - index if start else index  # downwards: see written_out_bias
         line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
-        target = _row_target(window, windows, base, row + depthwise.padding[0], activate)
-        sum_run(rows, line, run, cut, target, first)
+        target = _row_target(window, windows, base, row + above, activate)
+        sum_run(rows, line, run, cut, target, start)
+
+
+def _hidden_rows(window: Window, first_row: Expr | None) -> tuple[Expr, Expr, Expr]:
+    """The first and last hidden row that a window takes, and how many rows lie above row 0 in it."""
+    depthwise = window.problem
+    top, down, kernel = depthwise.padding[0], depthwise.stride[0], depthwise.kernel[0]
+    if first_row is None:
+        return 0, depthwise.height, top
+    above = top - first_row * down
+    taken = (window.rows - 1) * down + kernel
+    return tirx.max(0 - above, 0), tirx.min(taken - above, depthwise.height), above
 
 
 def _row_target(window: Window, windows: Buffer, base: int, row: Expr,

@@ -6,6 +6,7 @@ of it are summed, activated, padded and consumed while they are in the cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +16,22 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import cut_row, is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import (
+    BANDS,
+    JOBS,
+    ROWS,
+    Run,
+    Sharing,
+    each_job,
+    job_costs,
+    row_costs,
+    share,
+    window_cost,
+)
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
 from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
@@ -42,19 +56,40 @@ def fused_kernel(
     unit: VectorUnit, tile: Tile,
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
-    emit = (_direct if is_direct(depthwise, unit) else _packed)(problem, encoded, epilogue, depthwise, unit, tile)
+    sharing = _sharing(problem, encoded, depthwise, unit)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
+    family = _direct if is_direct(depthwise, unit) else _packed
+    if family is _packed and is_flat(problem, depthwise, encoded, unit):
+        family, name, constants["masks"] = flat, f"{name}_flat", Copies(depthwise).masks.reshape(-1)
+    emit = family(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
 
 
+def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> Sharing:
+    """Images and groups need nothing of each other; block rows read the same input, bands about a part of it each."""
+    pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
+    following = window_cost(depthwise) * encoded.block_size  # of each block row
+    rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
+    candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
+    if is_direct(depthwise, unit):
+        height = band_rows(depthwise, unit)
+        taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
+        share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
+        candidates[BANDS] = np.full(-(-depthwise.out_height // height), rows.sum() * share_of_rows)
+    launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
+    exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
+    return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
+
+
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
-            tile: Tile) -> Callable[[Buffers], None]:
+            tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
     hidden_window = Window(problem, problem.out_height, row_alignment(unit))
-    window = Window(depthwise, depthwise.out_height, row_alignment(unit))
+    window_rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
+    window = Window(depthwise, window_rows, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
     cut = cut_row(depthwise, tile, unit)
     begin = channels * bias_pixels(cut, unit)
@@ -64,64 +99,93 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
-        fill(windows, begin, channels * window.size, 0.0, unit.lanes)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
-            inputs = image * problem.in_channels + group * group_inputs
-            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
 
-            def emit_run(run: Channels) -> None:
-                start = written_out_bias(rows, run, cut, windows, 0)
-                sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, start)
-                with T.serial(0, run.count) as channel:
-                    first = begin + channel * window.size
-                    _sum_band(window, windows, first, image, run.start + channel, 0, buffers, unit)
+        def padded_windows() -> Buffer:
+            windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
+            fill(windows, begin, channels * window.size, 0.0, unit.lanes)
+            return windows
 
-            rows.each_row(group, emit_run)
+        def emit_jobs(job_runs: dict[str, Run]) -> None:
+            shared = sharing.axis in (ROWS, BANDS)  # then every thread has windows of its own
+            job_windows = None if shared else padded_windows()
+
+            def emit_job(image: Expr, group: Expr) -> None:
+                inputs = image * problem.in_channels + group * group_inputs
+                source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, shared)
+
+                def emit_rows(runs: dict[str, Run]) -> None:
+                    windows = padded_windows() if job_windows is None else job_windows
+                    bands = runs.get(BANDS)  # a thread takes one
+                    first_row = None if bands is None else band_start(window, bands[0])[1]
+
+                    def emit_run(run: Channels) -> None:
+                        biases = written_out_bias(rows, run, cut, windows, 0)
+                        sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases, first_row)
+                        with T.serial(0, run.count) as channel:
+                            place, plane = begin + channel * window.size, run.start + channel
+                            start = 0 if first_row is None else first_row
+                            _sum_band(window, windows, place, image, plane, start, buffers, unit)
+
+                    rows.each_row(group, emit_run, runs.get(ROWS))
+
+                sharing.along((ROWS, BANDS), emit_rows)
+
+            each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
+
+        sharing.along((JOBS,), emit_jobs)
 
     return emit
 
 
 def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
-            tile: Tile) -> Callable[[Buffers], None]:
+            tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
     window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
-    channels, stride = channels_at_once(encoded.block_size, unit), padded_stride(hidden_window, unit)
+    stride = padded_stride(hidden_window, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group:
+
+        def emit_job(image: Expr, group: Expr) -> None:
             inputs = image * problem.in_channels + group * group_inputs
-            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit)
-            hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
-            scratch = T.alloc_buffer((window.size,), "float32", scope="global")
+            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS)
 
-            def write(index: Expr, value: Expr, lanes: int) -> None:
-                store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                channels = channels_at_once(encoded.block_size, unit)
+                hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
+                scratch = T.alloc_buffer((window.size,), "float32", scope="global")
 
-            def emit_run(run: Channels) -> None:
-                start = written_out_bias(rows, run, cut, hidden, channels * stride)
-                sum_run(rows, source, run, cut, planes(write, 0, stride), start)
-                with T.serial(0, run.count) as channel:
-                    plane = Image(hidden, channel * stride, hidden_window.row_stride)
-                    _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
+                def write(index: Expr, value: Expr, lanes: int) -> None:
+                    store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
-            rows.each_row(group, emit_run)
+                def emit_run(run: Channels) -> None:
+                    biases = written_out_bias(rows, run, cut, hidden, channels * stride)
+                    sum_run(rows, source, run, cut, planes(write, 0, stride), biases)
+                    with T.serial(0, run.count) as channel:
+                        plane = Image(hidden, channel * stride, hidden_window.row_stride)
+                        _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     return emit
 
 
-def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit) -> Source:
-    """A group's input channels: x itself where pixels map one to one, else packed scratch."""
+def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool) -> Source:
+    """A group's input channels: x itself where pixels map one to one, else packed scratch; threads may share it."""
     problem = window.problem
     if problem.is_pointwise:
         pixels = problem.height * problem.width
         return Source(x, inputs * pixels, pixels)
     scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
-    pack_channels(window, x, inputs, count, scratch, 0, unit)
+    pack_channels(window, x, inputs, count, scratch, 0, unit, shared=shared)
     return Source(scratch, 0, window.size, window.taps)
 
 

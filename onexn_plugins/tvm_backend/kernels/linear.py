@@ -11,6 +11,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import ROWS, Run, row_costs, share
 from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, pieces, splat
 
 # Sums that must be under way at once to hide the latency of a multiply-add (4 cycles, one or two started per cycle).
@@ -28,14 +29,17 @@ def linear_kernel(
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
 
-        def emit_inputs(first: Expr, count: int) -> None:
-            rows.each_row(0, lambda run: _sum_inputs(rows, buffers, problem, run, first, count))
+        def emit_share(runs: dict[str, Run]) -> None:
+            def emit_inputs(first: Expr, count: int) -> None:
+                rows.each_row(0, lambda run: _sum_inputs(rows, buffers, problem, run, first, count), runs.get(ROWS))
 
-        repeats, rest = divmod(problem.batch, at_once)
-        with T.serial(0, repeats) as index:
-            emit_inputs(index * at_once, at_once)
-        if rest:
-            emit_inputs(repeats * at_once, rest)
+            repeats, rest = divmod(problem.batch, at_once)
+            with T.serial(0, repeats) as index:
+                emit_inputs(index * at_once, at_once)
+            if rest:
+                emit_inputs(repeats * at_once, rest)
+
+        share(unit.threads, {ROWS: row_costs(encoded, problem.batch)}).along((ROWS,), emit_share)
 
     return build("linear", input_shape, output_shape, weight_constants(encoded, bias), emit, epilogue)
 

@@ -7,6 +7,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, VectorUnit, check_shapes
+from onexn_plugins.tvm_backend.kernels.sharing import COPY, each_shared_job, window_cost
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import (
     Expr,
@@ -37,7 +38,7 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
     padding = float("-inf") if is_max else 0.0
 
     def emit(buffers: Buffers) -> None:
-        with T.serial(0, problem.batch * problem.channels) as plane:
+        def emit_plane(plane: Expr) -> None:
             source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
             scratch = T.alloc_buffer((window.size,), "float32", scope="global")
             with T.serial(0, band_start(window, 0)[0]) as band:
@@ -53,6 +54,8 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
                 slide(window, scratch, 0, unit, lambda lanes: constant(padding, lanes),
                       lambda lanes: _take_maximum if is_max else _add, finish)
 
+        each_shared_job((problem.batch * problem.channels,), window_cost(conv), unit.threads, emit_plane)
+
     constants = {} if is_max else {"shares": _shares(problem)}
     return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit)
 
@@ -67,9 +70,11 @@ def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
     pixels = problem.height * problem.width
 
     def emit(buffers: Buffers) -> None:
-        with T.serial(0, problem.batch * problem.channels) as plane:
+        def emit_plane(plane: Expr) -> None:
             total = _sum(buffers.x, plane * pixels, pixels, unit.lanes)
             buffers.output.store(plane, total * constant(1 / pixels), 1)
+
+        each_shared_job((problem.batch * problem.channels,), float(pixels * COPY), unit.threads, emit_plane)
 
     return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit)
 

@@ -174,11 +174,13 @@ class VectorUnit:
         registers: AVX-512 and NEON on aarch64 32, others 16.
         fused_weights: the multiply takes a lane of a register as its factor (NEON), so weights are loaded as vectors;
             x86 broadcasts them from memory instead.
+        threads: cores that share every kernel large enough.
     """
 
     lanes: int
     registers: int
     fused_weights: bool = False
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16):
@@ -205,6 +207,11 @@ class Kernel:
 
     func: Any
     constants: tuple[np.ndarray, ...]
+
+    @property
+    def family(self) -> str:
+        """What computes it: "conv_1x1", "winograd_3x3", "linear" ..."""
+        return str(self.func.attrs["global_symbol"])
 
 
 def check_shapes(problem: Conv | Linear | Pool | GlobalPool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,17 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import (
+    COPY,
+    JOBS,
+    ROWS,
+    Run,
+    Sharing,
+    each_job,
+    job_costs,
+    row_costs,
+    share,
+)
 from onexn_plugins.tvm_backend.kernels.sums import Start, Target, each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
@@ -25,35 +37,68 @@ def spatial(
 ) -> Kernel:
     """A k×k kernel: per band of output rows, pack the input once, then all block rows over all its pixels."""
     group_inputs, out_pixels = problem.in_channels // problem.groups, problem.out_height * problem.out_width
-    window = window_for(problem, group_inputs, BAND_BUDGET)
+    window, sharing = _bands(problem, encoded, unit)
     cut = cut_pixels(window.positions, tile, unit, padded=not window.is_compact)
     sums_stride = padded_stride(window, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
         bands, _ = band_start(window, 0)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group, T.serial(0, bands) as band:
+
+        def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(window, band)[1]
             scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
             inputs = image * problem.in_channels + group * group_inputs
-            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit)
+            shared = sharing.axis == ROWS
+            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit, shared=shared)
             source = Source(scratch, 0, window.size, window.taps)
-            channels = channels_at_once(encoded.block_size, unit)
-            sums = T.alloc_buffer((channels * sums_stride,), "float32", scope="global")
 
-            def emit_run(run: Channels) -> None:
-                first = (image * problem.out_channels + run.start) * out_pixels + first_row * problem.out_width
-                if window.is_compact:
-                    sum_run(rows, source, run, cut, planes(buffers.output.store, first, out_pixels))
-                    return
-                sum_run(rows, source, run, cut, planes(writer(sums), 0, sums_stride))
-                with T.serial(0, run.count) as channel:
-                    _store_rows(window, sums, channel * sums_stride, buffers.output, first + channel * out_pixels, unit)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                channels = channels_at_once(encoded.block_size, unit)
+                sums = T.alloc_buffer((channels * sums_stride,), "float32", scope="global")
 
-            rows.each_row(group, emit_run)
+                def emit_run(run: Channels) -> None:
+                    first = (image * problem.out_channels + run.start) * out_pixels + first_row * problem.out_width
+                    if window.is_compact:
+                        sum_run(rows, source, run, cut, planes(buffers.output.store, first, out_pixels))
+                        return
+                    sum_run(rows, source, run, cut, planes(writer(sums), 0, sums_stride))
+                    with T.serial(0, run.count) as channel:
+                        plane = first + channel * out_pixels
+                        _store_rows(window, sums, channel * sums_stride, buffers.output, plane, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups, bands)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
     return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+
+
+def _bands(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
+    """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
+    window = window_for(problem, problem.in_channels // problem.groups, BAND_BUDGET)
+    windows = [window]
+    if unit.threads > 1:
+        heights = [-(-problem.out_height // (unit.threads * times)) for times in (1, 2)]
+        windows += [Window(problem, height) for height in heights if height < window.rows]
+    choices = [(window, _sharing(problem, encoded, window, unit)) for window in windows]
+    return min(choices, key=lambda choice: choice[1].cost)
+
+
+def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) -> Sharing:
+    bands, _ = band_start(window, 0)
+    pixels = -(-window.positions // unit.lanes) * unit.lanes
+    packing = float(problem.in_channels // problem.groups * window.size * COPY)
+    repeats = problem.batch * problem.groups * bands
+    rows = row_costs(encoded, pixels) * problem.batch * bands
+    return share(unit.threads, {
+        JOBS: job_costs(encoded, pixels, problem.batch, packing).repeat(bands),
+        ROWS: rows + packing * repeats / len(rows),
+    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def padded_stride(window: Window, unit: VectorUnit) -> int:

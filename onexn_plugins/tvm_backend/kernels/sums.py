@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, splat, store
 
@@ -19,8 +21,6 @@ from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, loa
 Target = Callable[[int, Expr, Expr, int], None]
 # Gives what a sum begins with: (channel of the run, pixel of the tile, lanes).
 Start = Callable[[int, int, int], Expr]
-
-
 # Kept blocks of a row from which on a turn's instructions outweigh those that an odd last block costs.
 _LONG_ROW = 8
 
@@ -30,17 +30,28 @@ def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride:
     return lambda channel, pixel, value, lanes: write(base + channel * channel_stride + pixel, value, lanes)
 
 
-def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None]) -> None:
-    """Emit code for every tile of a cut, given the tile and its first pixel."""
-    start = 0
-    for tile, repeats in cut.parts:
-        size = sum(tile.widths)
-        if repeats > 1:
-            with T.serial(0, repeats) as index:
-                emit(tile, start + index * size)
-        else:
-            emit(tile, start)
-        start += repeats * size
+def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None], run: Run = None) -> None:
+    """Emit code for the tiles of a cut, given the tile and its first pixel."""
+    if cut.repeats:
+        first, last = (0, cut.repeats) if run is None else run
+        with T.serial(first, tirx.min(last, cut.repeats) if cut.rest and run else last) as index:
+            emit(cut.tile, index * sum(cut.tile.widths))
+    if cut.rest is not None:
+        with turn(cut.repeats, run):
+            emit(cut.rest, cut.rest_start)
+
+
+def each_group(cut: Cut, size: int, emit: Callable[[PixelTile, Expr, Expr], None], run: Run = None) -> None:
+    """As each_tile, in groups of up to `size` equal tiles: emit(tile, first pixel, how many tiles)."""
+    if cut.repeats:
+        first, last = (0, cut.repeats) if run is None else (run[0], tirx.min(run[1], cut.repeats))
+        with T.serial(0, tirx.truncdiv(last - first + (size - 1), size)) as index:
+            start = first + index * size
+            count = size if run is None and cut.repeats % size == 0 else tirx.min(size, last - start)
+            emit(cut.tile, start * sum(cut.tile.widths), count)
+    if cut.rest is not None:
+        with turn(cut.repeats, run):
+            emit(cut.rest, cut.rest_start, 1)
 
 
 def bias_pixels(cut: Cut, unit: VectorUnit) -> int:

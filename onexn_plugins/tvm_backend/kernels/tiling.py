@@ -37,18 +37,24 @@ class PixelTile:
 
 @dataclass(frozen=True)
 class Cut:
-    """A run of pixels as tiles one after the other: each (tile, repeats) of `parts` is so many equal ones."""
+    """A run of pixels as `repeats` equal tiles and a last one."""
 
-    parts: tuple[tuple[PixelTile, int], ...]
+    tile: PixelTile
+    repeats: int
+    rest: PixelTile | None
+
+    @property
+    def rest_start(self) -> int:
+        return self.repeats * sum(self.tile.widths)
 
     @property
     def pixels_at_once(self) -> int:
         """Pixels in the vectors of the largest tile."""
-        return max(sum(tile.widths) for tile, _ in self.parts)
+        return max(sum(tile.widths) for tile in (self.tile, self.rest or self.tile))
 
     def paired(self) -> Cut:
         """The same tiles with neighbouring vectors as one of twice the lanes."""
-        return Cut(tuple((PixelTile(_paired(tile.widths), tile.columns), repeats) for tile, repeats in self.parts))
+        return Cut(_paired(self.tile), self.repeats, None if self.rest is None else _paired(self.rest))
 
 
 def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
@@ -69,9 +75,9 @@ def dense_conv_block(unit: VectorUnit) -> int:
     return 8 if unit.fused_weights and unit.registers >= 32 else 4
 
 
-def channels_at_once(count: int, unit: VectorUnit) -> int:
-    """Channels of a block summed together: all of them, or halves where registers would not do."""
-    while count > unit.registers // 2:
+def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
+    """Channels of a block summed together, `sums` registers each: all, or halves where registers would not do."""
+    while count > 1 and count * sums > unit.registers // 2:
         count = -(-count // 2)
     return count
 
@@ -86,43 +92,21 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
         padded: source and destination have a vector's length to spare, so the last vector may run over the end.
     """
     channels = channels_at_once(tile.block_size, unit)
-    if unit.fused_weights:
-        parts, left = _equal_tiles(pixels, tile.vectors, unit)
-    else:
-        parts, left = _full_tiles(pixels, tile.vectors, unit)
+    full = PixelTile((unit.lanes,) * tile.vectors)
+    repeats, left = divmod(pixels, tile.vectors * unit.lanes)
     if not left:
-        return Cut(tuple(parts))
+        return Cut(full, repeats, None)
     rest = _covering(left, unit) if padded else left_over(left, channels, unit)
-    if parts:
-        last, repeats = parts[-1]
-        joined = PixelTile(last.widths + rest.widths, rest.columns)
-        if _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
-            parts[-1:] = [(last, repeats - 1)] if repeats > 1 else []
-            rest = joined
-    return Cut((*parts, (rest, 1)))
+    joined = PixelTile(full.widths + rest.widths, rest.columns)
+    if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
+        return Cut(full, repeats - 1, joined)
+    return Cut(full, repeats, rest)
 
 
-def _full_tiles(pixels: int, vectors: int, unit: VectorUnit) -> tuple[list[tuple[PixelTile, int]], int]:
-    """Tiles of so many full vectors, and the pixels left over."""
-    repeats, left = divmod(pixels, vectors * unit.lanes)
-    return [(PixelTile((unit.lanes,) * vectors), repeats)] if repeats else [], left
-
-
-def _equal_tiles(pixels: int, most: int, unit: VectorUnit) -> tuple[list[tuple[PixelTile, int]], int]:
-    """The fewest tiles of at most so many full vectors, as equal as can be, larger ones first; and the pixels left."""
-    vectors, left = divmod(pixels, unit.lanes)
-    if not vectors:
-        return [], left
-    tiles = -(-vectors // most)
-    fewer, larger = divmod(vectors, tiles)
-    runs = [(fewer + 1, larger), (fewer, tiles - larger)]
-    return [(PixelTile((unit.lanes,) * count), repeats) for count, repeats in runs if repeats], left
-
-
-def _paired(widths: tuple[int, ...]) -> tuple[int, ...]:
-    pairs, odd = divmod(len(widths), 2)
-    assert len(set(widths)) <= 1  # only vectors of one width lie so that any two make one
-    return (2 * widths[0],) * pairs + widths[:odd]
+def tile_pixels(cut: Cut, channels: int, unit: VectorUnit) -> list[float]:
+    """What each tile of a cut costs, as pixels of full vectors that cost as much."""
+    tiles = [cut.tile] * cut.repeats + ([] if cut.rest is None else [cut.rest])
+    return [unit.lanes * _sums(tile, channels, unit) / channels for tile in tiles]
 
 
 def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
@@ -136,6 +120,12 @@ def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
 
     used = min(range(len(short), -1, -1), key=cost)
     return PixelTile((unit.lanes,) * full + tuple(short[:used]), left - sum(short[:used]))
+
+
+def _paired(tile: PixelTile) -> PixelTile:
+    pairs, odd = divmod(len(tile.widths), 2)
+    assert len(set(tile.widths)) == 1  # only vectors of one width lie so that any two make one
+    return PixelTile((2 * tile.widths[0],) * pairs + tile.widths[:odd], tile.columns)
 
 
 def _covering(pixels: int, unit: VectorUnit) -> PixelTile:

@@ -133,6 +133,29 @@ class Window:
         return min(start, width - stop) if start < stop else 0
 
 
+class TileWindow(Window):
+    """The scratch of a band of tiles: columns under every tap are kept apart, so that no row holds junk.
+
+    Taps of a column that others read too are stored twice; a narrow image then fills its vectors across rows.
+    """
+
+    @cached_property
+    def row_stride(self) -> int:
+        return self.problem.out_width
+
+    @property
+    def _widths(self) -> dict[int, int]:
+        return dict.fromkeys(self._tap_columns, self.problem.out_width)
+
+    @cached_property
+    def taps(self) -> tuple[int, ...]:
+        stride = self.problem.stride[0]
+        return tuple(
+            self.phases[vertical % stride, column].base + vertical // stride * self.row_stride
+            for vertical in self._tap_rows for column in self._tap_columns
+        )
+
+
 def window_for(problem: Conv, channels: int, budget: int, alignment: int = 1) -> Window:
     """The tallest band whose scratch for all channels stays within `budget` bytes; bands are about equal."""
     rows = problem.out_height
@@ -182,10 +205,13 @@ def pack(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: E
 
 
 def pack_channels(window: Window, x: Buffer, first: Expr, channels: int, scratch: Buffer, first_row: Expr,
-                  unit: VectorUnit) -> None:
-    """Pack `channels` channels of x ([channels, height, width], flat) from channel `first` on, one after the other."""
+                  unit: VectorUnit, *, shared: bool = False) -> None:
+    """Pack `channels` channels of x ([channels, height, width], flat) from channel `first` on, one after the other.
+
+    `shared`: threads share them.
+    """
     height, width = window.problem.height, window.problem.width
-    with T.serial(0, channels) as channel:
+    with (T.parallel if shared else T.serial)(0, channels) as channel:
         image = Image(x, (first + channel) * (height * width), width)
         pack(window, image, scratch, channel * window.size, first_row, unit)
 

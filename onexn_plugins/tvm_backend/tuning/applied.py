@@ -52,5 +52,6 @@ class Tuning:
 def _reason(entry: Entry) -> str:
     best = winner(entry.trials)
     if best is None:
-        return f"{entry.default} is not beaten by {len({trial.choice for trial in entry.trials})} others"
+        tried = len({trial.choice for trial in entry.trials})
+        return f"{entry.default} is not beaten by {tried} others" if tried else f"{entry.default} has no rivals"
     return f"{best.choice} takes {best.ratio:.0%} of the time of {entry.default}"

@@ -54,8 +54,12 @@ class Bench:
             OneXNError: the board dies, refuses or stays silent: there a bad kernel and a bad board look the same.
         """
         try:
-            self._started().send(order)
-            return self._listen("sending the kernel")
+            pipe = self._started()
+            try:
+                pipe.send(order)
+            except OSError:
+                raise _Died("the process died between two kernels") from None
+            return self._listen("building it")
         except _Died as death:
             self._stop()
             if self._setup.board is not None:

@@ -137,7 +137,14 @@ class Database:
 
 def versions() -> dict[str, str]:
     """The packages whose kernels were measured; with others the times would be others."""
-    return {package: importlib.metadata.version(package) for package in ("onexn-plugins", "apache-tvm")}
+
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+            return "none"
+
+    return {package: version(package) for package in ("onexn-plugins", "apache-tvm")}
 
 
 def _written(entry: Entry) -> dict[str, Any]:

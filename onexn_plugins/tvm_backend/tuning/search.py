@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.compiled import checked_threads
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.network import plan_file
@@ -127,14 +128,13 @@ def tune(
         raise OneXNError("tune", "trials and timeout have to be positive", "Leave them out for 16 and 120")
     processor = find_target(target)
     board = _place(processor, rpc, key)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
+    checked_threads(threads)
     book = Database.open(os.fspath(database))
-    jobs = _jobs(onnx_path, processor)
+    jobs = _jobs(onnx_path, processor, threads)
     end = None if seconds is None else time.monotonic() + seconds
     with Bench(Setup(processor, board, threads), timeout) as bench:
         machine = Machine.of(processor, threads, bench.is_emulated())
-        search = _Search(bench, book, machine, vector_unit(processor), trials, end)
+        search = _Search(bench, book, machine, vector_unit(processor, threads), trials, end)
         found = [search.solve(number, job, partial(progress, number, len(jobs))) for number, job in enumerate(jobs)]
     return TuningReport(str(database), target, threads, machine.emulated, search.finished, tuple(found))
 
@@ -159,10 +159,16 @@ class _Search:
                 self.finished = False
                 break
             say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
-            entry = replace(entry, trials=(*entry.trials, self._try(number, job, step)))
-            self._book.put(entry)
-            self._book.save()
+            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
+        else:
+            if not entry.trials:  # nothing else to try is an answer too
+                self._store(entry)
         return _found(job, entry, len(entry.trials) - before)
+
+    def _store(self, entry: Entry) -> Entry:
+        self._book.put(entry)
+        self._book.save()
+        return entry
 
     def _try(self, number: int, job: _Job, step: Step) -> Trial:
         answer = self._bench.measure(Order(number, job.task, job.default, step.choice, step.pairs))
@@ -187,10 +193,10 @@ def _place(processor: Target, rpc: str | None, key: str | None) -> Board | None:
     return None
 
 
-def _jobs(onnx_path: str | os.PathLike[str], processor: Target) -> list[_Job]:
+def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1) -> list[_Job]:
     """The distinct problems of a network, in its order."""
     jobs: dict[tuple[str, Choice], _Job] = {}
-    for call in _calls(onnx_path, processor):
+    for call in _calls(onnx_path, processor, threads):
         assert call.task is not None
         assert call.choice is not None
         problem = problem_of(call.task)
@@ -199,8 +205,8 @@ def _jobs(onnx_path: str | os.PathLike[str], processor: Target) -> list[_Job]:
     return list(jobs.values())
 
 
-def _calls(onnx_path: str | os.PathLike[str], processor: Target) -> Iterator[KernelCall]:
-    order = plan_file(onnx_path, processor).order
+def _calls(onnx_path: str | os.PathLike[str], processor: Target, threads: int) -> Iterator[KernelCall]:
+    order = plan_file(onnx_path, processor, threads=threads).order
     return (item for item in order if isinstance(item, KernelCall) and item.task is not None)
 
 

@@ -7,6 +7,7 @@ times in a row on copies of its weights which together are larger than a second-
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from onexn_plugins.tvm_backend.rpc import Board
 from onexn_plugins.tvm_backend.rpc_session import Progress, Refused, broken, connect, core_of
 from onexn_plugins.tvm_backend.targets import Target
 from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.threadpool import use_threads
 
 # Copies of the weights take about this many bytes: twice the largest second-level cache of the targets.
 COLD_BYTES = 4 << 20
 # But a timed call takes no more copies, and does no more work, than this.
-MOST_COPIES, MOST_MACS = 16, 40_000_000
+MOST_COPIES, MOST_MACS = 16, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Unusable:
 
 def serve(pipe: Connection, setup: Setup) -> None:
     """Answer orders until there is no one left to give them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the orders
     try:
         workplace = _Workplace(setup, lambda doing: pipe.send(Progress(doing)))
         pipe.send(Ready(workplace.core))
@@ -97,7 +100,7 @@ class _Workplace:
         self._default: tuple[int, Callable[[], float]] | None = None
         if setup.board is None:
             self._device = tvm.cpu()
-            tvm.get_global_func("runtime.config_threadpool")(1, setup.threads)
+            use_threads(setup.threads)
             return
         board = setup.board
         begin(f"connecting to {board}")
@@ -129,7 +132,7 @@ class _Workplace:
         return Times(tuple(times[0]), tuple(times[1]))
 
     def _build(self, task: Task, choice: Choice) -> tuple[Kernel, Any]:
-        kernel = task.kernel(vector_unit(self._setup.target), choice)
+        kernel = task.kernel(vector_unit(self._setup.target, self._setup.threads), choice)
         return kernel, build_calls(task, kernel, self._setup.target)
 
     def _load(self, task: Task, kernel: Kernel, executable: Any) -> Callable[[], float]:

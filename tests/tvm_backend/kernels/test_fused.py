@@ -96,6 +96,22 @@ def test_pixels_left_over_in_rows_of_every_other_one():
     check([fused_case(problem, depthwise, 16, 0.5, Epilogue(activation="relu6"), Epilogue(), AVX512)])
 
 
+def test_narrow_images_are_summed_as_one_run_of_pixels():
+    dw_epilogue, pairs = Epilogue(True, "hardswish"), []
+    for problem, kernel, padding in [
+        (Conv(2, 12, 7, 7, 20), (5, 5), (2, 2, 2, 2)), (Conv(1, 8, 14, 6, 9), (3, 3), (1, 1, 1, 1)),
+        (Conv(1, 6, 5, 3, 8, groups=2), (3, 5), (0, 4, 2, 0)), (Conv(1, 4, 1, 5, 4), (1, 3), (0, 1, 0, 1)),
+    ]:
+        channels = problem.out_channels
+        depthwise = Conv(problem.batch, channels, problem.height, problem.width, channels, kernel, (1, 1), padding,
+                         (1, 1), channels)
+        pairs.append((problem, depthwise))
+    cases = [fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="relu"), dw_epilogue, AVX512)
+             for problem, depthwise in pairs]
+    assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise_flat"}
+    check(cases)
+
+
 def test_what_cannot_be_fused_is_refused():
     problem = Conv(1, 4, 8, 8, 4)
     weight, dw_weight = np.ones((4, 4, 1, 1), np.float32), np.ones((4, 1, 3, 3), np.float32)

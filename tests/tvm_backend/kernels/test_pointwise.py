@@ -58,6 +58,12 @@ def test_block_sizes_and_tiles_on_both_kinds_of_weight_loading():
     ])
 
 
+def test_more_pixels_than_a_group_of_tiles_takes():
+    """512 channels leave two tiles of 64 pixels to a group: one is whole, one is not, and 4 pixels are left over."""
+    check([pointwise_case(Conv(1, 512, 14, 14, 12), 4, density, Epilogue(True, "relu"), AVX512)
+           for density in (0.1, 1.0)])
+
+
 def test_equal_blocks_in_every_row_and_an_empty_row():
     problem, rng = Conv(1, 16, 7, 7, 12), np.random.default_rng(1)
     x, bias = random_array(problem.input_shape, rng), random_array((12,), rng)

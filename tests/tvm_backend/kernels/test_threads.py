@@ -1,0 +1,151 @@
+"""Kernels shared by threads give what one thread gives, bit by bit, and small ones stay serial."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+
+from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, GlobalPool, Linear, Pool, sharing
+from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.threadpool import use_threads
+from tests.tvm_backend.kernels.differential import (
+    AVX2,
+    AVX512,
+    NEON,
+    compile_functions,
+    guarded,
+    random_array,
+    random_weight,
+)
+from tests.tvm_backend.kernels.test_fused import depthwise_after
+
+RESIDUAL, RELU6 = Epilogue(residual=True, activation="relu"), Epilogue(activation="relu6")
+CONVS = {
+    "1x1": Conv(1, 19, 14, 14, 23),
+    "1x1, one pixel": Conv(1, 40, 1, 1, 50),
+    "1x1, images": Conv(3, 8, 7, 9, 6),
+    "1x1, groups": Conv(2, 24, 5, 5, 30, groups=6),
+    "1x1, one row": Conv(1, 9, 31, 17, 3),
+    "3x3": Conv(1, 7, 20, 13, 21, (3, 3), padding=(1, 1, 1, 1)),
+    "3x3, few rows": Conv(1, 30, 3, 3, 40, (3, 3), padding=(1, 1, 1, 1)),
+    "3x3, stride, images": Conv(2, 3, 33, 31, 10, (3, 3), (2, 2), (1, 1, 1, 1)),
+    "3x3, groups": Conv(1, 32, 9, 9, 32, (3, 3), padding=(1, 1, 1, 1), groups=8),
+    "1x1, stride": Conv(1, 17, 15, 15, 22, stride=(2, 2)),
+}
+WINOGRAD = {
+    "3x3": Conv(1, 7, 9, 11, 21, (3, 3), padding=(1, 1, 1, 1)),
+    "3x3, groups": Conv(2, 12, 8, 7, 18, (3, 3), padding=(1, 1, 1, 1), groups=3),
+}
+HIDDEN = {
+    "1x1, wide": (Conv(1, 5, 21, 32, 9), 1),
+    "1x1, wide, halved": (Conv(1, 5, 27, 32, 9), 2),
+    "1x1": (Conv(1, 6, 16, 16, 26), 1),
+    "1x1, images": (Conv(2, 6, 7, 7, 9), 1),
+    "1x1, narrow": (Conv(1, 6, 7, 7, 26), 1),
+    "1x1, groups": (Conv(1, 12, 16, 16, 24, groups=4), 2),
+    "3x3": (Conv(1, 3, 32, 32, 18, (3, 3), padding=(1, 1, 1, 1)), 1),
+    "3x3, groups": (Conv(1, 12, 8, 9, 24, (3, 3), padding=(1, 1, 1, 1), groups=4), 2),
+}
+
+
+def problems():
+    """(name, shape of x, shape of y, whether there is a residual, a kernel for a vector unit)."""
+    rng = np.random.default_rng(0)
+    for name, problem in CONVS.items():
+        arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
+        yield (f"conv {name}", problem.input_shape, problem.output_shape, True,
+               lambda unit, p=problem, a=arrays: kernels.conv(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
+    for name, problem in WINOGRAD.items():
+        arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
+        yield (f"winograd {name}", problem.input_shape, problem.output_shape, True,
+               lambda unit, p=problem, a=arrays: winograd(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
+    for name, (problem, stride) in HIDDEN.items():
+        after = depthwise_after(problem, 3, stride)
+        arrays = random_weight(problem, 4, 0.5, rng), random_array((problem.out_channels,), rng)
+        more = random_array(after.weight_shape, rng), random_array((problem.out_channels,), rng)
+        yield (f"fused {name}", problem.input_shape, after.output_shape, False,
+               lambda unit, p=problem, a=arrays, d=after, m=more: kernels.conv_depthwise(
+                   p, *a, RELU6, d, *m, RELU6, unit, kernels.Tile(4, 2)))
+    for batch in (1, 3):
+        problem = Linear(batch, 70, 45)
+        arrays = random_weight(problem, 8, 0.5, rng), random_array((45,), rng)
+        yield (f"linear, {batch} rows", problem.input_shape, problem.output_shape, False,
+               lambda unit, p=problem, a=arrays: kernels.linear(p, *a, RELU6, unit, kernels.Tile(8, 1)))
+    deep = Conv(2, 5, 12, 11, 5, (3, 3), padding=(1, 1, 1, 1), groups=5)
+    arrays = random_array(deep.weight_shape, rng), random_array((5,), rng)
+    yield ("depthwise", deep.input_shape, deep.output_shape, False,
+           lambda unit: kernels.depthwise(deep, *arrays, RELU6, unit))
+    pool = Pool("average", 1, 7, 13, 12, (3, 3), (2, 2), (1, 1, 1, 1))
+    yield "pool", pool.input_shape, pool.output_shape, False, lambda unit: kernels.pool(pool, unit)
+    means = GlobalPool(2, 5, 7, 7)
+    yield "mean", means.input_shape, means.output_shape, False, lambda unit: kernels.global_average_pool(means, unit)
+
+
+@pytest.fixture
+def no_threshold(monkeypatch):
+    monkeypatch.setattr(sharing, "LAUNCH", 0)
+
+
+@pytest.mark.parametrize(("unit", "threads"), [(AVX512, 2), (AVX2, 3), (NEON, 4)])
+def test_shared_kernels_give_the_same_bits(unit, threads, no_threshold):
+    made = {f"kernel_{index}": problem for index, problem in enumerate(problems())}
+    functions = {}
+    for count in (1, threads):
+        for name, (*_, make) in made.items():
+            functions[f"{name}_{count}"] = make(replace(unit, threads=count)).func.with_attr(
+                "global_symbol", f"{name}_{count}")
+    shared = [name for name in made if is_shared(functions[f"{name}_{threads}"])]
+    assert len(shared) >= len(made) - 1, "nearly all of these kernels are shared"
+    assert not any(is_shared(functions[f"{name}_1"]) for name in made)
+    module = compile_functions(functions)
+    use_threads(threads)
+    rng = np.random.default_rng(1)
+    for name, (title, x_shape, y_shape, residual, make) in made.items():
+        constants = make(unit).constants
+        inputs = [random_array(x_shape, rng), *constants, *([random_array(y_shape, rng)] if residual else [])]
+        alone, together = (run(module[f"{name}_{count}"], inputs, y_shape) for count in (1, threads))
+        assert np.isfinite(alone).all(), title
+        np.testing.assert_array_equal(alone, together, title)
+
+
+def run(function, inputs, shape):
+    """The output, which begins as NaNs; every buffer lies between NaNs."""
+    output = guarded(np.full(shape, np.nan, np.float32))[1]
+    function(*map(tvm.runtime.from_dlpack, [*(guarded(array)[1] for array in inputs), output]))
+    return output
+
+
+def is_shared(func):
+    return "T.parallel(" in func.script()
+
+
+def test_threads_leave_the_affinity_of_the_program_alone():
+    before = os.sched_getaffinity(0)
+    use_threads(3)
+    assert os.sched_getaffinity(0) == before
+    assert "TVM_BIND_THREADS" not in os.environ
+
+
+def test_small_kernels_stay_serial():
+    problem = Conv(1, 8, 4, 4, 8)
+    weight, bias = np.ones(problem.weight_shape, np.float32), np.ones(8, np.float32)
+    alone, together = (kernels.conv(problem, weight, bias, Epilogue(), replace(AVX512, threads=threads))
+                       for threads in (1, 4))
+    tvm.ir.assert_structural_equal(alone.func, together.func)
+
+
+@pytest.mark.parametrize(("costs", "threads", "starts"), [
+    ([1, 1, 1, 1], 2, (0, 2, 4)),
+    ([9, 1, 1, 1], 2, (0, 1, 4)),
+    ([1, 1, 1, 9], 2, (0, 3, 4)),
+    ([5, 1, 3, 1, 4, 4], 3, (0, 2, 4, 6)),
+    ([1, 1], 4, (0, 1, 2)),
+    ([7], 3, (0, 1)),
+])
+def test_runs_are_balanced_by_their_cost(costs, threads, starts):
+    assert sharing.balanced(np.array(costs), threads) == starts

@@ -1,0 +1,73 @@
+"""3×3 kernels by Winograd's algorithm against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv, default_tile
+from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from tests.tvm_backend.kernels.differential import (
+    AVX512,
+    CASES_PER_MODULE,
+    NEON,
+    Case,
+    check,
+    convolve,
+    densities,
+    differential_settings,
+    epilogues,
+    finish,
+    random_array,
+    random_weight,
+    units,
+)
+
+
+@st.composite
+def winograd_cases(draw):
+    groups, side, padding = draw(st.sampled_from([1, 1, 2])), st.integers(3, 40), st.integers(0, 2)
+    problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 6)), draw(side), draw(side),
+                   groups * draw(st.integers(1, 20)), (3, 3), (1, 1), tuple(draw(padding) for _ in range(4)), (1, 1),
+                   groups)
+    block_size, density = draw(st.integers(1, 20)), draw(densities)
+    return winograd_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
+
+
+def winograd_case(problem, block_size, density, epilogue, unit, seed=0):
+    rng = np.random.default_rng(seed)
+    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
+    weight = random_weight(problem, block_size, density, rng)
+    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
+    kernel = winograd(problem, weight, bias, epilogue, unit, default_tile(problem, block_size, unit))
+    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+
+
+@differential_settings
+@given(st.lists(winograd_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+def test_any_3x3_convolution_equals_torch(cases):
+    check(cases)
+
+
+def test_layers_of_real_networks():
+    problems = [
+        Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)),  # several bands
+        Conv(1, 32, 28, 28, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
+        Conv(1, 64, 14, 14, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
+        Conv(1, 512, 7, 7, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
+    ]
+    check([winograd_case(problem, 4, 0.5, Epilogue(activation="relu"), unit)
+           for problem in problems for unit in (AVX512, NEON)])
+
+
+def test_it_is_taken_where_it_pays():
+    def family(channels, side, kept, **changes):
+        problem = Conv(1, channels, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
+        weight = random_weight(problem, 4, kept, np.random.default_rng(0))
+        bias = np.zeros(channels, np.float32)
+        return conv(problem, weight, bias, Epilogue(), AVX512).family
+
+    assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_3x3"
+    assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
+    assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
