@@ -16,7 +16,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import band_rows, is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
@@ -32,9 +32,9 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     share,
     window_cost,
 )
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
-from onexn_plugins.tvm_backend.kernels.sums import planes
+from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
@@ -87,9 +87,12 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
-    hidden_window = Window(problem, problem.out_height)
-    window = Window(depthwise, band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height)
+    hidden_window = Window(problem, problem.out_height, row_alignment(unit))
+    window_rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
+    window = Window(depthwise, window_rows, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
+    cut = cut_row(depthwise, tile, unit)
+    begin = channels * bias_pixels(cut, unit)
 
     def finish(value: Expr, lanes: int) -> Expr:
         return Register(activate(value, epilogue.activation, lanes), lanes).value
@@ -98,8 +101,8 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
         rows = BlockRows(encoded, buffers.constants, unit)
 
         def padded_windows() -> Buffer:
-            windows = T.alloc_buffer((channels * window.size,), "float32", scope="global")
-            fill(windows, 0, channels * window.size, 0.0, unit.lanes)
+            windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
+            fill(windows, begin, channels * window.size, 0.0, unit.lanes)
             return windows
 
         def emit_jobs(job_runs: dict[str, Run]) -> None:
@@ -116,9 +119,10 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
                     first_row = None if bands is None else band_start(window, bands[0])[1]
 
                     def emit_run(run: Channels) -> None:
-                        sum_rows(rows, source, row_stride, run, window, tile, windows, finish, first_row)
+                        biases = written_out_bias(rows, run, cut, windows, 0)
+                        sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases, first_row)
                         with T.serial(0, run.count) as channel:
-                            place, plane = channel * window.size, run.start + channel
+                            place, plane = begin + channel * window.size, run.start + channel
                             start = 0 if first_row is None else first_row
                             _sum_band(window, windows, place, image, plane, start, buffers, unit)
 
@@ -138,7 +142,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
-    window = window_for(depthwise, 1, CHANNEL_BUDGET)
+    window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
     stride = padded_stride(hidden_window, unit)
 
@@ -151,14 +155,15 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 channels = channels_at_once(encoded.block_size, unit)
-                hidden = T.alloc_buffer((channels * stride,), "float32", scope="global")
+                hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
                 scratch = T.alloc_buffer((window.size,), "float32", scope="global")
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
                 def emit_run(run: Channels) -> None:
-                    sum_run(rows, source, run, cut, planes(write, 0, stride))
+                    biases = written_out_bias(rows, run, cut, hidden, channels * stride)
+                    sum_run(rows, source, run, cut, planes(write, 0, stride), biases)
                     with T.serial(0, run.count) as channel:
                         plane = Image(hidden, channel * stride, hidden_window.row_stride)
                         _consume(window, plane, scratch, image, run.start + channel, buffers, unit)

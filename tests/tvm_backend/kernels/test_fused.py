@@ -14,6 +14,7 @@ from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
     NEON,
+    NEON_V7,
     Case,
     check,
     convolve,
@@ -86,6 +87,19 @@ def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_read
         depthwise = depthwise_after(problem, size, stride)
         assert is_direct(depthwise, AVX512)
         cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="silu"), Epilogue(True), AVX512))
+    check(cases)
+
+
+def test_pairs_of_vectors_on_arm():
+    """28 pixels are three pairs of vectors and one alone, 20 two and one; block rows of more than 8 come two a turn."""
+    problems = [(Conv(1, 9, 28, 28, 8), 2), (Conv(1, 33, 20, 20, 9), 2), (Conv(1, 25, 12, 28, 8), 1)]
+    cases = []
+    for unit in (NEON, NEON_V7):
+        for block_size, (problem, stride) in zip((8, 4, 4), problems, strict=True):
+            depthwise = depthwise_after(problem, 3, stride)
+            assert is_direct(depthwise, unit)
+            cases.append(fused_case(problem, depthwise, block_size, 0.6, Epilogue(activation="relu6"),
+                                    Epilogue(True, "relu6"), unit))
     check(cases)
 
 
