@@ -1,8 +1,10 @@
-"""Counts instructions per inference of MobileNetV2 on 64-bit ARM: ours, ncnn's and MNN's.
+"""Counts instructions per inference on 64-bit ARM: ours, ncnn's and MNN's.
 
-    python -m benchmarks.arm [--pixels 224] [--only onexn]
+    python -m benchmarks.arm [--networks mobilenet_v2 timm/efficientnet_lite0] [--pixels 224] [--only onexn]
 
 Emulated, so there are no times: an instruction count is exact and repeatable, and says nothing of caches and memory.
+The share of multiply-adds among all instructions stands for the roofline: no code can have more than 100 %.
+With --only the other engines' rows of an earlier run are kept.
 """
 
 from __future__ import annotations
@@ -26,17 +28,22 @@ from onexn_plugins.zoo import load_model
 from tests.emulation.arm64_root import arm64_machine
 
 RESULTS = Path(__file__).with_name("results") / "instructions.json"
-RATIOS = (0.0, 0.5, 0.75)
+RATIOS = (0.0, 0.5, 0.75, 0.9)
 MILLION = 1e6
 
 
 def main() -> None:
     arguments = _parse()
-    with tempfile.TemporaryDirectory(prefix="onexn-arm-") as folder:
-        rows = _measure(arguments.pixels, arguments.only, Path(folder))
+    rows = []
+    for network in arguments.networks:
+        with tempfile.TemporaryDirectory(prefix="onexn-arm-") as folder:
+            rows += _measure(network, arguments.pixels, arguments.only, Path(folder))
+    if arguments.only and arguments.output and arguments.output.exists():
+        earlier = json.loads(arguments.output.read_text(encoding="utf-8"))["million_instructions_per_inference"]
+        rows += [row for row in earlier if row["engine"] != arguments.only]
     print(_table(rows))
-    result = {**record(command_line("benchmarks.arm")), "cpu": CPU, "network": "mobilenet_v2", "block_size": 4,
-              "pixels": arguments.pixels, "peers": peers.VERSIONS, "million_instructions_per_inference": rows}
+    result = {**record(command_line("benchmarks.arm")), "cpu": CPU, "block_size": 4, "pixels": arguments.pixels,
+              "peers": peers.VERSIONS, "million_instructions_per_inference": rows}
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -45,15 +52,16 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arm", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["mobilenet_v2"], help="default: %(default)s")
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--only", choices=("onexn", "ncnn", "mnn"), help="one engine alone")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
-def _measure(pixels: int, only: str | None, folder: Path) -> list[dict[str, object]]:
+def _measure(network: str, pixels: int, only: str | None, folder: Path) -> list[dict[str, object]]:
     machine, counting, shape = arm64_machine(), counter(), f"1,3,{pixels},{pixels}"
-    files = {ratio: _export(ratio, pixels, folder) for ratio in RATIOS}
+    files = {ratio: _export(network, ratio, pixels, folder) for ratio in RATIOS}
     dense, sparse = files[0.0], files[0.75]
     contenders: list[tuple[str, float, Callable[[], Counts]]] = [
         ("onexn", ratio, lambda file=file: ours.count(counting, machine, file, folder)) for ratio, file in files.items()
@@ -66,29 +74,29 @@ def _measure(pixels: int, only: str | None, folder: Path) -> list[dict[str, obje
     rows = []
     for engine, ratio, count in contenders:
         if only in (None, engine):
-            print(f"counting {engine} at {ratio:.0%}", flush=True)
-            rows.append(_row(engine, ratio, count()))
+            print(f"counting {network} in {engine} at {ratio:.0%}", flush=True)
+            rows.append(_row(network, engine, ratio, count()))
     return rows
 
 
-def _export(ratio: float, pixels: int, folder: Path) -> Path:
-    model = load_model("mobilenet_v2")
+def _export(network: str, ratio: float, pixels: int, folder: Path) -> Path:
+    model = load_model(network)
     x = torch.randn(1, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
     if ratio:
         OneXNPruner(model, x, block_size=4, pruning_ratio=ratio).step()
     return Path(export_onnx(fold(model), x, folder / f"network{ratio * 100:.0f}.onnx"))
 
 
-def _row(engine: str, ratio: float, counts: Counts) -> dict[str, object]:
+def _row(network: str, engine: str, ratio: float, counts: Counts) -> dict[str, object]:
     millions = {kind: round(number / MILLION, 2) for kind, number in dataclasses.asdict(counts).items()}
-    return {"engine": engine, "pruning_ratio": ratio, **millions, "per_fma": round(counts.all / counts.fma, 2)}
+    return {"network": network, "engine": engine, "pruning_ratio": ratio, **millions,
+            "fma_share": round(counts.fma / counts.all, 3)}
 
 
 def _table(rows: list[dict[str, object]]) -> str:
-    columns = (Column("engine", "engine"), Column("pruning_ratio", "pruned", "percent"),
+    columns = (Column("network", "network"), Column("engine", "engine"), Column("pruning_ratio", "pruned", "percent"),
                Column("all", "all (millions)"), Column("fma", "multiply-adds"), Column("loads", "loads"),
-               Column("stores", "stores"),
-               Column("per_fma", "all per multiply-add"))
+               Column("stores", "stores"), Column("fma_share", "multiply-adds among all", "percent"))
     return to_text(Table(columns, tuple(rows)))
 
 

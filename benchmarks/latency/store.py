@@ -21,7 +21,9 @@ from benchmarks.latency.parts import Contender, Variant
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.progress import Progress
 
-PACKAGE, BACKEND = ROOT / "onexn_plugins", "tvm_backend"
+PACKAGE = ROOT / "onexn_plugins"
+# Folders of the package that have no part in pruning and export as they are done here.
+ELSEWHERE = {"tvm_backend", "rearrangement", "nni", "cli", "report"}
 PREPARED = "prepared.txt"
 CONVERSION_SECONDS = 560.0
 
@@ -36,8 +38,8 @@ class Store:
         self._environments, self._folder = environments, environments.folder / "networks"
         package = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".json", ".c", ".h")]
         self._compiler = _hash(package)
-        self._exporter = _hash([*(path for path in package if BACKEND not in path.parts), Path(networks.__file__)],
-                               torch.__version__)
+        exporter = [path for path in package if ELSEWHERE.isdisjoint(path.relative_to(PACKAGE).parts)]
+        self._exporter = _hash([*exporter, Path(networks.__file__)], torch.__version__)
 
     def exported(self, variant: Variant) -> Exported:
         """The network's folder, made if it is not there."""

@@ -35,9 +35,9 @@ COLUMNS = (
     Column("search_seconds", "Search", "seconds"), Column("proof_seconds", "Proof", "seconds"),
     Column("seconds", "In all", "seconds"), Column("peak_bytes", "Peak memory", "megabytes"),
 )
-SUMMARY = ("rearrange() in a process of its own, one thread; weights are random, which says nothing about what is "
-           "kept of trained ones. Peak memory counts the whole process with torch, about {base:.0f} MB before a "
-           "network is loaded.")
+SUMMARY = ("rearrange() in a process of its own, CPU seconds of one thread; weights are random, which says "
+           "nothing about what is kept of trained ones. Peak memory counts the whole process with torch, about "
+           "{base:.0f} MB before a network is loaded.")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,13 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     report = options.out / "networks.json"
     facts = record(command_line("benchmarks.rearrangement.networks"), ("torch", "torchvision", "timm", "numpy"))
     heading = f"1×{options.block_size}, {options.ratio:.0%} pruned, {options.method}"
-    failed = 0
+    failed, base = 0, _base_megabytes()
     for network in options.networks:
         row = _row(network, options)
         failed += "why" in row and "spaces" not in row
-        rows = _merged(report, heading, row | {"commit": facts["commit"]})
-        page = Page("Networks that can be rearranged", SUMMARY.format(base=_base_megabytes()), (
-            Section(heading, table=Table(COLUMNS, tuple(rows))),), record=facts)
+        sections = _merged(report, heading, row | {"commit": facts["commit"]})
+        page = Page("Networks that can be rearranged", SUMMARY.format(base=base), sections, record=facts)
         options.out.mkdir(parents=True, exist_ok=True)
         save(page, report)
         print(to_text(Table(COLUMNS, (row,))).splitlines()[-1], flush=True)
@@ -80,13 +79,17 @@ def _why(reasons: dict[str, str]) -> str:
     return "; ".join(told)
 
 
-def _merged(report: Path, heading: str, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The report's rows with this one in its place or at the end."""
-    rows = [dict(each) for section in load(report).sections if section.heading == heading and section.table
-            for each in section.table.rows] if report.exists() else []
-    if any(each["name"] == row["name"] for each in rows):
-        return [row if each["name"] == row["name"] else each for each in rows]
-    return [*rows, row]
+def _merged(report: Path, heading: str, row: dict[str, Any]) -> tuple[Section, ...]:
+    """The report's sections, with this row in the one of this heading: in its place or at the end."""
+    tables = {section.heading: [dict(each) for each in section.table.rows] for section in load(report).sections
+              if section.table} if report.exists() else {}
+    rows = tables.setdefault(heading, [])
+    places = [index for index, each in enumerate(rows) if each["name"] == row["name"]]
+    if places:
+        rows[places[0]] = row
+    else:
+        rows.append(row)
+    return tuple(Section(each, table=Table(COLUMNS, tuple(rows))) for each, rows in tables.items())
 
 
 def _base_megabytes() -> float:

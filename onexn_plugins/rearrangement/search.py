@@ -19,7 +19,7 @@ def arrange(norms: KernelNorms, producers: list[Producer], classes: Tensor, meth
         norms: kernel norms of all layers in their present order.
         producers: layers to prune whose rows the channels are.
         classes: int64 [channels]; channels of equal class may trade places.
-        method: "sort", or "swap", which keeps the better of its result and the present order.
+        method: "sort", or "swap", which keeps the best of the present order, "sort" and what it finds.
         generator: of the random choices of "swap".
     """
     by_norm = sort(norms, producers, classes)
@@ -27,7 +27,7 @@ def arrange(norms: KernelNorms, producers: list[Producer], classes: Tensor, meth
         return by_norm
     present = torch.arange(len(classes))
     found = swap(norms, producers, classes, by_norm, generator)
-    return max((present, found), key=lambda order: _kept(norms, producers, order))
+    return max((present, by_norm, found), key=lambda order: _kept(norms, producers, order))
 
 
 def sort(norms: KernelNorms, producers: list[Producer], classes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
-from onexn_plugins.tvm_backend.kernels import DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK, VectorUnit
+from onexn_plugins.tvm_backend.kernels import DENSE_LINEAR_BLOCK, VectorUnit, dense_conv_block
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
 # Multiply-adds per second at block size N over those of a dense convolution, both on blocks that are kept. With N = 2
@@ -99,7 +99,7 @@ class Planner:
         kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
         found = self._found(kernels, groups, weight_name)
         widest = weight.shape[0] // groups
-        dense = min(DENSE_LINEAR_BLOCK if linear else DENSE_CONV_BLOCK, widest)
+        dense = min(DENSE_LINEAR_BLOCK if linear else dense_conv_block(self.unit), widest)
         if found is None or bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
         candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= widest]

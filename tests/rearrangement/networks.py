@@ -213,6 +213,18 @@ class Gated(Small):
         return F.glu(self.middle(features), dim=1)
 
 
+class Products(Small):
+    """Products with plain parameters [in, out]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(12, 10) * 0.3), nn.Parameter(torch.randn(10, 12) * 0.3)
+
+    def between(self, features: Tensor) -> Tensor:
+        features = features.permute(0, 2, 3, 1) @ self.first
+        return torch.matmul(features.relu(), self.second).permute(0, 3, 1, 2)
+
+
 class FromInput(Small):
     """Channels that meet the input stay."""
 
@@ -239,7 +251,7 @@ class TwoInputs(nn.Module):
 
 
 KINDS = (Small, Split, Chunks, Concat, Shuffle, Grouped, SqueezeExcite, Flattened, Tied, Reused, Buffers, Residual,
-         Norms, Pixels, Transposed, Gated, FromInput)
+         Norms, Pixels, Transposed, Gated, Products, FromInput)
 
 
 def pictures(seed: int = 3) -> Tensor:

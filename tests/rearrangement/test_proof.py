@@ -147,6 +147,24 @@ def test_gradients_and_an_optimizer_made_before_go_along():
     assert torch.allclose(model(pictures()), reference(pictures()), rtol=1e-4, atol=1e-5)
 
 
+class Power(Small):
+    """Its exponent is a buffer of one number, which no noise may change: the features are negative too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("exponent", torch.tensor(2.0))
+
+    def between(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - 1.0).pow(self.exponent)
+
+
+def test_a_constant_of_one_number_stays_as_it_is():
+    model = Power().eval()
+    moves = moves_of(model)
+    assert prove(model, pictures(), moves).passed == tuple(range(len(moves)))
+    assert prove(model, pictures(), [without(moves[0], 0)]).failed
+
+
 class Rounded(Small):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images).argmax(1)

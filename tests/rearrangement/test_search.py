@@ -72,8 +72,8 @@ def test_sort_adds_the_norms_of_layers_that_share_their_channels():
 @settings(max_examples=25, deadline=None)
 @given(rows=st.integers(4, 30), columns=st.integers(1, 10), block_size=st.integers(2, 4), seed=st.integers(0, 999),
        ratio=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), classes=st.sampled_from([1, 2, 3]), shared=st.booleans())
-def test_swap_is_never_worse_than_the_present_order_and_keeps_to_the_classes(rows, columns, block_size, seed, ratio,
-                                                                            classes, shared):
+def test_swap_is_never_worse_than_the_present_order_or_sort_and_keeps_to_the_classes(
+        rows, columns, block_size, seed, ratio, classes, shared):
     layers = {"conv": convolution(rows, columns, seed=seed)}
     producers = [("conv", torch.arange(rows))]
     if shared:
@@ -83,8 +83,36 @@ def test_swap_is_never_worse_than_the_present_order_and_keeps_to_the_classes(row
     order = searched(layers, producers, cells, "swap", block_size=block_size, ratio=ratio, seed=seed)
     assert sorted(order.tolist()) == list(range(rows))
     assert torch.equal(cells[order], cells)
-    before = kept(layers, producers, torch.arange(rows), block_size, ratio)
-    assert kept(layers, producers, order, block_size, ratio) >= before * (1 - 1e-12)
+    by_norm = searched(layers, producers, cells, "sort", block_size=block_size, ratio=ratio)
+    for other in (torch.arange(rows), by_norm):
+        least = kept(layers, producers, other, block_size, ratio)
+        assert kept(layers, producers, order, block_size, ratio) >= least * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_swap_tells_rows_apart_that_are_equal_in_groups(ratio):
+    """Every row has three exact copies, far from it: a block of copies keeps what single kernels would."""
+    distinct = convolution(16, 24, seed=3).weight.detach()
+    layers = {"conv": convolution(64, 24)}
+    layers["conv"].weight.data = distinct.repeat(4, 1, 1, 1)
+    producers, classes = [("conv", torch.arange(64))], torch.zeros(64, dtype=torch.int64)
+    scattered, by_search = (
+        kept(layers, producers, searched(layers, producers, classes, method, ratio=ratio)
+             if method else torch.arange(64), 4, ratio) for method in (None, "swap"))
+    best = kept(layers, producers, torch.arange(64).reshape(4, 16).T.flatten(), 4, ratio)
+    assert best == pytest.approx(kept(layers, producers, torch.arange(64), 1, ratio), rel=1e-9)
+    assert by_search > scattered + 0.9 * (best - scattered)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_a_layer_of_equal_rows_or_of_one_block_stays_valid(rows):
+    """All rows alike: nothing can be gained, and nothing may break. Four rows of N = 4 are one block."""
+    layers = {"conv": convolution(rows, 6)}
+    layers["conv"].weight.data = torch.ones_like(layers["conv"].weight)
+    producers, classes = [("conv", torch.arange(rows))], torch.zeros(rows, dtype=torch.int64)
+    for method in ("sort", "swap"):
+        order = searched(layers, producers, classes, method)
+        assert sorted(order.tolist()) == list(range(rows))
 
 
 def test_swap_keeps_more_than_sort_and_sort_more_than_nothing():

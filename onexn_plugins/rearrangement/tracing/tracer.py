@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -151,18 +150,20 @@ class Tracer(TorchFunctionMode):
 
     def operator(self, operator: Any, tensors: list[Tensor], results: list[Tensor]) -> None:
         """An operator ran, called by a torch function or by code that is no Python."""
-        call = self._call
         name = operator.name()
-        if isinstance(operator, HigherOrderOperator) or (
-            DECIDING.intersection(operator.tags) and not (call and name.startswith(INDEXING))
-        ):
-            entered = call.tensors() if call else []
-            constants = [tensor for tensor in entered if not self.is_labelled(tensor)]
-            decides = any(self.is_labelled(tensor) for tensor in (*tensors, *entered))
-            if decides and not all(any(tensor is each for each in constants) for tensor in tensors):
-                self.decide(call.name if call else name.partition("::")[2].partition(".")[0] or name)
-        if call is None and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
+        deciding = isinstance(operator, HigherOrderOperator) or DECIDING.intersection(operator.tags)
+        if deciding and self._reads_activations(tensors) and not (self._call and name.startswith(INDEXING)):
+            self.decide(self._call.name if self._call else name.partition("::")[2].partition(".")[0] or name)
+        if self._call is None and any(self.is_labelled(tensor) or self.origin_name(tensor) for tensor in tensors):
             self.lose(tensors, results, f"their order is visible to code that cannot be read, in {self._where()}")
+
+    def _reads_activations(self, tensors: list[Tensor]) -> bool:
+        """Do the tensors of an operator, or what the torch function around it computed them from, carry channels?"""
+        entered = self._call.tensors() if self._call else []
+        constants = [tensor for tensor in entered if not self.is_labelled(tensor)]
+        if all(any(tensor is each for each in constants) for tensor in tensors):
+            return False
+        return any(self.is_labelled(tensor) for tensor in (*tensors, *entered))
 
     def decide(self, function: str) -> None:
         """From here on, what the model does may depend on values."""
@@ -172,7 +173,10 @@ class Tracer(TorchFunctionMode):
         """Freeze every channel that enters, and every parameter that is read; the results never move."""
         for tensor in tensors:
             if self.is_labelled(tensor):
-                (self.facts.expose if pinned else partial(self.facts.freeze, pinned=False))(self.labels(tensor), reason)
+                if pinned:
+                    self.facts.expose(self.labels(tensor), reason)
+                else:
+                    self.facts.freeze(self.labels(tensor), reason, pinned=False)
             name = self.origin_name(tensor)
             if name:
                 self.facts.fix(name, reason.replace("they pass", "it passes"), pinned=pinned)

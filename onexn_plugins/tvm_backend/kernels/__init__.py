@@ -27,16 +27,17 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     check_problem,
 )
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
-from onexn_plugins.tvm_backend.kernels.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
-from onexn_plugins.tvm_backend.kernels.winograd import pays, winograd
+from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.kernels.winograd_layout import pays
 
-__all__ = ["DENSE_CONV_BLOCK", "DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel",
-           "Linear", "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile",
+__all__ = ["DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
+           "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile", "dense_conv_block",
            "depthwise", "global_average_pool", "linear", "pool"]
 
-# Block sizes for weights that have no blocks, where the caller names none.
-DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK = 4, 16
+# Block size of a linear weight that has no blocks, where the caller names none.
+DENSE_LINEAR_BLOCK = 16
 
 
 def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
@@ -49,11 +50,11 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
         bias: [out_channels].
         epilogue: what follows the sum.
         unit: the target's vector registers.
-        tile: block size and vectors; default_tile of block size 4 where it is None.
+        tile: block size and vectors; a dense convolution's where it is None.
         keep_all: compute zero blocks too, which makes the kernel dense.
     """
     check_problem(problem, weight, bias)
-    tile = tile or default_tile(problem, DENSE_CONV_BLOCK, unit)
+    tile = tile or default_tile(problem, dense_conv_block(unit), unit)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
     if problem.is_pointwise and problem.height * problem.width == 1 and problem.groups == 1:
         features = Linear(problem.batch, problem.in_channels, problem.out_channels)
@@ -76,7 +77,7 @@ def conv_depthwise(
     check_problem(problem, weight, bias)
     check_problem(depthwise_problem, dw_weight, dw_bias)
     check_fusible(problem, epilogue, depthwise_problem)
-    tile = tile or default_tile(problem, DENSE_CONV_BLOCK, unit)
+    tile = tile or default_tile(problem, dense_conv_block(unit), unit)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
     return fused_kernel(problem, encoded, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
                         tile)

@@ -119,13 +119,7 @@ class BlockRows:
         first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
         if not self.unit.fused_weights:
             return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
-        found: list[Weight] = []
-        position = 0
-        for width in pieces(run.count, WEIGHT_LANES):
-            register = Register(load(self.values, first + position, width), width)
-            found += [_from_register(register, index) for index in range(width)]
-            position += width
-        return found
+        return lane_weights(self.values, first, run.count)
 
     def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:
         """The run's weights as vectors over its channels."""
@@ -143,6 +137,12 @@ def _vectors(buffer: Buffer, first: Expr, count: int, lanes: int) -> list[Regist
         vectors.append(Register(load(buffer, first + position, width), width))
         position += width
     return vectors
+
+
+def lane_weights(buffer: Buffer, first: Expr, count: int) -> list[Weight]:
+    """`count` consecutive weights, loaded as vectors, each multiplied by from its lane."""
+    registers = _vectors(buffer, first, count, WEIGHT_LANES)
+    return [_from_register(register, index) for register in registers for index in range(register.lanes)]
 
 
 def _from_memory(weight: Expr) -> Weight:

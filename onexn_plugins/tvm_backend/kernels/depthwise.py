@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.kernels.blocks import lane_weights
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit, check_problem
 from onexn_plugins.tvm_backend.kernels.sharing import each_shared_job, window_cost
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, slide
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, splat
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
 
@@ -33,7 +34,7 @@ def depthwise(
     """
     check_problem(problem, weight, bias)
     check_depthwise(problem)
-    window = window_for(problem, 1, CHANNEL_BUDGET)
+    window = window_for(problem, 1, CHANNEL_BUDGET, row_alignment(unit))
 
     def emit(buffers: Buffers) -> None:
         values, biases = buffers.constants["values"], buffers.constants["bias"]
@@ -68,9 +69,12 @@ def sum_channel(window: Window, scratch: Buffer, base: Expr, values: Buffer, cha
     taps = window.problem.taps
 
     def accumulate(lanes: int) -> Accumulate:
-        weights = [splat(values[channel * taps + tap], lanes) for tap in range(taps)]
-        if taps <= _TAPS_IN_REGISTERS:
-            weights = [Register(weight, lanes).value for weight in weights]
+        if unit.fused_weights:
+            weights = [weight(lanes) for weight in lane_weights(values, channel * taps, taps)]
+        else:
+            weights = [splat(values[channel * taps + tap], lanes) for tap in range(taps)]
+            if taps <= _TAPS_IN_REGISTERS:
+                weights = [Register(weight, lanes).value for weight in weights]
         return lambda total, tap, value: total.multiply_add(weights[tap], value)
 
     def finish(row: Expr, column: Expr, value: Expr, lanes: int) -> None:

@@ -13,8 +13,9 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, sum_tile
-from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
+from onexn_plugins.tvm_backend.kernels.spatial import sum_run
+from onexn_plugins.tvm_backend.kernels.sums import Start, Target
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, shuffle, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 
@@ -35,33 +36,56 @@ def is_direct(depthwise: Conv, unit: VectorUnit) -> bool:
     )
 
 
-def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, tile: Tile,
-             windows: Buffer, activate: Callable[[Expr, int], Expr]) -> None:
-    """Emit a run's hidden rows, each channel written to its own window.
+def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band where threads take one each."""
+    return -(-depthwise.out_height // unit.threads)
+
+
+def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
+    """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
+    cut = cut_pixels(depthwise.width, tile, unit)
+    return cut.paired() if unit.fused_weights and depthwise.stride[1] == 2 else cut
+
+
+def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
+             windows: Buffer, base: int, activate: Callable[[Expr, int], Expr], start: Start | None,
+             first_row: Expr | None = None) -> None:
+    """Emit a run's hidden rows, those that the window takes, each channel written to its own window.
 
     Args:
         rows: the convolution's weight.
         source: its input.
         row_stride: values between two rows of the input.
         run: which channels.
-        window: of the depthwise convolution, for all its rows.
-        tile: block size and vectors.
-        windows: the windows of a run's channels, one after the other; padding is there already.
+        window: of the depthwise convolution.
+        cut: tiles of a row.
+        windows: from `base` on the windows of a run's channels, one after the other; padding is there already.
+        base: see windows.
         activate: finishes a vector of sums of so many lanes.
+        start: what sums begin with, as sum_tile's `first`; it stands before `base`.
+        first_row: first output row of the window; None where it is for all rows.
     """
-    depthwise = window.problem
-    cut = cut_pixels(depthwise.width, tile, rows.unit)
-    with T.serial(0, depthwise.height) as row:
+    first, last, above = _hidden_rows(window, first_row)
+    with T.serial(first, last) as index:
+        row = first + last - 1 - index if start else index  # downwards: see written_out_bias
         line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
-        target = _row_target(window, windows, row + depthwise.padding[0], activate)
-
-        def emit(shape: PixelTile, start: Expr) -> None:
-            sum_tile(rows, line, run, shape, start, target)
-
-        each_tile(cut, emit)
+        target = _row_target(window, windows, base, row + above, activate)
+        sum_run(rows, line, run, cut, target, start)
 
 
-def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[Expr, int], Expr]) -> Target:
+def _hidden_rows(window: Window, first_row: Expr | None) -> tuple[Expr, Expr, Expr]:
+    """The first and last hidden row that a window takes, and how many rows lie above row 0 in it."""
+    depthwise = window.problem
+    top, down, kernel = depthwise.padding[0], depthwise.stride[0], depthwise.kernel[0]
+    if first_row is None:
+        return 0, depthwise.height, top
+    above = top - first_row * down
+    taken = (window.rows - 1) * down + kernel
+    return tirx.max(0 - above, 0), tirx.min(taken - above, depthwise.height), above
+
+
+def _row_target(window: Window, windows: Buffer, base: int, row: Expr,
+                activate: Callable[[Expr, int], Expr]) -> Target:
     """Writes the pixels of a row; `row` counts padded rows."""
     (down, right), left = window.problem.stride, window.problem.padding[1]
 
@@ -70,7 +94,7 @@ def _row_target(window: Window, windows: Buffer, row: Expr, activate: Callable[[
         for row_phase in range(1, down):
             start = tirx.Select(tirx.truncmod(row, down) == row_phase, window.phases[row_phase, column_phase].base,
                                 start)
-        return start + tirx.truncdiv(row, down) * window.row_stride
+        return base + start + tirx.truncdiv(row, down) * window.row_stride
 
     starts = [row_start(column_phase) for column_phase in range(right)]
 

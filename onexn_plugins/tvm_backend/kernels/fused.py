@@ -6,6 +6,7 @@ of it are summed, activated, padded and consumed while they are in the cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,11 +16,12 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
+    BANDS,
     JOBS,
     ROWS,
     Run,
@@ -30,9 +32,9 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     share,
     window_cost,
 )
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
-from onexn_plugins.tvm_backend.kernels.sums import planes
+from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
@@ -65,13 +67,19 @@ def fused_kernel(
 
 
 def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> Sharing:
-    """Images and groups need nothing of each other; block rows read the same input."""
+    """Images and groups need nothing of each other; block rows read the same input, bands about a part of it each."""
     pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
     following = window_cost(depthwise) * encoded.block_size  # of each block row
-    return share(unit.threads, {
-        JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group),
-        ROWS: (row_costs(encoded, pixels) + following * problem.groups) * problem.batch,
-    }, {ROWS: problem.batch * problem.groups * (1 if problem.is_pointwise else 2)})
+    rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
+    candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
+    if is_direct(depthwise, unit):
+        height = band_rows(depthwise, unit)
+        taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
+        share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
+        candidates[BANDS] = np.full(-(-depthwise.out_height // height), rows.sum() * share_of_rows)
+    launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
+    exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
+    return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
 
 
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
@@ -79,8 +87,12 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
-    hidden_window, window = Window(problem, problem.out_height), Window(depthwise, depthwise.out_height)
+    hidden_window = Window(problem, problem.out_height, row_alignment(unit))
+    window_rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
+    window = Window(depthwise, window_rows, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
+    cut = cut_row(depthwise, tile, unit)
+    begin = channels * bias_pixels(cut, unit)
 
     def finish(value: Expr, lanes: int) -> Expr:
         return Register(activate(value, epilogue.activation, lanes), lanes).value
@@ -89,12 +101,12 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
         rows = BlockRows(encoded, buffers.constants, unit)
 
         def padded_windows() -> Buffer:
-            windows = T.alloc_buffer((channels * window.size,), "float32", scope="global")
-            fill(windows, 0, channels * window.size, 0.0, unit.lanes)
+            windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
+            fill(windows, begin, channels * window.size, 0.0, unit.lanes)
             return windows
 
         def emit_jobs(job_runs: dict[str, Run]) -> None:
-            shared = sharing.axis == ROWS  # then every thread has windows of its own for its rows
+            shared = sharing.axis in (ROWS, BANDS)  # then every thread has windows of its own
             job_windows = None if shared else padded_windows()
 
             def emit_job(image: Expr, group: Expr) -> None:
@@ -103,16 +115,20 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
                 def emit_rows(runs: dict[str, Run]) -> None:
                     windows = padded_windows() if job_windows is None else job_windows
+                    bands = runs.get(BANDS)  # a thread takes one
+                    first_row = None if bands is None else band_start(window, bands[0])[1]
 
                     def emit_run(run: Channels) -> None:
-                        sum_rows(rows, source, row_stride, run, window, tile, windows, finish)
+                        biases = written_out_bias(rows, run, cut, windows, 0)
+                        sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases, first_row)
                         with T.serial(0, run.count) as channel:
-                            place, plane = channel * window.size, run.start + channel
-                            _sum_band(window, windows, place, image, plane, 0, buffers, unit)
+                            place, plane = begin + channel * window.size, run.start + channel
+                            start = 0 if first_row is None else first_row
+                            _sum_band(window, windows, place, image, plane, start, buffers, unit)
 
                     rows.each_row(group, emit_run, runs.get(ROWS))
 
-                sharing.along((ROWS,), emit_rows)
+                sharing.along((ROWS, BANDS), emit_rows)
 
             each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
 
@@ -126,7 +142,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
-    window = window_for(depthwise, 1, CHANNEL_BUDGET)
+    window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
     stride = padded_stride(hidden_window, unit)
 
@@ -139,14 +155,15 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 channels = channels_at_once(encoded.block_size, unit)
-                hidden = T.alloc_buffer((channels * stride,), "float32", scope="global")
+                hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
                 scratch = T.alloc_buffer((window.size,), "float32", scope="global")
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
                 def emit_run(run: Channels) -> None:
-                    sum_run(rows, source, run, cut, planes(write, 0, stride))
+                    biases = written_out_bias(rows, run, cut, hidden, channels * stride)
+                    sum_run(rows, source, run, cut, planes(write, 0, stride), biases)
                     with T.serial(0, run.count) as channel:
                         plane = Image(hidden, channel * stride, hidden_window.row_stride)
                         _consume(window, plane, scratch, image, run.start + channel, buffers, unit)

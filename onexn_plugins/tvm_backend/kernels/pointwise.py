@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
@@ -19,18 +22,24 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     row_costs,
     share,
 )
-from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import each_group, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile, channels_at_once, cut_pixels, tile_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
+
+# Bytes of pixels that a group of tiles takes: a quarter of a second-level cache of 1 MiB. Longer runs of a channel's
+# outputs are written (and residuals read) the faster, shorter ones leave the pixels in the first cache; measured on
+# AVX-512 with ResNet-50's layers at 10 to 100 % of the blocks.
+GROUP_BUDGET = 256 * 1024
 
 
 def pointwise(
     problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile
 ) -> Kernel:
-    """A 1×1 kernel: for each tile of pixels all block rows, so that the tile's pixels stay in the first cache."""
+    """A 1×1 kernel: for each group of tiles all block rows, so that the group's pixels stay in the cache."""
     pixels = problem.height * problem.width
     group_inputs = problem.in_channels // problem.groups
     cut = cut_pixels(pixels, tile, unit)
+    group_size = max(1, GROUP_BUDGET // (4 * group_inputs * sum(cut.tile.widths)))
     sharing = _sharing(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:
@@ -41,14 +50,16 @@ def pointwise(
                 base = (image * problem.in_channels + group * group_inputs) * pixels
                 source = Source(buffers.x, base, pixels)
 
-                def emit_tile(shape: PixelTile, start: Expr) -> None:
+                def emit_group(shape: PixelTile, start: Expr, count: Expr) -> None:
                     def emit_run(run: Channels) -> None:
                         first = (image * problem.out_channels + run.start) * pixels
-                        sum_tile(rows, source, run, shape, start, planes(buffers.output.store, first, pixels))
+                        target = planes(buffers.output.store, first, pixels)
+                        with T.serial(0, count) as index:
+                            sum_tile(rows, source, run, shape, start + index * sum(shape.widths), target)
 
                     rows.each_row(group, emit_run, runs.get(ROWS))
 
-                each_tile(cut, emit_tile, runs.get(TILES))
+                each_group(cut, group_size, emit_group, runs.get(TILES))
 
             each_job((problem.batch, problem.groups), runs.get(JOBS), emit_job)
 
@@ -66,4 +77,4 @@ def _sharing(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sha
         JOBS: job_costs(encoded, pixels.sum(), problem.batch),
         TILES: pixels * rows.sum(),
         ROWS: rows * pixels.sum(),
-    })
+    }, exchanged=math.prod(problem.input_shape) + math.prod(problem.output_shape))

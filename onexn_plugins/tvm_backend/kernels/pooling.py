@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, VectorUnit, check_shapes
 from onexn_plugins.tvm_backend.kernels.sharing import COPY, each_shared_job, window_cost
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, slide
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import (
     Expr,
     Register,
@@ -34,7 +34,7 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
         raise Unsupported(f"{problem.kind} pooling")
     is_max = problem.kind == "max"
     conv = problem.as_conv
-    window = window_for(conv, 1, CHANNEL_BUDGET)
+    window = window_for(conv, 1, CHANNEL_BUDGET, row_alignment(unit))
     padding = float("-inf") if is_max else 0.0
 
     def emit(buffers: Buffers) -> None:

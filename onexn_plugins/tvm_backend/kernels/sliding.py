@@ -20,6 +20,11 @@ Accumulate = Callable[[Register, int, Expr], None]
 Finish = Callable[[Expr, Expr, Expr, int], None]
 
 
+def row_alignment(unit: VectorUnit) -> int:
+    """Window rows begin at whole vectors where offsets inside an instruction count vectors (ARM)."""
+    return unit.lanes if unit.fused_weights else 1
+
+
 def rows_at_once(window: Window, unit: VectorUnit) -> int:
     """Output rows summed together, so that they share the loads of the input rows they have in common."""
     return min(window.rows, 7 if unit.registers >= 32 else 4)
@@ -53,7 +58,20 @@ def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial
             for row in range(count):
                 finish(first + row, column, sums[row].value, lanes)
 
-        each_strip(window.problem.out_width, unit.lanes, emit)
+        _each_strip(window.problem.out_width, unit, emit)
+
+
+def _each_strip(width: int, unit: VectorUnit, emit: Callable[[Expr, int], None]) -> None:
+    """As each_strip; ARM's pair loads read two vectors at once, so there strips are of two where they fit."""
+    pair = 2 * unit.lanes
+    pairs, left = divmod(width, pair)
+    if not unit.fused_weights or not pairs:
+        each_strip(width, unit.lanes, emit)
+    elif 0 < left <= unit.lanes:
+        each_strip(width - left, pair, emit)
+        emit(width - unit.lanes, unit.lanes)
+    else:
+        each_strip(width, pair, emit)
 
 
 def _users_by_offset(window: Window, rows: int) -> list[tuple[int, list[tuple[int, int]]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +23,7 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     row_costs,
     share,
 )
-from onexn_plugins.tvm_backend.kernels.sums import Target, each_tile, planes, sum_tile
+from onexn_plugins.tvm_backend.kernels.sums import Start, Target, each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, band_start, pack_channels, window_for
@@ -97,7 +98,7 @@ def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) 
     return share(unit.threads, {
         JOBS: job_costs(encoded, pixels, problem.batch, packing).repeat(bands),
         ROWS: rows + packing * repeats / len(rows),
-    }, {ROWS: 2 * repeats})
+    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def padded_stride(window: Window, unit: VectorUnit) -> int:
@@ -105,9 +106,10 @@ def padded_stride(window: Window, unit: VectorUnit) -> int:
     return (window.positions // unit.lanes + 1) * unit.lanes
 
 
-def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target) -> None:
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target,
+            first: Start | None = None) -> None:
     """Emit the sums of a run of channels over all pixels of a cut."""
-    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target))
+    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first))
 
 
 def writer(buffer: Buffer) -> Callable[[Expr, Expr, int], None]:

@@ -12,12 +12,17 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
+from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
-from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, load, splat
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, splat, store
 
 # Takes (channel of the run, pixel, vector of sums, lanes).
 Target = Callable[[int, Expr, Expr, int], None]
+# Gives what a sum begins with: (channel of the run, pixel of the tile, lanes).
+Start = Callable[[int, int, int], Expr]
+# Kept blocks of a row from which on a turn's instructions outweigh those that an odd last block costs.
+_LONG_ROW = 8
 
 
 def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
@@ -36,28 +41,83 @@ def each_tile(cut: Cut, emit: Callable[[PixelTile, Expr], None], run: Run = None
             emit(cut.rest, cut.rest_start)
 
 
-def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target) -> None:
-    """Emit the sums (with bias) of a run of channels over the tile whose first pixel is `start`."""
+def each_group(cut: Cut, size: int, emit: Callable[[PixelTile, Expr, Expr], None], run: Run = None) -> None:
+    """As each_tile, in groups of up to `size` equal tiles: emit(tile, first pixel, how many tiles)."""
+    if cut.repeats:
+        first, last = (0, cut.repeats) if run is None else (run[0], tirx.min(run[1], cut.repeats))
+        with T.serial(0, tirx.truncdiv(last - first + (size - 1), size)) as index:
+            start = first + index * size
+            count = size if run is None and cut.repeats % size == 0 else tirx.min(size, last - start)
+            emit(cut.tile, start * sum(cut.tile.widths), count)
+    if cut.rest is not None:
+        with turn(cut.repeats, run):
+            emit(cut.rest, cut.rest_start, 1)
+
+
+def bias_pixels(cut: Cut, unit: VectorUnit) -> int:
+    """Values per channel that written_out_bias needs: the vectors of the largest tile on ARM, none on x86."""
+    return -(-cut.pixels_at_once // unit.lanes) * unit.lanes if unit.fused_weights else 0
+
+
+def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, base: int) -> Start | None:
+    """Write the bias of a run for every vector of a tile to `scratch` from `base` on, so that tiles begin with loads.
+
+    Copies of a register cost as many instructions as there are sums, loads of neighbouring vectors half as many. LLVM
+    would keep the loaded vectors in registers all the time, unless they stand where a tile might write for all that it
+    can prove: behind what ascending stores write, or before what descending ones do. None where registers are better
+    filled from one value.
+    """
+    lanes, pixels = rows.unit.lanes, bias_pixels(cut, rows.unit)
+    if not pixels:
+        return None
+    for channel in range(run.count):
+        bias = Register(splat(rows.bias[run.start + channel], lanes), lanes)
+        for position in range(0, pixels, lanes):
+            store(scratch, base + channel * pixels + position, bias.value, lanes)
+    return lambda channel, position, width: load(scratch, base + channel * pixels + position, width)
+
+
+def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target,
+             first: Start | None = None) -> None:
+    """Emit the sums of a run of channels over the tile whose first pixel is `start`; they begin with the bias.
+
+    Args:
+        rows: the convolution's weight.
+        source: its input.
+        run: which channels.
+        tile: which pixels.
+        start: see above.
+        target: takes the sums.
+        first: what sums begin with where not the bias itself.
+    """
+    first = first or (lambda channel, _, lanes: splat(rows.bias[run.start + channel], lanes))
     sums = [
-        [Register(splat(rows.bias[run.start + channel], width), width) for width in tile.widths]
+        [Register(first(channel, position, width), width)
+         for position, width in zip(tile.starts, tile.widths, strict=True)]
         for channel in range(run.count)
     ]
     columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
 
     def add(block: Expr, channel: Expr, way: int) -> None:
-        first = source.base + channel * source.channel_stride + start
+        pixel = source.base + channel * source.channel_stride + start
         for tap, offset in enumerate(source.taps):
             if tile.widths:
-                _add_vectors(rows, source, run, tile, sums, block, tap, first + offset)
+                _add_vectors(rows, source, run, tile, sums, block, tap, pixel + offset)
             if tile.columns:
-                _add_columns(rows, source, run, tile, columns, block, tap, first + offset)
+                _add_columns(rows, source, run, tile, columns, block, tap, pixel + offset)
 
-    rows.each_block(run.row, add)
+    rows.each_block(run.row, add, _blocks_per_turn(rows, source))
     for channel in range(run.count):
         for register, position in zip(sums[channel], tile.starts, strict=True):
             target(channel, start + position, register.value, register.lanes)
         for vectors, position in zip(columns, tile.column_starts, strict=True):
             target(channel, start + position, _lane_of(vectors, channel), 1)
+
+
+def _blocks_per_turn(rows: BlockRows, source: Source) -> int:
+    """Blocks per turn of the loop over them: two share the loop's own instructions and one load of weights on ARM."""
+    long = rows.encoded.num_blocks >= _LONG_ROW * rows.encoded.pattern.block_rows
+    return 2 if rows.unit.fused_weights and len(source.taps) == 1 and long else 1
 
 
 def _lane_of(vectors: list[Register], index: int) -> Expr:

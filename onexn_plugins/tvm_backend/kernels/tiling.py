@@ -9,6 +9,7 @@ from onexn_plugins.tvm_backend.kernels.vector import pieces
 
 # Registers that hold pixels, weights and what the compiler needs beside the sums.
 _WORKING_REGISTERS = 6
+_LANE_WORKING_REGISTERS = 4
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,32 @@ class Cut:
     def rest_start(self) -> int:
         return self.repeats * sum(self.tile.widths)
 
+    @property
+    def pixels_at_once(self) -> int:
+        """Pixels in the vectors of the largest tile."""
+        return max(sum(tile.widths) for tile in (self.tile, self.rest or self.tile))
+
+    def paired(self) -> Cut:
+        """The same tiles with neighbouring vectors as one of twice the lanes."""
+        return Cut(_paired(self.tile), self.repeats, None if self.rest is None else _paired(self.rest))
+
 
 def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
     """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
 
-    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers.
+    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. 64-bit ARM multiplies by
+    a lane of a weight vector, which leaves more registers to the sums of one tap: up to 28 of 32 (4×7, 8×3). The loads
+    of several taps come ahead of their sums and take those registers.
     """
-    channels = channels_at_once(block_size, unit)
-    return Tile(block_size, max(1, min(8, unit.registers // 2 // channels)))
+    channels, sums = channels_at_once(block_size, unit), unit.registers // 2
+    if unit.fused_weights and unit.registers >= 32 and (isinstance(problem, Linear) or problem.is_pointwise):
+        sums = unit.registers - _LANE_WORKING_REGISTERS
+    return Tile(block_size, max(1, min(8, sums // channels)))
+
+
+def dense_conv_block(unit: VectorUnit) -> int:
+    """Block size of a convolution without blocks: eight channels per load of pixels where registers hold their sums."""
+    return 8 if unit.fused_weights and unit.registers >= 32 else 4
 
 
 def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
@@ -101,6 +120,12 @@ def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
 
     used = min(range(len(short), -1, -1), key=cost)
     return PixelTile((unit.lanes,) * full + tuple(short[:used]), left - sum(short[:used]))
+
+
+def _paired(tile: PixelTile) -> PixelTile:
+    pairs, odd = divmod(len(tile.widths), 2)
+    assert len(set(tile.widths)) == 1  # only vectors of one width lie so that any two make one
+    return PixelTile((2 * tile.widths[0],) * pairs + tile.widths[:odd], tile.columns)
 
 
 def _covering(pixels: int, unit: VectorUnit) -> PixelTile:

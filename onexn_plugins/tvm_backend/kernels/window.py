@@ -49,14 +49,18 @@ class Phase:
 
 @dataclass(frozen=True)
 class Window:
-    """Layout of the scratch of one channel for a band of `rows` output rows of a convolution."""
+    """Layout of the scratch of one channel for a band of `rows` output rows of a convolution.
+
+    With an `alignment` the first pixel of every row lies at a multiple of so many values.
+    """
 
     problem: Conv
     rows: int
+    alignment: int = 1
 
     @cached_property
     def row_stride(self) -> int:
-        return max(width - self._shared_zeros(column, width) for column, width in self._widths.items())
+        return self._aligned(max(width - self._shared_zeros(column, width) for column, width in self._widths.items()))
 
     @cached_property
     def phases(self) -> dict[tuple[int, int], Phase]:
@@ -64,15 +68,19 @@ class Window:
         found, base = {}, 0
         for row, rows in self.heights.items():
             for column, width in self._widths.items():
+                base += -self.image_columns(column, width)[0] % self.alignment
                 found[row, column] = Phase(row, column, base, rows, width)
-                base += rows * self.row_stride + max(0, width - self.row_stride)
+                base = self._aligned(base + rows * self.row_stride + max(0, width - self.row_stride))
         return found
 
     @cached_property
     def size(self) -> int:
         """Values of one channel."""
         last = list(self.phases.values())[-1]
-        return last.base + last.rows * self.row_stride + max(0, last.width - self.row_stride)
+        return self._aligned(last.base + last.rows * self.row_stride + max(0, last.width - self.row_stride))
+
+    def _aligned(self, count: int) -> int:
+        return -(-count // self.alignment) * self.alignment
 
     @cached_property
     def taps(self) -> tuple[int, ...]:
@@ -148,13 +156,13 @@ class TileWindow(Window):
         )
 
 
-def window_for(problem: Conv, channels: int, budget: int) -> Window:
+def window_for(problem: Conv, channels: int, budget: int, alignment: int = 1) -> Window:
     """The tallest band whose scratch for all channels stays within `budget` bytes; bands are about equal."""
     rows = problem.out_height
-    while rows > 1 and 4 * channels * Window(problem, rows).size > budget:
+    while rows > 1 and 4 * channels * Window(problem, rows, alignment).size > budget:
         bands = -(-problem.out_height // rows) + 1
         rows = min(rows - 1, -(-problem.out_height // bands))
-    return Window(problem, rows)
+    return Window(problem, rows, alignment)
 
 
 def band_start(window: Window, band: Expr) -> tuple[int, Expr]:

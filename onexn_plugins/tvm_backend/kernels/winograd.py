@@ -7,7 +7,8 @@ of zero kernels stays a block of zeros at every point, so that skipping blocks a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -16,8 +17,19 @@ from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import (
+    COPY,
+    JOBS,
+    ROWS,
+    Run,
+    Sharing,
+    each_job,
+    job_costs,
+    row_costs,
+    share,
+)
 from onexn_plugins.tvm_backend.kernels.sums import each_tile
-from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile, channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, channels_at_once
 from onexn_plugins.tvm_backend.kernels.vector import (
     Buffer,
     Expr,
@@ -29,70 +41,13 @@ from onexn_plugins.tvm_backend.kernels.vector import (
     splat,
     store,
 )
-from onexn_plugins.tvm_backend.kernels.window import Image, TileWindow, band_start, pack
+from onexn_plugins.tvm_backend.kernels.window import Image, band_start, pack
+from onexn_plugins.tvm_backend.kernels.winograd_layout import OUT, POINTS, SIDE, Layout, layout_for
 
-OUT = 2  # outputs of a tile per side
-SIDE = 4  # inputs of a tile per side
-POINTS = SIDE * SIDE
+# What Lavin and Gray call B transposed, G and A transposed.
 _INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _WEIGHT = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-
-# Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
-BAND_BUDGET = 900 * 1024
-
-
-# Transforming the input channels and the sums of a tile costs about as much as so many multiply-adds per channel, and
-# sums of single vectors reach this share of what a direct kernel reaches (measured on AVX-512, ResNet-50's layers at
-# 10 to 100 % of the blocks).
-_TRANSFORM_COST, _EFFICIENCY = 150, 0.85
-# Bytes of points that a sum reads again for each block row: from where on it waits for the second-level cache.
-_POINTS_BUDGET = 64 * 1024
-
-
-def pays(problem: Conv, kept: float, unit: VectorUnit) -> bool:
-    """Whether a convolution with this share of its blocks kept is faster this way than directly."""
-    if problem.kernel != (3, 3) or problem.stride != (1, 1) or problem.dilation != (1, 1):
-        return False
-    inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    if inputs * SIDE * unit.lanes * 4 > _POINTS_BUDGET:
-        return False
-    window = _layout(problem, unit).window
-    tiles = _lanes(window, -(-problem.out_height // OUT), unit)
-    transformed = tiles * (kept * POINTS * inputs * outputs / _EFFICIENCY + _TRANSFORM_COST * (inputs + outputs))
-    return transformed < problem.out_height * problem.out_width * kept * problem.taps * inputs * outputs
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a band of tile rows lies in scratch.
-
-    Points are stored as they are summed, [vector of tiles, row of points, channel, point of the row, tile]: one sum
-    reads on and on, where a constant distance between channels would use few sets of the cache.
-    """
-
-    problem: Conv
-    window: TileWindow
-    cut: Cut
-    lanes: int
-
-    @property
-    def channels(self) -> int:
-        """Input channels of a group."""
-        return self.problem.in_channels // self.problem.groups
-
-    @property
-    def vectors(self) -> int:
-        return -(-self.window.positions // self.lanes)
-
-    @property
-    def row_length(self) -> int:
-        """Output pixels in one pixel row of a band's tiles, whole vectors."""
-        return OUT * self.vectors * self.lanes
-
-    def point(self, tile: Expr, channel: Expr, row: int, column: int) -> Expr:
-        """Where a point lies; `tile` is the first of a vector."""
-        return ((tile * SIDE + row * self.lanes) * self.channels + channel * self.lanes) * SIDE + column * self.lanes
 
 
 def winograd(
@@ -100,65 +55,59 @@ def winograd(
     *, keep_all: bool = False,
 ) -> Kernel:
     """A 3×3 kernel of stride 1: per band of tile rows, transform the input once, then all block rows."""
-    layout = _layout(problem, unit)
+    layout = layout_for(problem, unit)
     encoded = _transformed(weight, tile.block_size, problem.groups, keep_all)
     channels = channels_at_once(encoded.block_size, unit, SIDE)
+    sharing = _sharing(layout, encoded, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit, sums=SIDE)
         bands, _ = band_start(layout.window, 0)
-        with T.serial(0, problem.batch) as image, T.serial(0, problem.groups) as group, T.serial(0, bands) as band:
+
+        def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(layout.window, band)[1]
-            count = layout.vectors * unit.lanes * layout.channels * POINTS
-            points = T.alloc_buffer((count,), "float32", scope="global")
+            points = T.alloc_buffer((layout.size,), "float32", scope="global")
             inputs = image * problem.in_channels + group * layout.channels
-            _transform_inputs(layout, buffers.x, inputs, points, first_row, unit)
-            half = T.alloc_buffer((channels * SIDE * OUT * unit.lanes,), "float32", scope="global")
-            pixels = T.alloc_buffer((channels * OUT * layout.row_length,), "float32", scope="global")
+            _transform_inputs(layout, buffers.x, inputs, points, first_row, unit, sharing.axis == ROWS)
 
-            def emit_run(run: Channels) -> None:
-                def sum_tiles(shape: PixelTile, start: Expr) -> None:
-                    for position, lanes in zip(shape.starts, shape.widths, strict=True):
-                        _sum_points(layout, rows, run, points, start + position, lanes, half)
-                        _finish_tiles(layout, rows, run, half, start + position, lanes, pixels)
+            def emit_rows(runs: dict[str, Run]) -> None:
+                half = T.alloc_buffer((channels * SIDE * OUT * unit.lanes,), "float32", scope="global")
+                pixels = T.alloc_buffer((channels * OUT * layout.row_length,), "float32", scope="global")
 
-                each_tile(layout.cut, sum_tiles)
-                with T.serial(0, run.count) as channel:
-                    plane = image * problem.out_channels + run.start + channel
-                    _store_rows(layout, pixels, channel, buffers.output, plane, first_row, unit)
+                def emit_run(run: Channels) -> None:
+                    def sum_tiles(shape: PixelTile, start: Expr) -> None:
+                        for position, lanes in zip(shape.starts, shape.widths, strict=True):
+                            _sum_points(layout, rows, run, points, start + position, lanes, half)
+                            _finish_tiles(layout, rows, run, half, start + position, lanes, pixels)
 
-            rows.each_row(group, emit_run)
+                    each_tile(layout.cut, sum_tiles)
+                    with T.serial(0, run.count) as channel:
+                        plane = image * problem.out_channels + run.start + channel
+                        _store_rows(layout, pixels, channel, buffers.output, plane, first_row, unit)
+
+                rows.each_row(group, emit_run, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups, bands)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     constants = weight_constants(encoded, bias)
     return build("winograd_3x3", problem.input_shape, problem.output_shape, constants, emit, epilogue)
 
 
-def _layout(problem: Conv, unit: VectorUnit) -> Layout:
-    """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
-    rows, columns = -(-problem.out_height // OUT), -(-problem.out_width // OUT)
-    top, left, _, _ = problem.padding
-    tiles = replace(problem, kernel=(SIDE, SIDE), stride=(OUT, OUT), padding=(
-        top, left, OUT * rows + 2 - problem.height - top, OUT * columns + 2 - problem.width - left))
-    window = min((TileWindow(tiles, count) for count in _band_rows(problem, rows, columns)),
-                 key=lambda window: (_lanes(window, rows, unit), -window.rows))
-    return Layout(problem, window, _cut(window, unit), unit.lanes)
-
-
-def _band_rows(problem: Conv, rows: int, columns: int) -> range:
-    """How many tile rows a band may have."""
-    row_bytes = 4 * POINTS * (problem.in_channels // problem.groups) * columns
-    return range(1, max(1, min(rows, BAND_BUDGET // row_bytes)) + 1)
-
-
-def _cut(window: TileWindow, unit: VectorUnit) -> Cut:
-    return cut_pixels(window.positions, Tile(1, 1), unit, padded=True)
-
-
-def _lanes(window: TileWindow, rows: int, unit: VectorUnit) -> int:
-    """Tiles computed for the whole image, with lanes left empty and rows that the last band has computed before."""
-    cut = _cut(window, unit)
-    rest = sum(cut.rest.widths) if cut.rest else 0
-    return -(-rows // window.rows) * (cut.repeats * sum(cut.tile.widths) + rest)
+def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
+    """Threads take bands that each transforms itself, or all take block rows of each band."""
+    problem = layout.problem
+    bands, _ = band_start(layout.window, 0)
+    tiles = layout.vectors * unit.lanes
+    transforming = float(layout.channels * tiles * POINTS * COPY)
+    repeats = problem.batch * problem.groups * bands
+    rows = row_costs(encoded, SIDE * tiles) * problem.batch * bands
+    return share(unit.threads, {
+        JOBS: job_costs(encoded, SIDE * tiles, problem.batch, transforming).repeat(bands),
+        ROWS: rows + transforming * repeats / len(rows),
+    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
 
 
 def _transformed(weight: np.ndarray, block_size: int, groups: int, keep_all: bool) -> Encoded:
@@ -169,12 +118,12 @@ def _transformed(weight: np.ndarray, block_size: int, groups: int, keep_all: boo
     return replace(encoded, values=np.ascontiguousarray(values.transpose(1, 0, 2, 3)).reshape(-1), kernel=(SIDE,))
 
 
-def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, first_row: Expr,
-                      unit: VectorUnit) -> None:
-    """Each channel's band: its pixels side by side for every place in a tile, then to points."""
+def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, first_row: Expr, unit: VectorUnit,
+                      shared: bool) -> None:
+    """Each channel's band: its pixels side by side for every place in a tile, then to points; threads may share it."""
     problem, window, lanes = layout.problem, layout.window, unit.lanes
-    scratch = T.alloc_buffer((window.size + lanes,), "float32", scope="global")
-    with T.serial(0, layout.channels) as channel:
+    with (T.parallel if shared else T.serial)(0, layout.channels) as channel:
+        scratch = T.alloc_buffer((window.size + lanes,), "float32", scope="global")
         image = Image(x, (first + channel) * (problem.height * problem.width), problem.width)
         pack(window, image, scratch, 0, first_row, unit)
         with T.serial(0, layout.vectors) as vector:

@@ -1,8 +1,8 @@
 """What to measure next, and when a candidate has won: pure functions of the times that were measured.
 
-A candidate and the default run in turn, A B B A. It wins where the median over the pairs of its time by the default's
-is clearly below one. The winner of many candidates owes part of its lead to luck, so it has to win once more, in a
-second and longer trial that the choice among candidates had no part in.
+A candidate and the default run in turn, A B B A, and what counts is the median over the pairs of its time by the
+default's. A first, short trial says which candidates are promising. The best of many owes part of its lead to luck, so
+it has to win a second and longer trial, clearly, that the choice among candidates had no part in.
 """
 
 from __future__ import annotations
@@ -46,8 +46,14 @@ class Trial:
     failed: str | None = None
 
     @property
+    def promising(self) -> bool:
+        """Fast enough for a second trial."""
+        return self.failed is None and self.ratio <= WINNING_RATIO
+
+    @property
     def won(self) -> bool:
-        return self.failed is None and self.ratio <= WINNING_RATIO and self.upper < 1.0
+        """Faster beyond doubt; a candidate has won when it wins its second trial."""
+        return self.promising and self.upper < 1.0
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,13 @@ def judge(step: Step, default_us: Sequence[float], candidate_us: Sequence[float]
 
 
 def next_step(candidates: Sequence[Choice], trials: Sequence[Trial]) -> Step | None:
-    """All candidates once, then the winners, the fastest first, until one wins again; None when that is done."""
+    """All candidates once, then the promising ones, the fastest first, until one wins; None when that is done."""
     first = {trial.choice: trial for trial in trials if not trial.second}
     second = {trial.choice: trial for trial in trials if trial.second}
     for choice in candidates:
         if choice not in first:
             return Step(choice, False)
-    for trial in sorted((trial for trial in first.values() if trial.won), key=lambda trial: trial.ratio):
+    for trial in sorted((trial for trial in first.values() if trial.promising), key=lambda trial: trial.ratio):
         if trial.choice not in second:
             return Step(trial.choice, True)
         if second[trial.choice].won:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.compiled import checked_threads
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.network import plan_file
@@ -127,14 +128,13 @@ def tune(
         raise OneXNError("tune", "trials and timeout have to be positive", "Leave them out for 16 and 120")
     processor = find_target(target)
     board = _place(processor, rpc, key)
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OneXNError("threads", f"must be a positive integer, got {threads!r}", "Use threads=1")
+    checked_threads(threads)
     book = Database.open(os.fspath(database))
-    jobs = _jobs(onnx_path, processor)
+    jobs = _jobs(onnx_path, processor, threads)
     end = None if seconds is None else time.monotonic() + seconds
     with Bench(Setup(processor, board, threads), timeout) as bench:
         machine = Machine.of(processor, threads, bench.is_emulated())
-        search = _Search(bench, book, machine, vector_unit(processor), trials, end)
+        search = _Search(bench, book, machine, vector_unit(processor, threads), trials, end)
         found = [search.solve(number, job, partial(progress, number, len(jobs))) for number, job in enumerate(jobs)]
     return TuningReport(str(database), target, threads, machine.emulated, search.finished, tuple(found))
 
@@ -153,17 +153,18 @@ class _Search:
         entry = self._book.find(self._machine, job.problem, job.default)
         entry = entry or Entry(self._machine, job.problem, job.default)
         before = len(entry.trials)
-        choices = candidates(job.task, job.default, self._unit)[: self._most]
-        while (step := next_step(choices, entry.trials)) is not None:
-            if self._end is not None and time.monotonic() > self._end:
-                self.finished = False
-                break
+        choices = [] if self._is_late() else candidates(job.task, job.default, self._unit, self._most)
+        while not self._is_late() and (step := next_step(choices, entry.trials)) is not None:
             say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
             entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
-        else:
-            if not entry.trials:  # nothing else to try is an answer too
-                self._store(entry)
+        if self._is_late():
+            self.finished = False
+        elif not choices:  # nothing else to try is an answer too
+            self._store(entry)
         return _found(job, entry, len(entry.trials) - before)
+
+    def _is_late(self) -> bool:
+        return self._end is not None and time.monotonic() > self._end
 
     def _store(self, entry: Entry) -> Entry:
         self._book.put(entry)
@@ -193,10 +194,10 @@ def _place(processor: Target, rpc: str | None, key: str | None) -> Board | None:
     return None
 
 
-def _jobs(onnx_path: str | os.PathLike[str], processor: Target) -> list[_Job]:
+def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1) -> list[_Job]:
     """The distinct problems of a network, in its order."""
     jobs: dict[tuple[str, Choice], _Job] = {}
-    for call in _calls(onnx_path, processor):
+    for call in _calls(onnx_path, processor, threads):
         assert call.task is not None
         assert call.choice is not None
         problem = problem_of(call.task)
@@ -205,8 +206,8 @@ def _jobs(onnx_path: str | os.PathLike[str], processor: Target) -> list[_Job]:
     return list(jobs.values())
 
 
-def _calls(onnx_path: str | os.PathLike[str], processor: Target) -> Iterator[KernelCall]:
-    order = plan_file(onnx_path, processor).order
+def _calls(onnx_path: str | os.PathLike[str], processor: Target, threads: int) -> Iterator[KernelCall]:
+    order = plan_file(onnx_path, processor, threads=threads).order
     return (item for item in order if isinstance(item, KernelCall) and item.task is not None)
 
 

@@ -27,7 +27,7 @@ from onexn_plugins.tvm_backend.threadpool import use_threads
 # Copies of the weights take about this many bytes: twice the largest second-level cache of the targets.
 COLD_BYTES = 4 << 20
 # But a timed call takes no more copies, and does no more work, than this.
-MOST_COPIES, MOST_MACS = 16, 40_000_000
+MOST_COPIES, MOST_MACS = 16, 20_000_000
 
 
 @dataclass(frozen=True)

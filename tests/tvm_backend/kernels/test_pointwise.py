@@ -58,6 +58,18 @@ def test_block_sizes_and_tiles_on_both_kinds_of_weight_loading():
     ])
 
 
+def test_two_blocks_a_turn_with_one_left_over():
+    """Rows of an odd and an even number of blocks, a dense row of 33, and tiles of 7 and of 3 vectors, on ARM."""
+    check([pointwise_case(Conv(1, 33, 7, 7, 12), block_size, density, Epilogue(True, "relu6"), NEON)
+           for block_size in (4, 8) for density in (0.5, 1.0)])
+
+
+def test_more_pixels_than_a_group_of_tiles_takes():
+    """512 channels leave two tiles of 64 pixels to a group: one is whole, one is not, and 4 pixels are left over."""
+    check([pointwise_case(Conv(1, 512, 14, 14, 12), 4, density, Epilogue(True, "relu"), AVX512)
+           for density in (0.1, 1.0)])
+
+
 def test_equal_blocks_in_every_row_and_an_empty_row():
     problem, rng = Conv(1, 16, 7, 7, 12), np.random.default_rng(1)
     x, bias = random_array(problem.input_shape, rng), random_array((12,), rng)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, default_tile
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv, default_tile
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from tests.tvm_backend.kernels.differential import (
     AVX512,
@@ -59,3 +59,15 @@ def test_layers_of_real_networks():
     ]
     check([winograd_case(problem, 4, 0.5, Epilogue(activation="relu"), unit)
            for problem in problems for unit in (AVX512, NEON)])
+
+
+def test_it_is_taken_where_it_pays():
+    def family(channels, side, kept, **changes):
+        problem = Conv(1, channels, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
+        weight = random_weight(problem, 4, kept, np.random.default_rng(0))
+        bias = np.zeros(channels, np.float32)
+        return conv(problem, weight, bias, Epilogue(), AVX512).family
+
+    assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_3x3"
+    assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
+    assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"

@@ -47,9 +47,11 @@ def test_a_lead_within_the_noise_does_not():
 
 
 def test_two_trials_in_a_row_are_hardly_won_by_luck():
-    lucky = sum(judge(Step(A, False), *times(1.0, 0.2, FIRST_PAIRS, seed)).won
-                and judge(Step(A, True), *times(1.0, 0.2, SECOND_PAIRS, seed + 5000)).won for seed in range(500))
-    assert lucky == 0
+    """On a noisy machine many a first trial promises what is not there, and one second in 200 wins."""
+    first = [judge(Step(A, False), *times(1.0, 0.2, FIRST_PAIRS, seed)).promising for seed in range(500)]
+    both = [judge(Step(A, True), *times(1.0, 0.2, SECOND_PAIRS, 5000 + seed)).won for seed in range(500) if first[seed]]
+    assert sum(first) > 50
+    assert sum(both) <= 2
 
 
 def test_a_disturbed_default_helps_nobody():

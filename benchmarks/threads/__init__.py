@@ -1,0 +1,1 @@
+"""How much faster two threads are than one, ours and ONNX Runtime's."""
