@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("latency", "arm", "tune", "threads")
+BENCHMARKS = ("latency", "arm", "tune", "threads", "rearrangement.kept_l1", "rearrangement.networks")
 
 
 def main() -> int:

@@ -13,6 +13,9 @@ from benchmarks.arm.ours import RUN
 from tests.emulation.arm64_root import PLATFORMS, Arm64
 from tests.emulation.cache import made_once
 
+# Not as MNN.tools.mnnconvert: that one pip-installs a package and reports to its makers.
+_MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(['MNNConvert', *sys.argv[1:]])"
+
 VERSIONS = {"ncnn": "1.0.20261020", "pnnx": "20261020", "MNN": "3.6.1"}
 
 
@@ -27,7 +30,7 @@ def ncnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path
 def mnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path, *options: str) -> Counts:
     """With options=["--detectSparseSpeedUp"] its converter turns sparse layers into its own sparse ones."""
     folder = _new(scratch / f"mnn-{onnx.stem}{''.join(options)}", onnx)
-    _convert([sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--modelFile", onnx.name, "--MNNModel",
+    _convert([sys.executable, "-c", _MNN_CONVERT, "-f", "ONNX", "--modelFile", onnx.name, "--MNNModel",
               "network.mnn", "--bizCode", "benchmark", *options], folder)
     return _count(counter, machine, "mnn", str(folder / "network.mnn"), shape)
 

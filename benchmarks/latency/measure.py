@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,10 +53,13 @@ def measure(part: Part, environments: Environments, store: Store, progress: Prog
     absent |= {contender.title: reason for contender, reason in failed.items()}
     with ExitStack() as stack:
         workers: dict[Contender, Worker] = {}
-        for contender, path in prepared.items():
+        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
+        starting = {contender: pool.submit(_start, contender, path, environments, store)
+                    for contender, path in prepared.items()}
+        for contender, worker in starting.items():
             progress.step(f"load {contender.title}")
             try:
-                workers[contender] = _start(contender, path, environments, store)
+                workers[contender] = worker.result()
                 stack.callback(workers[contender].close)
             except OneXNError as error:
                 absent[contender.title] = error.reason

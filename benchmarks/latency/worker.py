@@ -43,9 +43,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(answers: TextIO, name: str, prepared: str, image: str, reference: str, cpu: str) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(cpu)})
     run = engine(name).load(Path(prepared), np.load(image))
+    if hasattr(os, "sched_setaffinity"):  # only now: loading may use every core
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {int(cpu)})
     output = np.array(run()).ravel()
     for _ in range(WARM_UP):
         run()

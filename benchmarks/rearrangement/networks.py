@@ -35,9 +35,9 @@ COLUMNS = (
     Column("search_seconds", "Search", "seconds"), Column("proof_seconds", "Proof", "seconds"),
     Column("seconds", "In all", "seconds"), Column("peak_bytes", "Peak memory", "megabytes"),
 )
-SUMMARY = ("rearrange() in a process of its own, one thread; weights are random, which says nothing about what is "
-           "kept of trained ones. Peak memory counts the whole process with torch, about {base:.0f} MB before a "
-           "network is loaded.")
+SUMMARY = ("rearrange() in a process of its own, CPU seconds of one thread; weights are random, which says "
+           "nothing about what is kept of trained ones. Peak memory counts the whole process with torch, about "
+           "{base:.0f} MB before a network is loaded.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,14 +39,14 @@ def measured(network: str, block_size: int, ratio: float, method: str) -> dict[s
 
 
 class _Clock:
-    """Seconds of each phase, from the calls of a progress callback."""
+    """CPU seconds of each phase, from the calls of a progress callback."""
 
     def __init__(self) -> None:
         self.seconds = {"trace_seconds": 0.0, "search_seconds": 0.0, "proof_seconds": 0.0}
-        self._phase, self._last = "trace_seconds", time.monotonic()
+        self._phase, self._last = "trace_seconds", time.process_time()
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
+        now = time.process_time()
         self.seconds[self._phase] += now - self._last
         self._last = now
         self._phase = f"{what}_seconds" if what in ("trace", "proof") else "search_seconds"

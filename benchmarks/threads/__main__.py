@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common.record import command_line, record
+from benchmarks.common.record import command_line, commit, record
 from benchmarks.latency.networks import export
 from benchmarks.latency.parts import BLOCK_SIZE, PIXELS, Variant
 from onexn_plugins.progress import Progress
@@ -51,10 +51,10 @@ def main() -> int:
 
 
 def _compiled(network: str, ratio: float, options: argparse.Namespace) -> dict[int, Compiled]:
-    """By number of threads; what an earlier run has left in the folder is taken from there."""
+    """By number of threads; what an earlier run of this commit has left in the folder is taken from there."""
     found: dict[int, Compiled] = {}
     for threads in (1, options.threads):
-        saved = options.folder / f"{network}_{ratio:g}_{threads}"
+        saved = options.folder / f"{network}_{ratio:g}_{threads}_{commit()}"
         if not saved.exists():
             onnx = _onnx(network, ratio, options.folder)
             compile_model(onnx, threads=threads).save(saved)

@@ -15,6 +15,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -29,6 +31,8 @@ from onexn_plugins.tvm_backend.targets import Target, why_not_here
 
 FORMAT, FORMAT_VERSION = "onexn-plugins network", 1
 LIBRARY, METADATA, CHECKSUMS = "network.so", "metadata.json", "SHA256SUMS"
+# Room asked for before LLVM and the linker write: for code, and for weights in objects and library, all layers dense.
+CODE_BYTES, WEIGHT_COPIES = 32 << 20, 3
 REBUILD = "Compile the network again with compile_model(...).save(path)"
 
 
@@ -88,6 +92,8 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
             folder = Path(aside) / "new"
             folder.mkdir()
+            for place in (folder, Path(tempfile.gettempdir())):  # where objects and the library are written
+                _check_room(place, whole)
             _put_code(folder, executable, target, whole)
             (folder / METADATA).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (folder / CHECKSUMS).write_bytes(_checksums(folder))
@@ -124,6 +130,14 @@ def read(path: str | Path, *, run_here: bool = True) -> Artefact:
     if run_here:
         _check_runs_here(artefact)
     return artefact
+
+
+def _check_room(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Raise OSError unless the disk takes the library and its objects: LLVM ends the process when it cannot write."""
+    weights = sum(math.prod(layer["shape"]) for layer in metadata.get("layers", ()) if isinstance(layer, Mapping))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, CODE_BYTES + WEIGHT_COPIES * 4 * weights)
 
 
 def _put_code(folder: Path, executable: Any, target: Target, metadata: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import platform
+import resource
 import shutil
 import sys
 
@@ -96,6 +97,21 @@ def test_a_full_disk_leaves_the_older_artefact(copy, executable, host, monkeypat
     monkeypatch.setattr(module.Path, "write_text", full)
     with pytest.raises(OneXNError, match="No space left"):
         write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+    assert read(copy).metadata["layers"] == []
+    assert [file.name for file in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+@pytest.mark.parametrize("size", [0, 5_000, 20_000])
+def test_a_disk_that_is_really_full_ends_neither_process_nor_artefact(copy, executable, host, size):
+    """LLVM ends the process where it cannot write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(OneXNError, match="cannot be written"):
+            write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read(copy).metadata["layers"] == []
     assert [file.name for file in copy.parent.iterdir()] == ["copy"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from onexn_plugins.tvm_backend import (
     inspect_onnx,
     load,
 )
+from onexn_plugins.tvm_backend.kernels import sharing
 from onexn_plugins.zoo import load_model
 from tests.tvm_backend.networks import Mixed, Mlp, Mobile, Shuffled, prune
 
@@ -104,6 +106,20 @@ def test_saved_network_is_the_same(tmp_path: Path) -> None:
     assert (loaded.layers, loaded.inputs, loaded.outputs) == (compiled.layers, compiled.inputs, compiled.outputs)
     with pytest.raises(OneXNError, match="loaded from a saved one"):
         loaded.save(tmp_path / "again")
+
+
+def test_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "LAUNCH", 0)  # share kernels as small as these
+    alone = compile_and_compare(prune(Mobile()), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
+    together = compile_model(tmp_path / "model.onnx", threads=3)
+    together.save(tmp_path / "saved")
+    x = np.random.default_rng(0).standard_normal((1, 8, 14, 14)).astype(np.float32)
+    outputs = [together.run(x), load(tmp_path / "saved").run(x)]
+    other = threading.Thread(target=lambda: outputs.append(together.run(x)))  # it needs workers of its own
+    other.start()
+    other.join()
+    assert len(outputs) == 3
+    assert all(np.array_equal(output, alone.run(x)) for output in outputs)
 
 
 def test_dense_network_has_no_sparse_layer(tmp_path: Path) -> None:
@@ -197,6 +213,7 @@ def test_benchmark_refuses_nonsense(small: Compiled) -> None:
 @pytest.mark.parametrize(("options", "complaint"), [
     ({"target": "cortex-a99"}, "'cortex-a99'.*not a known processor"),
     ({"threads": 0}, "threads: must be a positive integer"),
+    ({"threads": 2, "target": "cortex-a7"}, "threads: programs for 'cortex-a7' run on one thread"),
     ({"threads": True}, "threads"),
     ({"threads": 2**40}, "threads: must be a positive integer up to 1024"),
     ({"block_size": 0}, "block_size must be an integer from 1 to 32"),

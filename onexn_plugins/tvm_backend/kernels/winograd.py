@@ -44,9 +44,11 @@ from onexn_plugins.tvm_backend.kernels.vector import (
 from onexn_plugins.tvm_backend.kernels.window import Image, band_start, pack
 from onexn_plugins.tvm_backend.kernels.winograd_layout import OUT, POINTS, SIDE, Layout, layout_for
 
+# What Lavin and Gray call B transposed, G and A transposed.
 _INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _WEIGHT = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+
 
 def winograd(
     problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,

@@ -16,7 +16,6 @@ POINTS = SIDE * SIDE
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
 
-
 # Transforming the input channels and the sums of a tile costs about as much as so many multiply-adds per channel, and
 # sums of single vectors reach this share of what a direct kernel reaches (measured on AVX-512, ResNet-50's layers at
 # 10 to 100 % of the blocks).

@@ -22,11 +22,13 @@ TRY_DENSE, TRY_SPARSE = 0.5, 0.98
 DENSE_CONV_BLOCKS, DENSE_LINEAR_BLOCKS = (4, 8, 2, 16), (16, 32, 8, 4)
 
 
-def candidates(task: Task, default: Choice, unit: VectorUnit) -> list[Choice]:
-    """Choices other than the default, each of which makes another kernel, the likeliest first."""
+def candidates(task: Task, default: Choice, unit: VectorUnit, most: int | None = None) -> list[Choice]:
+    """At most so many choices other than the default, each of which makes another kernel, the likeliest first."""
     seen = [kernel.func] if (kernel := _kernel(task, default, unit)) else []
-    found = []
+    found: list[Choice] = []
     for choice in sorted(_choices(task, default, unit), key=lambda choice: _distance(choice, default, unit)):
+        if len(found) == most:
+            break
         kernel = None if choice == default else _kernel(task, choice, unit)
         if kernel is not None and not any(tvm_ffi.structural_equal(kernel.func, other) for other in seen):
             seen.append(kernel.func)

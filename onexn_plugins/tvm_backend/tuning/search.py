@@ -153,17 +153,18 @@ class _Search:
         entry = self._book.find(self._machine, job.problem, job.default)
         entry = entry or Entry(self._machine, job.problem, job.default)
         before = len(entry.trials)
-        choices = candidates(job.task, job.default, self._unit)[: self._most]
-        while (step := next_step(choices, entry.trials)) is not None:
-            if self._end is not None and time.monotonic() > self._end:
-                self.finished = False
-                break
+        choices = [] if self._is_late() else candidates(job.task, job.default, self._unit, self._most)
+        while not self._is_late() and (step := next_step(choices, entry.trials)) is not None:
             say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
             entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
-        else:
-            if not entry.trials:  # nothing else to try is an answer too
-                self._store(entry)
+        if self._is_late():
+            self.finished = False
+        elif not choices:  # nothing else to try is an answer too
+            self._store(entry)
         return _found(job, entry, len(entry.trials) - before)
+
+    def _is_late(self) -> bool:
+        return self._end is not None and time.monotonic() > self._end
 
     def _store(self, entry: Entry) -> Entry:
         self._book.put(entry)

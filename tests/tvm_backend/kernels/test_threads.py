@@ -91,9 +91,11 @@ def no_threshold(monkeypatch):
     monkeypatch.setattr(sharing, "LAUNCH", 0)
 
 
-@pytest.mark.parametrize(("unit", "threads"), [(AVX512, 2), (AVX2, 3), (NEON, 4)])
-def test_shared_kernels_give_the_same_bits(unit, threads, no_threshold):
-    made = {f"kernel_{index}": problem for index, problem in enumerate(problems())}
+@pytest.mark.parametrize(("unit", "threads", "part"), [
+    (AVX512, 2, slice(None)), (AVX2, 3, slice(0, None, 2)), (NEON, 4, slice(1, None, 2)),
+])
+def test_shared_kernels_give_the_same_bits(unit, threads, part, no_threshold):
+    made = {f"kernel_{index}": problem for index, problem in enumerate(list(problems())[part])}
     functions = {}
     for count in (1, threads):
         for name, (*_, make) in made.items():
