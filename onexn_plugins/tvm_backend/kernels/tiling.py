@@ -9,7 +9,7 @@ from onexn_plugins.tvm_backend.kernels.vector import pieces
 
 # Registers that hold pixels, weights and what the compiler needs beside the sums.
 _WORKING_REGISTERS = 6
-_LANE_WORKING_REGISTERS = 4
+_LANE_WORKING_REGISTERS = 8
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> T
     """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
 
     On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. 64-bit ARM multiplies by
-    a lane of a weight vector, which leaves more registers to the sums of one tap: up to 28 of 32 (4×7, 8×3). The loads
-    of several taps come ahead of their sums and take those registers.
+    a lane of a weight vector, which leaves more registers to the sums of one tap: 24 of 32 (4×6, 8×3). With 28 (4×7)
+    two blocks a turn spill; the loads of several taps come ahead of their sums and take more registers too.
     """
     channels, sums = channels_at_once(block_size, unit), unit.registers // 2
     if unit.fused_weights and unit.registers >= 32 and (isinstance(problem, Linear) or problem.is_pointwise):

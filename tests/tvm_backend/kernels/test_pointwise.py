@@ -59,7 +59,7 @@ def test_block_sizes_and_tiles_on_both_kinds_of_weight_loading():
 
 
 def test_two_blocks_a_turn_with_one_left_over():
-    """Rows of an odd and an even number of blocks, a dense row of 33, and tiles of 7 and of 3 vectors, on ARM."""
+    """Rows of an odd and an even number of blocks, a dense row of 33, and tiles of 6 and of 3 vectors, on ARM."""
     check([pointwise_case(Conv(1, 33, 7, 7, 12), block_size, density, Epilogue(True, "relu6"), NEON)
            for block_size in (4, 8) for density in (0.5, 1.0)])
 
