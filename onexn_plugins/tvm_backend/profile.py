@@ -41,10 +41,12 @@ class Step:
         Raises:
             ValueError, TypeError, KeyError: the entry describes none.
         """
-        positions = tuple(map(int, entry["layers"]))
+        positions, weight_bytes = tuple(entry["layers"]), entry["weight_bytes"]
+        if any(type(number) is not int for number in (*positions, weight_bytes)):
+            raise TypeError(f"layers {positions} and {weight_bytes!r} bytes are not whole numbers")
         if any(not 0 <= position < layers for position in positions):
             raise ValueError(f"layers {positions} where there are {layers}")
-        return cls(str(entry["kernel"]), positions, int(entry["weight_bytes"]))
+        return cls(str(entry["kernel"]), positions, weight_bytes)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model, load
+from onexn_plugins.tvm_backend.profile import Step
 from tests.tvm_backend.networks import Mixed, Mobile, prune
 
 
@@ -50,3 +51,15 @@ def test_a_saved_network_can_be_profiled_and_runs_as_before(compiled, tmp_path):
 def test_a_profile_of_nothing_is_refused(compiled):
     with pytest.raises(OneXNError, match="cannot time 0 runs"):
         compiled.profile(repeat=0)
+
+
+@pytest.mark.parametrize("entry", [
+    {"kernel": "conv_1x1", "layers": [float("inf")], "weight_bytes": 4},
+    {"kernel": "conv_1x1", "layers": [0], "weight_bytes": float("inf")},
+    {"kernel": "conv_1x1", "layers": ["0"], "weight_bytes": 4},
+    {"kernel": "conv_1x1", "layers": [1], "weight_bytes": 4},
+    {"kernel": "conv_1x1", "layers": [0]},
+])
+def test_damaged_steps_are_refused(entry: dict) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        Step.from_dict(entry, layers=1)
