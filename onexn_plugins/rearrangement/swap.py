@@ -29,7 +29,8 @@ from onexn_plugins.rearrangement.norms import KernelNorms, Producer
 # wide layers get fewer sweeps. A count, not a clock, so that the result depends on the seed alone.
 OPERATIONS = 0.8e9
 MIN_SWEEPS, MAX_SWEEPS = 4, 40
-MAX_ROUNDS = 640  # in all sweeps together: a sweep has as many as a block is high, each at a fixed cost of its own
+TALL = 8  # rows; higher blocks get so many times more operations and sweeps as they are higher
+MAX_ROUNDS = 1280  # in all sweeps together: a sweep has as many as a block is high, each at a fixed cost of its own
 NOISE = 0.12  # standard deviation of the noise in the first sweep, in units of the mean threshold
 NOISELESS = 0.2  # this share of the sweeps, the last ones, goes without
 
@@ -83,7 +84,9 @@ def swap(norms: KernelNorms, producers: Sequence[Producer], classes: Tensor, sta
     if not any(_has_choice(table, classes) for table in tables):
         return torch.arange(len(classes))
     work = sum(table.others.shape[0] * table.norms.numel() for table in tables)
-    sweeps = round(min(MAX_SWEEPS, MAX_ROUNDS / _rounds(tables), max(MIN_SWEEPS, OPERATIONS / work)))
+    rounds = _rounds(tables)
+    patience = max(1.0, rounds / TALL)
+    sweeps = round(min(MAX_SWEEPS * patience, MAX_ROUNDS / rounds, max(MIN_SWEEPS, OPERATIONS * patience / work)))
     order, best, best_kept = start, start, -1.0
     for sweep in range(sweeps + 1):
         cuts = _cuts(norms, producers, order)
