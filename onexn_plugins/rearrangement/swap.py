@@ -27,9 +27,9 @@ from onexn_plugins.rearrangement.norms import KernelNorms, Producer
 
 # One sweep moves every channel once. Elementary operations of a whole search of one space, about a second's worth:
 # wide layers get fewer sweeps. A count, not a clock, so that the result depends on the seed alone.
-OPERATIONS = 0.62e9
-MIN_SWEEPS, MAX_SWEEPS = 4, 32
-TALL = 6  # rows; higher blocks get so many times more operations and sweeps as they are higher
+OPERATIONS = 0.52e9
+MIN_SWEEPS, MAX_SWEEPS = 4, 27
+TALL = 5  # rows; higher blocks get so many times more operations and sweeps as they are higher
 MAX_ROUNDS = 1280  # in all sweeps together: a sweep has as many as a block is high, each at a fixed cost of its own
 NOISE = 0.12  # standard deviation of the noise in the first sweep, in units of the mean threshold
 NOISELESS = 0.2  # this share of the sweeps, the last ones, goes without
