@@ -3,7 +3,7 @@
 Exit code 1 if a trial failed, 2 if the experiment did.
 
     python run.py
-    python run.py --max-trials 3 --directory /tmp/experiments --json results.json
+    python run.py --max-trials 3 --directory experiments --json results.json
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,18 @@ def finish(value: Tensor, epilogue: Epilogue, residual: Sequence[np.ndarray]) ->
     if epilogue.residual:
         value = value + torch.from_numpy(residual[0])
     return ACTIVATIONS[epilogue.activation](value)
+
+
+def conv_case(family: Callable[..., Kernel], problem: Conv, block_size: int, density: float, epilogue: Epilogue,
+              unit: VectorUnit, seed: int = 0, vectors: int | None = None) -> Case:
+    """A random convolution by that family of kernels; its default tile unless `vectors` are given."""
+    rng = np.random.default_rng(seed)
+    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
+    weight = random_weight(problem, block_size, density, rng)
+    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
+    tile = kernels.default_tile(problem, block_size, unit) if vectors is None else kernels.Tile(block_size, vectors)
+    kernel = family(problem, weight, bias, epilogue, unit, tile)
+    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
 
 
 def check(cases: Sequence[Case]) -> None:

@@ -6,20 +6,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, conv, default_tile
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, conv
 from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
     NEON,
     Case,
     check,
+    conv_case,
     convolve,
     densities,
     differential_settings,
     epilogues,
-    finish,
     random_array,
-    random_weight,
     units,
 )
 
@@ -32,17 +31,7 @@ def pointwise_cases(draw):
         width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
     )
     block_size, density = draw(st.integers(1, 32)), draw(densities)
-    return pointwise_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
-
-
-def pointwise_case(problem, block_size, density, epilogue, unit, seed=0, vectors=None):
-    rng = np.random.default_rng(seed)
-    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
-    weight = random_weight(problem, block_size, density, rng)
-    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
-    tile = default_tile(problem, block_size, unit) if vectors is None else Tile(block_size, vectors)
-    kernel = conv(problem, weight, bias, epilogue, unit, tile)
-    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+    return conv_case(conv, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
 
 @differential_settings
@@ -53,20 +42,20 @@ def test_any_pointwise_convolution_equals_torch(cases):
 
 def test_block_sizes_and_tiles_on_both_kinds_of_weight_loading():
     check([
-        pointwise_case(Conv(1, 24, 14, 14, 64), block_size, 0.4, Epilogue(False, "relu6"), unit, vectors=vectors)
+        conv_case(conv, Conv(1, 24, 14, 14, 64), block_size, 0.4, Epilogue(False, "relu6"), unit, vectors=vectors)
         for unit in (AVX512, NEON) for block_size, vectors in [(2, 4), (4, 5), (8, 2), (16, 1), (32, 1)]
     ])
 
 
 def test_two_blocks_a_turn_with_one_left_over():
     """Rows of an odd and an even number of blocks, a dense row of 33, and tiles of 6 and of 3 vectors, on ARM."""
-    check([pointwise_case(Conv(1, 33, 7, 7, 12), block_size, density, Epilogue(True, "relu6"), NEON)
+    check([conv_case(conv, Conv(1, 33, 7, 7, 12), block_size, density, Epilogue(True, "relu6"), NEON)
            for block_size in (4, 8) for density in (0.5, 1.0)])
 
 
 def test_more_pixels_than_a_group_of_tiles_takes():
     """512 channels leave two tiles of 64 pixels to a group: one is whole, one is not, and 4 pixels are left over."""
-    check([pointwise_case(Conv(1, 512, 14, 14, 12), 4, density, Epilogue(True, "relu"), AVX512)
+    check([conv_case(conv, Conv(1, 512, 14, 14, 12), 4, density, Epilogue(True, "relu"), AVX512)
            for density in (0.1, 1.0)])
 
 

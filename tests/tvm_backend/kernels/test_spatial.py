@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv, default_tile
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv
 from onexn_plugins.tvm_backend.kernels.window import window_for
 from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
     NEON,
-    Case,
     check,
-    convolve,
+    conv_case,
     densities,
     differential_settings,
     epilogues,
-    finish,
-    random_array,
-    random_weight,
     units,
 )
 from tests.tvm_backend.kernels.geometry import convolutions
@@ -31,16 +26,7 @@ def spatial_cases(draw):
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     problem = draw(convolutions(groups * draw(st.integers(1, 6)), groups * draw(st.integers(1, 20)), groups))
     block_size, density = draw(st.integers(1, 20)), draw(densities)
-    return spatial_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
-
-
-def spatial_case(problem, block_size, density, epilogue, unit, seed=0):
-    rng = np.random.default_rng(seed)
-    x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
-    weight = random_weight(problem, block_size, density, rng)
-    residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
-    kernel = conv(problem, weight, bias, epilogue, unit, default_tile(problem, block_size, unit))
-    return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+    return conv_case(conv, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
 
 @differential_settings
@@ -59,7 +45,7 @@ def test_layers_of_real_networks():
         Conv(1, 64, 14, 14, 64, (3, 3), (1, 1), (1, 1, 1, 1), groups=16),
     ]
     check([
-        spatial_case(problem, 4, 0.5, Epilogue(activation="relu"), unit) for problem in problems
+        conv_case(conv, problem, 4, 0.5, Epilogue(activation="relu"), unit) for problem in problems
         for unit in (AVX512, NEON)
     ])
 
