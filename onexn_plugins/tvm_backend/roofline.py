@@ -19,6 +19,7 @@ from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.vector import Register, load
 from onexn_plugins.tvm_backend.lowering import pass_context
 from onexn_plugins.tvm_backend.targets import Target
+from onexn_plugins.tvm_backend.task import vector_unit
 
 _SUMS = 12  # multiply-adds under way at once: more than latency times throughput of any core
 _STEPS = 20_000
@@ -46,7 +47,7 @@ class Roofline:
 @functools.cache
 def measure(target: Target) -> Roofline:
     """Measure this machine with the vector unit of `target`; takes a tenth of a second, once."""
-    unit = VectorUnit(target.lanes, target.registers, target.fused_weights)
+    unit = vector_unit(target)
     functions = {"multiply_add": _multiply_add(unit), "read": _read(unit)}
     with tvm.target.Target(target.tvm), pass_context():
         module = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target.tvm))

@@ -274,7 +274,9 @@ def test_default_values_of_channel_arguments_are_accepted():
                  "head_pruning_ratio_dict": None, "customized_pruners": None, "unwrapped_parameters": None,
                  "forward_fn": None, "output_transform": None, "channel_groups": {}, "ch_sparsity": None,
                  "ch_sparsity_dict": None}
-    OneXNPruner(small_net(), IMAGES, tp.importance.MagnitudeImportance(), **arguments).step()
+    model = small_net()
+    OneXNPruner(model, IMAGES, tp.importance.MagnitudeImportance(), **arguments).step()
+    assert masks(model)
 
 
 def test_forward_fn_and_dict_inputs_run_the_model():

@@ -82,6 +82,26 @@ def share(threads: int, candidates: dict[str, np.ndarray], launches: dict[str, i
     return best
 
 
+def share_bands(problem: Conv, encoded: Encoded, pixels: float, bands: int, packing: float, threads: int) -> Sharing:
+    """As share, for kernels that pack each band of an image and sum its block rows then: threads take bands that each
+    packs itself, or all take channels, then block rows, of each band.
+
+    Args:
+        problem: the convolution.
+        encoded: its weight.
+        pixels: computed in a band.
+        bands: of an image.
+        packing: multiply-adds that packing a band is worth.
+        threads: how many there are.
+    """
+    repeats = problem.batch * problem.groups * bands
+    rows = row_costs(encoded, pixels) * problem.batch * bands
+    return share(threads, {
+        JOBS: job_costs(encoded, pixels, problem.batch, packing).repeat(bands),
+        ROWS: rows + packing * repeats / len(rows),
+    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
+
+
 def balanced(costs: np.ndarray, threads: int) -> tuple[int, ...]:
     """Where to cut a row of units into at most `threads` runs of about equal cost; no run is empty."""
     ends = np.cumsum(costs, dtype=np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,17 +11,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sharing import (
-    COPY,
-    JOBS,
-    ROWS,
-    Run,
-    Sharing,
-    each_job,
-    job_costs,
-    row_costs,
-    share,
-)
+from onexn_plugins.tvm_backend.kernels.sharing import COPY, JOBS, ROWS, Run, Sharing, each_job, share_bands
 from onexn_plugins.tvm_backend.kernels.sums import Start, Target, each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
@@ -90,15 +79,9 @@ def _bands(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, S
 
 
 def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) -> Sharing:
-    bands, _ = band_start(window, 0)
     pixels = -(-window.positions // unit.lanes) * unit.lanes
     packing = float(problem.in_channels // problem.groups * window.size * COPY)
-    repeats = problem.batch * problem.groups * bands
-    rows = row_costs(encoded, pixels) * problem.batch * bands
-    return share(unit.threads, {
-        JOBS: job_costs(encoded, pixels, problem.batch, packing).repeat(bands),
-        ROWS: rows + packing * repeats / len(rows),
-    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
+    return share_bands(problem, encoded, pixels, band_start(window, 0)[0], packing, unit.threads)
 
 
 def padded_stride(window: Window, unit: VectorUnit) -> int:

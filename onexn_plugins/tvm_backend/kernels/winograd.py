@@ -7,7 +7,6 @@ of zero kernels stays a block of zeros at every point, so that skipping blocks a
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,17 +16,7 @@ from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sharing import (
-    COPY,
-    JOBS,
-    ROWS,
-    Run,
-    Sharing,
-    each_job,
-    job_costs,
-    row_costs,
-    share,
-)
+from onexn_plugins.tvm_backend.kernels.sharing import COPY, JOBS, ROWS, Run, Sharing, each_job, share_bands
 from onexn_plugins.tvm_backend.kernels.sums import each_tile
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, channels_at_once
 from onexn_plugins.tvm_backend.kernels.vector import (
@@ -97,17 +86,10 @@ def winograd(
 
 
 def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
-    """Threads take bands that each transforms itself, or all take block rows of each band."""
-    problem = layout.problem
-    bands, _ = band_start(layout.window, 0)
     tiles = layout.vectors * unit.lanes
     transforming = float(layout.channels * tiles * POINTS * COPY)
-    repeats = problem.batch * problem.groups * bands
-    rows = row_costs(encoded, SIDE * tiles) * problem.batch * bands
-    return share(unit.threads, {
-        JOBS: job_costs(encoded, SIDE * tiles, problem.batch, transforming).repeat(bands),
-        ROWS: rows + transforming * repeats / len(rows),
-    }, {ROWS: 2 * repeats}, math.prod(problem.input_shape) + math.prod(problem.output_shape))
+    bands, _ = band_start(layout.window, 0)
+    return share_bands(layout.problem, encoded, SIDE * tiles, bands, transforming, unit.threads)
 
 
 def _transformed(weight: np.ndarray, block_size: int, groups: int, keep_all: bool) -> Encoded:
