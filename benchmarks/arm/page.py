@@ -60,7 +60,8 @@ def filled(readme: str, result: Mapping[str, Any]) -> str:
     made = (f"`{result['command']}`, {result['cpu']} under qemu, 1×{result['block_size']}, batch 1, float32, "
             f"{result['pixels']}×{result['pixels']}, one thread; commit {result['commit']}, TVM "
             f"{result['versions']['apache-tvm']}, {engines}. [JSON](results/{RESULTS.name})")
-    return f"{before}{START}\n{to_markdown(table(result['million_instructions_per_inference']))}\n\n{made}\n\n{END}{after}"
+    rows = to_markdown(table(result["million_instructions_per_inference"]))
+    return f"{before}{START}\n{rows}\n\n{made}\n\n{END}{after}"
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> Row:
