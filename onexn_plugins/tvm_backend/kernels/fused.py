@@ -183,7 +183,7 @@ def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUni
     problem = window.problem
     if problem.is_pointwise:
         pixels = problem.height * problem.width
-        return Source(x, inputs * pixels, pixels)
+        return Source(x, inputs * pixels, pixels, constant=True)
     scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
     pack_channels(window, x, inputs, count, scratch, 0, unit, shared=shared)
     return Source(scratch, 0, window.size, window.taps)
