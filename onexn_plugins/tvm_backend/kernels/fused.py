@@ -89,7 +89,9 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     channels = channels_at_once(encoded.block_size, unit)
     hidden_window = Window(problem, problem.out_height, row_alignment(unit))
     window_rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
-    window = Window(depthwise, window_rows, row_alignment(unit))
+    # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.
+    alignment = unit.lanes if depthwise.stride[1] == 2 else row_alignment(unit)
+    window = Window(depthwise, window_rows, alignment)
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
     cut = cut_row(depthwise, tile, unit)
     begin = channels * bias_pixels(cut, unit)
