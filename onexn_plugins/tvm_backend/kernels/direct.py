@@ -45,7 +45,7 @@ def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
 def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
     """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
     cut = cut_pixels(depthwise.width, tile, unit)
-    return cut.paired() if unit.fused_weights and depthwise.stride[1] == 2 else cut
+    return cut.paired() if depthwise.stride[1] == 2 else cut
 
 
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,

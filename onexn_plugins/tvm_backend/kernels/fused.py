@@ -91,7 +91,8 @@ def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing) -> Window:
     if not is_direct(depthwise, unit):
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
-    return Window(depthwise, rows, row_alignment(unit))
+    # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.
+    return Window(depthwise, rows, unit.lanes if depthwise.stride[1] == 2 else row_alignment(unit))
 
 
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,

@@ -90,16 +90,17 @@ def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial
 
 
 def _each_strip(width: int, unit: VectorUnit, emit: Callable[[Expr, int], None]) -> None:
-    """As each_strip; ARM's pair loads read two vectors at once, so there strips are of two where they fit."""
-    pair = 2 * unit.lanes
-    pairs, left = divmod(width, pair)
-    if not unit.fused_weights or not pairs:
-        each_strip(width, unit.lanes, emit)
-    elif 0 < left <= unit.lanes:
-        each_strip(width - left, pair, emit)
-        emit(width - unit.lanes, unit.lanes)
+    """As each_strip, but what is left over and fills at most half a strip gets one of half the width.
+
+    ARM's pair loads read two vectors at once, so there strips are of two where they fit.
+    """
+    lanes = 2 * unit.lanes if unit.fused_weights and width >= 2 * unit.lanes else unit.lanes
+    left, half = width % lanes, lanes // 2
+    if width > lanes and 0 < left <= half:
+        each_strip(width - left, lanes, emit)
+        emit(width - half, half)
     else:
-        each_strip(width, pair, emit)
+        each_strip(width, lanes, emit)
 
 
 def _reader(window: Window, unit: VectorUnit, known: dict[str, Buffer]) -> Callable[[Expr], Callable[[int], Expr]]:
