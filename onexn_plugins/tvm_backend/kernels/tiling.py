@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.vector import pieces
@@ -123,9 +124,12 @@ def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
 
 
 def _paired(tile: PixelTile) -> PixelTile:
-    pairs, odd = divmod(len(tile.widths), 2)
-    assert len(set(tile.widths)) == 1  # only vectors of one width lie so that any two make one
-    return PixelTile((2 * tile.widths[0],) * pairs + tile.widths[:odd], tile.columns)
+    widths: list[int] = []
+    for _, equal in groupby(tile.widths):
+        same = list(equal)
+        pairs, odd = divmod(len(same), 2)
+        widths += [2 * same[0]] * pairs + same[:odd]
+    return PixelTile(tuple(widths), tile.columns)
 
 
 def _covering(pixels: int, unit: VectorUnit) -> PixelTile:
