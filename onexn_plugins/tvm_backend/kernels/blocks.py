@@ -116,7 +116,11 @@ class BlockRows:
 
     def weights(self, block: Expr, tap: int, run: Channels) -> list[Weight]:
         """The weight of each channel of the run."""
-        first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
+        return self.weights_at(block * self.encoded.taps + tap, run)
+
+    def weights_at(self, place: Expr, run: Channels) -> list[Weight]:
+        """As weights, of the N values stored after `place` times N others."""
+        first = place * self.encoded.block_size + run.offset
         if not self.unit.fused_weights:
             return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
         return lane_weights(self.values, first, run.count)

@@ -8,52 +8,66 @@ from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
 from onexn_plugins.tvm_backend.kernels.window import TileWindow
-
-OUT = 2  # outputs of a tile per side
-SIDE = 4  # inputs of a tile per side
-POINTS = SIDE * SIDE
+from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filterings
 
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
-
-# Transforming the input channels and the sums of a tile costs about as much as so many multiply-adds per channel, and
-# sums of single vectors reach this share of what a direct kernel reaches (measured on AVX-512, ResNet-50's layers at
-# 10 to 100 % of the blocks).
-_TRANSFORM_COST, _EFFICIENCY = 130, 0.85
-# Bytes of points that a sum reads again for each block row: from where on it waits for the second-level cache.
-_POINTS_BUDGET = 64 * 1024
-
-
-def pays(problem: Conv, kept: float, unit: VectorUnit) -> bool:
-    """Whether a convolution with this share of its blocks kept is faster this way than directly."""
-    if problem.kernel != (3, 3) or problem.stride != (1, 1) or problem.dilation != (1, 1):
-        return False
-    inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    if inputs * SIDE * unit.lanes * 4 > _POINTS_BUDGET:
-        return False
-    window = layout_for(problem, unit).window
-    tiles = _lanes(window, -(-problem.out_height // OUT), unit)
-    transformed = tiles * (kept * POINTS * inputs * outputs / _EFFICIENCY + _TRANSFORM_COST * (inputs + outputs))
-    return transformed < problem.out_height * problem.out_width * kept * problem.taps * inputs * outputs
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a band of tile rows lies in scratch.
 
-    Points are stored as they are summed, [vector of tiles, row of points, channel, point of the row, tile]: one sum
-    reads on and on, where a constant distance between channels would use few sets of the cache.
+    Points are stored as they are summed, [vector of tiles, row of points, channel, place, tile]: one sum reads on and
+    on, where a constant distance between channels would use few sets of the cache. Places are the points of a row, for
+    each phase of the image that has this row: every stride-th row and column from a first one on.
     """
 
     problem: Conv
+    outputs: int  # of a tile per side
     window: TileWindow
     cut: Cut
     lanes: int
 
     @property
+    def vertical(self) -> tuple[Filtering, ...]:
+        """The filterings of a column of the image, one for each row of phases."""
+        return filterings(self.outputs, self.problem.kernel[0], self.problem.stride[0])
+
+    @property
+    def horizontal(self) -> tuple[Filtering, ...]:
+        return filterings(self.outputs, self.problem.kernel[1], self.problem.stride[1])
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Rows and columns of points."""
+        return self.vertical[0].points, self.horizontal[0].points
+
+    @property
     def channels(self) -> int:
         """Input channels of a group."""
         return self.problem.in_channels // self.problem.groups
+
+    def places(self, row: int) -> list[tuple[int, int, int]]:
+        """What lies side by side in a row of points: (phase row, phase column, column)."""
+        return [(down, right, column) for down, phase in enumerate(self.vertical) if row < phase.points
+                for right, across in enumerate(self.horizontal) for column in range(across.points)]
+
+    def phase_taps(self, down: int, right: int) -> list[int]:
+        """Where the values that a phase transforms lie for tile 0, row by row."""
+        width = self.window.problem.kernel[1]
+        (row_step, column_step), rows, columns = self.problem.stride, self.vertical[down], self.horizontal[right]
+        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
+                for row in range(rows.points) for column in range(columns.points)]
+
+    def points_before(self, row: int) -> int:
+        """Points of a tile in the rows before."""
+        return sum(len(self.places(above)) for above in range(row))
+
+    @property
+    def points(self) -> int:
+        """All points of a tile."""
+        return self.points_before(self.side[0])
 
     @property
     def vectors(self) -> int:
@@ -62,33 +76,33 @@ class Layout:
     @property
     def size(self) -> int:
         """Values of all points of a band."""
-        return self.vectors * self.lanes * self.channels * POINTS
+        return self.vectors * self.lanes * self.channels * self.points
 
     @property
     def row_length(self) -> int:
         """Output pixels in one pixel row of a band's tiles, whole vectors."""
-        return OUT * self.vectors * self.lanes
+        return self.outputs * self.vectors * self.lanes
 
-    def point(self, tile: Expr, channel: Expr, row: int, column: int) -> Expr:
+    def point(self, tile: Expr, channel: Expr, row: int, place: int) -> Expr:
         """Where a point lies; `tile` is the first of a vector."""
-        return ((tile * SIDE + row * self.lanes) * self.channels + channel * self.lanes) * SIDE + column * self.lanes
+        above = (tile * self.points + self.points_before(row) * self.lanes) * self.channels
+        return above + (channel * len(self.places(row)) + place) * self.lanes
 
 
-def layout_for(problem: Conv, unit: VectorUnit) -> Layout:
+def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
-    rows, columns = -(-problem.out_height // OUT), -(-problem.out_width // OUT)
-    top, left, _, _ = problem.padding
-    tiles = replace(problem, kernel=(SIDE, SIDE), stride=(OUT, OUT), padding=(
-        top, left, OUT * rows + 2 - problem.height - top, OUT * columns + 2 - problem.width - left))
-    window = min((TileWindow(tiles, count) for count in _band_rows(problem, rows, columns)),
+    rows, columns = -(-problem.out_height // outputs), -(-problem.out_width // outputs)
+    (down, right), (top, left, _, _) = problem.stride, problem.padding
+    kernel = tuple((outputs - 1) * stride + taps for stride, taps in zip(problem.stride, problem.kernel, strict=True))
+    step = outputs * down, outputs * right
+    tiles = replace(problem, kernel=kernel, stride=step, padding=(
+        top, left, (rows - 1) * step[0] + kernel[0] - problem.height - top,
+        (columns - 1) * step[1] + kernel[1] - problem.width - left))
+    whole = Layout(problem, outputs, TileWindow(tiles, rows), _cut(TileWindow(tiles, rows), unit), unit.lanes)
+    tallest = max(1, min(rows, BAND_BUDGET // (4 * whole.points * whole.channels * columns)))
+    window = min((TileWindow(tiles, count) for count in range(1, tallest + 1)),
                  key=lambda window: (_lanes(window, rows, unit), -window.rows))
-    return Layout(problem, window, _cut(window, unit), unit.lanes)
-
-
-def _band_rows(problem: Conv, rows: int, columns: int) -> range:
-    """How many tile rows a band may have."""
-    row_bytes = 4 * POINTS * (problem.in_channels // problem.groups) * columns
-    return range(1, max(1, min(rows, BAND_BUDGET // row_bytes)) + 1)
+    return replace(whole, window=window, cut=_cut(window, unit))
 
 
 def _cut(window: TileWindow, unit: VectorUnit) -> Cut:
