@@ -13,10 +13,11 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, prefetch, splat
 
 # Gives one channel's weight in every lane of a vector of so many lanes.
 Weight = Callable[[int], Expr]
+_PREFETCH = int(__import__("os").environ.get("PF", "4096"))
 WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
 
 
@@ -124,6 +125,13 @@ class BlockRows:
         if not self.unit.fused_weights:
             return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
         return lane_weights(self.values, first, run.count)
+
+    def prefetch(self, place: Expr, count: int, run: Channels) -> None:
+        """Ask for weights that come after `count` places from `place` on."""
+        if not self.unit.fused_weights:
+            first = place * self.encoded.block_size + run.offset + _PREFETCH // 4
+            for line in range(0, count * run.count, 16):
+                prefetch(self.values, first + line)
 
     def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:
         """The run's weights as vectors over its channels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
@@ -48,17 +49,21 @@ class Layout:
         """Input channels of a group."""
         return self.problem.in_channels // self.problem.groups
 
+    @property
+    def phases(self) -> list[tuple[tuple[int, Filtering], tuple[int, Filtering]]]:
+        """Every phase: its first row and the filtering of its columns, its first column and that of its rows."""
+        return list(product(enumerate(self.vertical), enumerate(self.horizontal)))
+
+    def pixels(self, down: int, right: int) -> list[int]:
+        """Where the pixels of a phase lie for tile 0 in the window's scratch, row by row."""
+        (row_step, column_step), width = self.problem.stride, self.window.problem.kernel[1]
+        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
+                for row in range(self.vertical[down].points) for column in range(self.horizontal[right].points)]
+
     def places(self, row: int) -> list[tuple[int, int, int]]:
         """What lies side by side in a row of points: (phase row, phase column, column)."""
         return [(down, right, column) for down, phase in enumerate(self.vertical) if row < phase.points
                 for right, across in enumerate(self.horizontal) for column in range(across.points)]
-
-    def phase_taps(self, down: int, right: int) -> list[int]:
-        """Where the values that a phase transforms lie for tile 0, row by row."""
-        width = self.window.problem.kernel[1]
-        (row_step, column_step), rows, columns = self.problem.stride, self.vertical[down], self.horizontal[right]
-        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
-                for row in range(rows.points) for column in range(columns.points)]
 
     def points_before(self, row: int) -> int:
         """Points of a tile in the rows before."""
@@ -77,6 +82,15 @@ class Layout:
     def size(self) -> int:
         """Values of all points of a band."""
         return self.vectors * self.lanes * self.channels * self.points
+
+    @property
+    def half_size(self) -> int:
+        """Values of an output channel of a band that is transformed back along rows."""
+        return self.half(self.side[0], 0)
+
+    def half(self, row: int, column: int) -> int:
+        """Where the first tile's value in this row of points and column of pixels lies in them."""
+        return (row * self.outputs + column) * self.vectors * self.lanes
 
     @property
     def row_length(self) -> int:
