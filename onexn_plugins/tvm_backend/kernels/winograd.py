@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import COPY, JOBS, ROWS, Run, Sharing, each_job, share_bands
 from onexn_plugins.tvm_backend.kernels.sums import each_tile
 from onexn_plugins.tvm_backend.kernels.vector import (
@@ -30,7 +30,7 @@ from onexn_plugins.tvm_backend.kernels.vector import (
     store,
 )
 from onexn_plugins.tvm_backend.kernels.window import Image, band_start, pack
-from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, layout_for
+from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, Rows, is_possible, layout_for
 from onexn_plugins.tvm_backend.kernels.winograd_transform import combine, interleaved, transform
 
 
@@ -44,7 +44,13 @@ def winograd(
         problem, weight, bias, epilogue, unit, keep_all: as for conv.
         tile: its block size counts alone.
         outputs: pixels of a tile per side: 2 or 4.
+
+    Raises:
+        Unsupported: a dilation, or more taps than the tile allows.
     """
+    if not is_possible(problem, outputs):
+        raise Unsupported(f"Winograd's algorithm for tiles of {outputs}×{outputs} pixels, a kernel of "
+                          f"{problem.kernel}, stride {problem.stride} and dilation {problem.dilation}")
     layout = layout_for(problem, outputs, unit)
     encoded = _transformed(layout, weight, tile.block_size, keep_all)
     sharing = _sharing(layout, encoded, unit)
@@ -64,7 +70,7 @@ def winograd(
         sizes = (problem.batch, problem.groups, bands)
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
-    name = f"winograd_{problem.kernel[0]}x{problem.kernel[1]}"
+    name = f"winograd_{outputs}x{outputs}_{problem.kernel[0]}x{problem.kernel[1]}"
     return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
 
 
@@ -82,11 +88,11 @@ def _transformed(layout: Layout, weight: np.ndarray, block_size: int, keep_all: 
         (v, h): vertical.weight @ weight[:, :, v::down, h::right].astype(np.float64) @ horizontal.weight.T
         for (v, vertical), (h, horizontal) in layout.phases
     }
-    points = np.stack([phases[v, h][:, :, row, column] for row in range(layout.side[0])
-                       for v, h, column in layout.places(row)], axis=-1).astype(np.float32)
+    points = np.stack([phases[v, h][:, :, row, column] for rows in layout.rows for row in range(rows.first, rows.last)
+                       for v, h, column in rows.places], axis=-1).astype(np.float32)
     encoded = encode(points, block_size, layout.problem.groups, keep_all=keep_all)
     values = encoded.values.reshape(encoded.num_blocks, layout.points, encoded.block_size)
-    cuts = [layout.points_before(row) for row in range(1, layout.side[0])]
+    cuts = [rows.before(row) for rows in layout.rows for row in range(rows.first, rows.last)][1:]
     return replace(encoded, values=np.concatenate([row.reshape(-1) for row in np.split(values, cuts, axis=1)]))
 
 
@@ -103,10 +109,12 @@ def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, fi
             for (down, vertical), (right, horizontal) in layout.phases:
                 pixels = [Register(load(scratch, tile + offset, lanes), lanes)
                           for offset in layout.pixels(down, right)]
-                for row, values in enumerate(transform(vertical.input, horizontal.input, pixels)):
-                    place = layout.places(row).index((down, right, 0))
-                    for column, value in enumerate(values):
-                        store(points, layout.point(tile, channel, row, place + column), value.value, lanes)
+                found = transform(vertical.input, horizontal.input, pixels)
+                for rows in layout.rows:
+                    for row, values in enumerate(found[rows.first:rows.last], rows.first):
+                        for column, value in enumerate(values):
+                            place = rows.places.index((down, right, column))
+                            store(points, layout.point(tile, channel, rows, row, place), value.value, lanes)
 
 
 def _emit_sums(layout: Layout, rows: BlockRows, points: Buffer, output: Output, image: Expr, group: Expr,
@@ -123,9 +131,10 @@ def _emit_sums(layout: Layout, rows: BlockRows, points: Buffer, output: Output, 
     def half_of(run: Channels) -> Expr:
         return (run.start - group * group_channels) * layout.half_size
 
-    for row in range(layout.side[0]):
-        rows.each_row(group, lambda run, row=row: each_vector(lambda tile, lanes: _sum_points(
-            layout, rows, run, row, points, tile, lanes, halves, half_of(run))), run_of_rows)
+    for alike in layout.rows:
+        with T.serial(alike.first, alike.last) as row:
+            rows.each_row(group, lambda run, alike=alike, row=row: each_vector(lambda tile, lanes: _sum_points(
+                layout, rows, run, alike, row, points, tile, lanes, halves, half_of(run))), run_of_rows)
 
     def finish_run(run: Channels) -> None:
         with T.serial(0, run.count) as channel:
@@ -138,16 +147,16 @@ def _emit_sums(layout: Layout, rows: BlockRows, points: Buffer, output: Output, 
     rows.each_row(group, finish_run, run_of_rows)
 
 
-def _sum_points(layout: Layout, rows: BlockRows, run: Channels, row: int, points: Buffer, tile: Expr, lanes: int,
-                halves: Buffer, half: Expr) -> None:
+def _sum_points(layout: Layout, rows: BlockRows, run: Channels, alike: Rows, row: Expr, points: Buffer, tile: Expr,
+                lanes: int, halves: Buffer, half: Expr) -> None:
     """A run's sums at a row of points for a vector of tiles, transformed back along the row, to `halves`."""
-    places, first = layout.places(row), layout.points_before(row) * rows.encoded.num_blocks
+    places, first = alike.places, alike.before(row) * rows.encoded.num_blocks
     sums = [[Register(constant(0, lanes), lanes) for _ in range(layout.side[1])] for _ in range(run.count)]
 
     def add(block: Expr, channel: Expr, way: int) -> None:
         rows.prefetch(first + block * len(places), len(places), run)
         for place, (_, _, column) in enumerate(places):
-            value = Register(load(points, layout.point(tile, channel, row, place), lanes), lanes)
+            value = Register(load(points, layout.point(tile, channel, alike, row, place), lanes), lanes)
             weights = rows.weights_at(first + block * len(places) + place, run)
             for totals, weight in zip(sums, weights, strict=True):
                 totals[column].multiply_add(weight(lanes), value.value)

@@ -17,7 +17,7 @@ import numpy as np
 # of 3×3 kernels, where 0, ±1, ±2 err by 3.6e-6 to 6.5e-6 and a direct sum by 0.6e-6 to 1.1e-6.
 _POINTS = {6: (0.0, 0.75, -0.75, 1.5, -1.5)}
 _FEW_POINTS = (0.0, 1.0, -1.0, 0.5)
-MOST_MULTIPLICATIONS = max(_POINTS)
+MOST_POINTS = max(_POINTS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ def filterings(outputs: int, taps: int, stride: int) -> tuple[Filtering, ...]:
     counts = [len(range(first, taps, stride)) for first in range(min(stride, taps))]
     side = outputs + counts[0] - 1
     points = _POINTS.get(side, _FEW_POINTS)[:side - 1]
-    assert len(points) == side - 1
     return tuple(_filtering(outputs, count, points[:outputs + count - 2]) for count in counts)
 
 
