@@ -30,7 +30,7 @@ from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
-from onexn_plugins.tvm_backend.kernels.winograd_layout import best_outputs
+from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
 __all__ = ["DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
            "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile", "dense_conv_block",

@@ -17,8 +17,10 @@ from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_
 
 # Gives one channel's weight in every lane of a vector of so many lanes.
 Weight = Callable[[int], Expr]
-_PREFETCH = int(__import__("os").environ.get("PF", "4096"))
 WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
+# Weights that are asked for ahead of their use: 4 KiB, about 300 cycles of multiply-adds, as long as memory takes.
+_AHEAD = 1024
+_LINE = 16  # float32 in a cache line
 
 
 def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
@@ -127,10 +129,14 @@ class BlockRows:
         return lane_weights(self.values, first, run.count)
 
     def prefetch(self, place: Expr, count: int, run: Channels) -> None:
-        """Ask for weights that come after `count` places from `place` on."""
+        """Ask for the run's weights that follow some way behind `count` places from `place` on.
+
+        Weights that are read once come from memory, and the processor's own prefetching stops at every page. On ARM
+        nothing is asked for: that has not been measured.
+        """
         if not self.unit.fused_weights:
-            first = place * self.encoded.block_size + run.offset + _PREFETCH // 4
-            for line in range(0, count * run.count, 16):
+            first = place * self.encoded.block_size + run.offset + _AHEAD
+            for line in range(0, count * self.encoded.block_size, _LINE):
                 prefetch(self.values, first + line)
 
     def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:

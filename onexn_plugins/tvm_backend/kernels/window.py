@@ -235,15 +235,15 @@ def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
 
 def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
     """Every stride-th value; at stride 2, and 4 on x86, loads that end with the last value wanted, and shuffles."""
-    if stride != 2 and (stride != 4 or unit.fused_weights) or width < stride:
+    if (stride != 2 and (stride != 4 or unit.fused_weights)) or width < stride:
         return load(buffer, index, width, stride)
     starts = [part * width for part in range(stride - 1)] + [(stride - 1) * (width - 1)]
     vectors = [load(buffer, index + start, width) for start in starts]
     picks = [range(part * width - start, width, stride) for part, start in enumerate(starts)]
     lanes = width
     while len(vectors) > 1:
-        vectors = [shuffle([low, high], [*first, *(lanes + lane for lane in second)])
-                   for low, high, first, second in zip(vectors[::2], vectors[1::2], picks[::2], picks[1::2], strict=True)]
+        vectors = [shuffle(vectors[pair:pair + 2], [*picks[pair], *(lanes + lane for lane in picks[pair + 1])])
+                   for pair in range(0, len(vectors), 2)]
         lanes = len(picks[0]) + len(picks[1])
         picks = [range(lanes)] * len(vectors)
     return vectors[0]

@@ -68,4 +68,5 @@ def _at_point(outputs: int, taps: int, points: tuple[float, ...],
     """Lagrange's interpolation; its divisor goes to the weight, which is transformed in advance."""
     others = [other for other in points if other != point]
     divisor = np.prod([point - other for other in others])
-    return (np.append(np.atleast_1d(np.poly(others))[::-1], 0.0), point ** np.arange(taps) / divisor, point ** np.arange(outputs))
+    coefficients = np.atleast_1d(np.poly(others))[::-1]
+    return np.append(coefficients, 0.0), point ** np.arange(taps) / divisor, point ** np.arange(outputs)

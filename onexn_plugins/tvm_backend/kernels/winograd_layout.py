@@ -1,8 +1,7 @@
-"""How Winograd's tiles of an image lie in scratch and are cut into bands, and for which convolutions they pay."""
+"""How Winograd's tiles of an image lie in scratch and are cut into bands."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -10,57 +9,11 @@ from itertools import product
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
-from onexn_plugins.tvm_backend.kernels.window import TileWindow
-from onexn_plugins.tvm_backend.kernels.winograd_filtering import MOST_POINTS, Filtering, filterings
+from onexn_plugins.tvm_backend.kernels.window import TileWindow, band_start
+from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filterings
 
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
-
-# Measured on AVX-512 with ResNet-50's layers at 1 to 100 % of the blocks. Costs in multiply-adds: of transforming a
-# point of a tile and input channel (packing included), one of a tile and output channel back, and of a weight that
-# comes from beyond the second-level cache.
-_THERE, _BACK, _WEIGHT = 21, 5, 4
-# Shares of the multiply-adds' rate that direct kernels reach, and sums of several phases; those of one reach it.
-_DIRECT, _PHASES = 0.95, 0.7
-
-
-def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
-    """Pixels per side of the tiles that this convolution is fastest with; None where a direct kernel is faster.
-
-    Args:
-        problem: the convolution.
-        kept: share of its blocks.
-        unit: vector registers.
-    """
-    inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    pixels = problem.out_height * problem.out_width
-
-    def cost(size: int) -> float:
-        layout = layout_for(problem, size, unit)
-        tiles = _lanes(layout.window, -(-problem.out_height // size), unit)
-        transforms = tiles * (_THERE * layout.points * inputs + _BACK * math.prod(layout.side) * outputs)
-        rate = 1 if len(layout.phases) == 1 else _PHASES
-        return kept * layout.points * inputs * outputs * (tiles / rate + _WEIGHT) + transforms
-
-    direct = kept * problem.taps * inputs * outputs * (pixels / _DIRECT + _WEIGHT)
-    best = min(_sizes(problem, unit), key=cost, default=None)
-    return best if best is not None and cost(best) < direct else None
-
-
-def _sizes(problem: Conv, unit: VectorUnit) -> list[int]:
-    """Tiles that may be faster; on ARM only what was measured there."""
-    if problem.dilation != (1, 1) or min(problem.kernel) < 2:
-        return []
-    if unit.fused_weights:
-        return [2] if (problem.kernel, problem.stride) == ((3, 3), (1, 1)) else []
-    return [size for size in (2, 4) if is_possible(problem, size)]
-
-
-def is_possible(problem: Conv, size: int) -> bool:
-    """Whether there is an algorithm for tiles of this size."""
-    return problem.dilation == (1, 1) and all(
-        size + -(-taps // stride) - 1 <= MOST_POINTS for taps, stride in zip(problem.kernel, problem.stride, strict=True))
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -173,6 +126,11 @@ class Layout:
         """Output pixels in one pixel row of a band's tiles, whole vectors."""
         return self.outputs * self.vectors * self.lanes
 
+    @property
+    def lanes_computed(self) -> int:
+        """Tiles computed for an image: also lanes left empty, and rows that the last band has computed before."""
+        return band_start(self.window, 0)[0] * self.vectors * self.lanes
+
     def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
         """Where a point lies; `tile` is the first of a vector."""
         above = (tile * self.points + rows.before(row) * self.lanes) * self.channels
@@ -181,24 +139,27 @@ class Layout:
 
 def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
-    rows, columns = -(-problem.out_height // outputs), -(-problem.out_width // outputs)
-    (down, right), (top, left, _, _) = problem.stride, problem.padding
-    kernel = tuple((outputs - 1) * stride + taps for stride, taps in zip(problem.stride, problem.kernel, strict=True))
-    step = outputs * down, outputs * right
-    tiles = replace(problem, kernel=kernel, stride=step, padding=(
-        top, left, (rows - 1) * step[0] + kernel[0] - problem.height - top,
-        (columns - 1) * step[1] + kernel[1] - problem.width - left))
-    whole = Layout(problem, outputs, TileWindow(tiles, rows), _cut(TileWindow(tiles, rows), unit), unit.lanes)
-    tallest = max(1, min(rows, BAND_BUDGET // (4 * whole.points * whole.channels * columns)))
-    window = min((TileWindow(tiles, count) for count in range(1, tallest + 1)),
-                 key=lambda window: (_lanes(window, rows, unit), -window.rows))
-    return replace(whole, window=window, cut=_cut(window, unit))
+    tiles = _tiles(problem, outputs)
+
+    def layout(rows: int) -> Layout:
+        window = TileWindow(tiles, rows)
+        return Layout(problem, outputs, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True), unit.lanes)
+
+    lowest = layout(1)
+    tallest = BAND_BUDGET // (4 * lowest.points * lowest.channels * tiles.out_width)
+    bands = [layout(rows) for rows in range(1, max(1, min(tiles.out_height, tallest)) + 1)]
+    return min(bands, key=lambda band: (band.lanes_computed, -band.window.rows))
 
 
-def _cut(window: TileWindow, unit: VectorUnit) -> Cut:
-    return cut_pixels(window.positions, Tile(1, 1), unit, padded=True)
+def _tiles(problem: Conv, outputs: int) -> Conv:
+    """The convolution whose outputs are tiles: its kernel covers all that a tile of outputs reads."""
+    def along(axis: int, size: int, out_size: int) -> tuple[int, int, int]:
+        """The kernel and stride along an axis, and the padding behind the image."""
+        stride, count = problem.stride[axis], -(-out_size // outputs)
+        kernel, step = (outputs - 1) * stride + problem.kernel[axis], outputs * stride
+        return kernel, step, (count - 1) * step + kernel - size - problem.padding[axis]
 
-
-def _lanes(window: TileWindow, rows: int, unit: VectorUnit) -> int:
-    """Tiles computed for the whole image, with lanes left empty and rows that the last band has computed before."""
-    return -(-rows // window.rows) * -(-window.positions // unit.lanes) * unit.lanes
+    height, down, bottom = along(0, problem.height, problem.out_height)
+    width, right, beyond = along(1, problem.width, problem.out_width)
+    top, left, _, _ = problem.padding
+    return replace(problem, kernel=(height, width), stride=(down, right), padding=(top, left, bottom, beyond))

@@ -15,7 +15,6 @@ from onexn_plugins.tvm_backend.kernels.winograd_filtering import filterings
 from tests.tvm_backend.kernels.differential import (
     AVX2,
     AVX512,
-    CASES_PER_MODULE,
     NEON,
     check,
     conv_case,
@@ -29,9 +28,8 @@ from tests.tvm_backend.kernels.geometry import size_for
 
 # (outputs of a tile per side, kernel, stride); the rest follows from the axes being independent.
 ALGORITHMS = [
-    (2, (3, 3), (1, 1)), (4, (3, 3), (1, 1)), (4, (3, 3), (1, 1)), (2, (7, 7), (2, 2)), (2, (3, 3), (2, 2)),
-    (4, (5, 5), (2, 2)), (2, (5, 5), (1, 1)), (2, (4, 4), (4, 4)), (4, (1, 3), (1, 1)), (2, (7, 2), (2, 1)),
-    (4, (6, 3), (3, 2)),
+    (2, (3, 3), (1, 1)), (4, (3, 3), (1, 1)), (2, (7, 7), (2, 2)), (2, (3, 3), (2, 2)), (4, (2, 3), (2, 1)),
+    (2, (4, 3), (3, 4)), (4, (1, 3), (1, 1)),
 ]
 
 
@@ -44,13 +42,13 @@ def winograd_cases(draw):
         + draw(st.integers(0, stride[axis] - 1)) for axis in range(2))
     problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 6)), height, width,
                    groups * draw(st.integers(1, 20)), kernel, stride, padding, groups=groups)
-    block_size, density, seed = draw(st.integers(1, 20)), draw(densities), draw(st.integers(0, 999))
+    block_size, density, seed = draw(st.integers(1, 9)), draw(densities), draw(st.integers(0, 999))
     family = partial(winograd, outputs=outputs)
     return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), seed)
 
 
 @differential_settings
-@given(st.lists(winograd_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+@given(st.lists(winograd_cases(), min_size=4, max_size=4))
 def test_any_convolution_equals_torch(cases):
     check(cases)
 
