@@ -1,6 +1,6 @@
 """Runs in the emulated machine: one network, so many times, through one engine.
 
-    python run_emulated.py tvm|ncnn|mnn NETWORK SHAPE RUNS
+    python run_emulated.py tvm|ncnn|mnn|xnnpack NETWORK SHAPE RUNS
 """
 
 from __future__ import annotations
@@ -50,9 +50,18 @@ def mnn(path: str, x: np.ndarray) -> Callable[[], object]:
     return lambda: net.forward([image])[0].read()
 
 
+def xnnpack(path: str, x: np.ndarray) -> Callable[[], object]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    return interpreter.invoke
+
+
 if __name__ == "__main__":
     engine, path, shape, runs = sys.argv[1:]
     x = np.random.default_rng(0).standard_normal([int(size) for size in shape.split(",")], np.float32)
-    run = {"tvm": tvm, "ncnn": ncnn, "mnn": mnn}[engine](path, x)
+    run = {"tvm": tvm, "ncnn": ncnn, "mnn": mnn, "xnnpack": xnnpack}[engine](path, x)
     for _ in range(int(runs)):
         run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
@@ -13,7 +13,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat, view
 
 # Gives one channel's weight in every lane of a vector of so many lanes.
 Weight = Callable[[int], Expr]
@@ -50,12 +50,25 @@ class Channels:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p]."""
+    """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p].
+
+    `constant`: the kernel does not write the buffer.
+    """
 
     buffer: Buffer
     base: Expr
     channel_stride: int
     taps: tuple[int, ...] = (0,)
+    constant: bool = False
+
+    def seen_from(self, pixel: Expr, unit: VectorUnit) -> tuple[Source, Expr]:
+        """The source and the number that `pixel` has in it: on ARM, where it may, the first behind an address.
+
+        There an instruction adds a small constant to an address, but LLVM adds it to an index that it cannot bound.
+        """
+        if not (self.constant and unit.fused_weights):
+            return self, pixel
+        return replace(self, buffer=view(self.buffer, self.base + pixel), base=0), 0
 
 
 class BlockRows:

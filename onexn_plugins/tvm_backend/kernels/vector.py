@@ -47,6 +47,15 @@ def store(buffer: Buffer, index: Expr, value: Expr, lanes: int) -> None:
     T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
 
 
+def view(buffer: Buffer, first: Expr) -> Buffer:
+    """What lies in a buffer from `first` on, as a buffer whose address is computed here, once.
+
+    Only of a buffer that the kernel does not write: to LLVM the two are different memory.
+    """
+    address = T.bind(T.address_of(buffer[first]), T.handle(buffer.dtype).ty)
+    return T.decl_buffer(buffer.shape, buffer.dtype, data=address)
+
+
 def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:
     """The lanes of all vectors one after the other, picked by index."""
     return tirx.Shuffle(vectors, indices)
