@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -91,16 +90,4 @@ def test_a_network_that_does_not_fit_on_the_disk(network: Path, temp: Path, targ
     with full_disk(size), pytest.raises(OneXNError, match=r"cannot be written: .*Name a folder on a disk with room"):
         compiled.save(network.parent / "saved")
     assert sorted(file.name for file in network.parent.iterdir()) == ["network.onnx", "temp"]
-    assert list(temp.iterdir()) == []
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(network: Path, temp: Path) -> None:
-    compiled = compile_model(network)
-    network.parent.chmod(0o500)
-    try:
-        with pytest.raises(OneXNError, match="cannot be written: .*Permission denied"):
-            compiled.save(network.parent / "saved")
-    finally:
-        network.parent.chmod(0o700)
     assert list(temp.iterdir()) == []
