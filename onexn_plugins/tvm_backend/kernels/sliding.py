@@ -40,7 +40,7 @@ def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:
     Loads take constant offsets of whole vectors, pair loads near ones alone; any other offset that LLVM knows it adds
     anew for each load. From an anchor every offset is a near one of whole vectors, and the anchor is added once.
     """
-    if not (unit.fused_weights and unit.registers >= 32):
+    if not unit.is_arm64:
         return {}
     found: list[int] = []
     for offset in _users_by_offset(window, rows_at_once(window, unit)):

@@ -50,12 +50,14 @@ def test_layers_of_real_networks():
 
 
 def test_it_is_taken_where_it_pays():
-    def family(channels, side, kept, **changes):
+    def family(channels, side, kept, unit=AVX512, **changes):
         problem = Conv(1, channels, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
         weight = random_weight(problem, 4, kept, np.random.default_rng(0))
         bias = np.zeros(channels, np.float32)
-        return conv(problem, weight, bias, Epilogue(), AVX512).family
+        return conv(problem, weight, bias, Epilogue(), unit).family
 
     assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_3x3"
     assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
+    assert family(256, 14, 0.1, NEON) == family(128, 28, 0.1, NEON) == "winograd_3x3"  # by instruction counts
+    assert family(16, 32, 0.25, NEON) == family(32, 16, 0.1, NEON) == "conv_3x3"
     assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
