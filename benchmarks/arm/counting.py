@@ -86,7 +86,8 @@ def counter() -> Counter:
     # -U: the emulator's own libraries must not reach the emulated program.
     emulator = str(folder / "root" / "usr" / "bin" / "qemu-aarch64")
     return Counter((emulator, "-plugin", str(folder / "count.so"), "-cpu", CPU, "-U", "LD_LIBRARY_PATH"),
-                   {"LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})
+                   {"LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1",
+                    "PYTHONHASHSEED": "0"})
 
 
 def _make(folder: Path) -> None:
