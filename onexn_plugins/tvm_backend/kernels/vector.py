@@ -79,7 +79,8 @@ class Register:
 
     def __init__(self, value: Expr, lanes: int) -> None:
         self.lanes = lanes
-        self._buffer = T.alloc_buffer((1,), vector_type(lanes), scope="global")
+        # No layout is what it gets anyway; TVM takes as long to find that out as for all the rest.
+        self._buffer = T.alloc_buffer((1,), vector_type(lanes), scope="global", layout=None)
         self.set(value)
 
     @property
