@@ -19,7 +19,7 @@ BAND_BUDGET = 900 * 1024
 # Transforming the input channels and the sums of a tile costs about as much as so many multiply-adds per channel, and
 # sums of single vectors reach this share of what a direct kernel reaches (measured on AVX-512, ResNet-50's layers at
 # 10 to 100 % of the blocks). On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of
-# 20 kinds of layers, those of ResNet-18 among them, at 3 to 100 % of the blocks (benchmarks/arm).
+# ResNet-18's layers and small ones at 3 to 100 % of the blocks (benchmarks/arm).
 _TRANSFORM_COST, _ARM64_TRANSFORM_COST, _EFFICIENCY = 130, 70, 0.85
 # Bytes of points that a sum reads again for each block row: from where on it waits for the second-level cache.
 _POINTS_BUDGET = 64 * 1024
