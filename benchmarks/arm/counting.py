@@ -78,11 +78,11 @@ def counter() -> Counter:
     """
     folder = made_once("qemu-plugins-1", _make)
     libraries = os.pathsep.join(str(path) for path in (folder / "root").glob("usr/lib/*-linux-gnu"))
-    with tempfile.TemporaryDirectory() as build:
+    with tempfile.TemporaryDirectory(dir=folder) as build:
         plugin = Path(build) / "count.so"
         compile_plugin = ["cc", "-O2", "-shared", "-fPIC", "-o", str(plugin), str(PLUGIN_SOURCE)]
         subprocess.run(compile_plugin, check=True)
-        shutil.copyfile(plugin, folder / "count.so")
+        plugin.replace(folder / "count.so")  # an emulator that runs keeps the one it has loaded
     # -U: the emulator's own libraries must not reach the emulated program.
     emulator = str(folder / "root" / "usr" / "bin" / "qemu-aarch64")
     return Counter((emulator, "-plugin", str(folder / "count.so"), "-cpu", CPU, "-U", "LD_LIBRARY_PATH"),
