@@ -31,7 +31,7 @@ class _Costs:
 
 # Measured with ResNet-50's layers at 1 to 100 % of the blocks.
 _AVX512 = _Costs(21, 5, 4, 0.95, 1, 0.7)
-# By instructions of 20 kinds of layers, those of ResNet-18 among them, at 3 to 100 % of the blocks (benchmarks/arm):
+# By instructions of ResNet-18's layers and small ones at 3 to 100 % of the blocks (benchmarks/arm):
 # 70 for a channel's 16 points.
 _ARM64 = _Costs(70 / 16, 70 / 16, 0, 1, 0.85, 0.85)
 
