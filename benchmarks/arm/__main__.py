@@ -3,7 +3,7 @@
     python -m benchmarks.latency setup      once: LiteRT's converter stands in an environment of its own
     python -m benchmarks.arm [--networks mobilenet_v2 timm/efficientnet_lite0] [--pixels 224] [--only onexn]
 
-Emulated, so there are no times: an instruction count is exact and repeatable, and says nothing of caches and memory.
+Emulated, so there are no times: an instruction count is repeatable, and says nothing of caches and memory.
 The share of multiply-adds among all instructions stands for the roofline: no code can have more than 100 %.
 With --only the other engines' rows of an earlier run are kept.
 """

@@ -54,8 +54,9 @@ def filled(readme: str) -> str:
 
 def _origin(record: Mapping[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
-    return (f"CPU seconds of one thread; {machine['cores']} cores of {machine['processor']}, torch "
-            f"{versions['torch']}; commits stand beside the rows in the JSON.\n")
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''} of {machine['processor']}"
+    return (f"CPU seconds of one thread; {cores}, torch {versions['torch']}; commits stand beside the rows in the "
+            "JSON.\n")
 
 
 if __name__ == "__main__":

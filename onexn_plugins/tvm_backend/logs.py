@@ -17,10 +17,18 @@ TVM_CHATTER = ("Warning: Scope Saving", "Warning: Scope Loaded", "Warning: Block
 
 @contextmanager
 def without_lines(*unwanted: str) -> Iterator[None]:
-    """Hold standard error back; at the end, pass on the lines that contain none of `unwanted`."""
+    """Hold standard error back; at the end, pass on the lines that contain none of `unwanted`.
+
+    Where no file can be made to hold it, everything is passed on: nothing fails for the sake of quiet.
+    """
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # closed below
+    except OSError:
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with file as held:
         os.dup2(held.fileno(), 2)
         try:
             yield

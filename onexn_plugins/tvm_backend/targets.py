@@ -29,6 +29,7 @@ class Target:
         features: LLVM features switched on beyond the core's own.
         float_abi: "hard" where the ABI passes floats in vector registers and LLVM has to be told.
         glibc: the oldest glibc the library must run with; None leaves it to the linker.
+        unrolled: LLVM unrolls loops by itself for this core.
         tvm_runtime: TVM's runtime can be installed there; elsewhere a network becomes a program of its own.
     """
 
@@ -42,6 +43,7 @@ class Target:
     float_abi: str | None = None
     glibc: str | None = None
     tvm_runtime: bool = True
+    unrolled: bool = False
 
     @property
     def architecture(self) -> str:
@@ -102,15 +104,15 @@ def _x86(name: str, cpu: str, level: int) -> Target:
     return Target(name, "x86_64-linux-gnu", cpu, lanes, registers, fused_weights=False)
 
 
-def _armv8(cpu: str) -> Target:
-    return Target(cpu, "aarch64-linux-gnu", cpu, 4, 32, True, features=("+neon",), glibc=BOARD_GLIBC)
+def _armv8(cpu: str, *, unrolled: bool = False) -> Target:
+    return Target(cpu, "aarch64-linux-gnu", cpu, 4, 32, True, features=("+neon",), glibc=BOARD_GLIBC, unrolled=unrolled)
 
 
 _KNOWN = {
     target.name: target
     for target in (
         Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, ("+neon",), "hard", BOARD_GLIBC, False),
-        _armv8("cortex-a53"),
+        _armv8("cortex-a53", unrolled=True),
         _armv8("cortex-a72"),
         _armv8("cortex-a76"),
         Target("apple-m1", "arm64-apple-macos11.0", "apple-m1", 4, 32, True),

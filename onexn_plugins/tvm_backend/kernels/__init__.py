@@ -30,7 +30,7 @@ from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
-from onexn_plugins.tvm_backend.kernels.winograd_layout import pays
+from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
 __all__ = ["DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
            "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile", "dense_conv_block",
@@ -59,8 +59,9 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     if problem.is_pointwise and problem.height * problem.width == 1 and problem.groups == 1:
         features = Linear(problem.batch, problem.in_channels, problem.out_channels)
         return linear_kernel(features, encoded, bias, epilogue, unit, problem.input_shape, problem.output_shape)
-    if pays(problem, encoded.density, unit):
-        return winograd(problem, weight, bias, epilogue, unit, tile, keep_all=keep_all)
+    outputs = best_outputs(problem, encoded.density, unit)
+    if outputs is not None:
+        return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
     family = pointwise if problem.is_pointwise else spatial
     return family(problem, encoded, bias, epilogue, unit, tile)
 

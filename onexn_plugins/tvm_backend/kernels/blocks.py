@@ -13,11 +13,24 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, splat, view
+from onexn_plugins.tvm_backend.kernels.vector import (
+    Buffer,
+    Expr,
+    Register,
+    as_index,
+    load,
+    pieces,
+    prefetch,
+    splat,
+    view,
+)
 
 # Gives one channel's weight in every lane of a vector of so many lanes.
 Weight = Callable[[int], Expr]
 WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
+# Weights that are asked for ahead of their use: 4 KiB, about 300 cycles of multiply-adds, as long as memory takes.
+_AHEAD = 1024
+_LINE = 16  # float32 in a cache line
 
 
 def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
@@ -155,10 +168,25 @@ class BlockRows:
 
     def weights(self, block: Expr, tap: int, run: Channels) -> list[Weight]:
         """The weight of each channel of the run."""
-        first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
+        return self.weights_at(block * self.encoded.taps + tap, run)
+
+    def weights_at(self, place: Expr, run: Channels) -> list[Weight]:
+        """As weights, of the N values stored after `place` times N others."""
+        first = place * self.encoded.block_size + run.offset
         if not self.unit.fused_weights:
             return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
         return lane_weights(self.values, first, run.count)
+
+    def prefetch(self, place: Expr, count: int, run: Channels) -> None:
+        """Ask for the run's weights that follow some way behind `count` places from `place` on.
+
+        Weights that are read once come from memory, and the processor's own prefetching stops at every page. On ARM
+        nothing is asked for: that has not been measured.
+        """
+        if not self.unit.fused_weights:
+            first = place * self.encoded.block_size + run.offset + _AHEAD
+            for line in range(0, count * self.encoded.block_size, _LINE):
+                prefetch(self.values, first + line)
 
     def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:
         """The run's weights as vectors over its channels."""

@@ -175,12 +175,14 @@ class VectorUnit:
         fused_weights: the multiply takes a lane of a register as its factor (NEON), so weights are loaded as vectors;
             x86 broadcasts them from memory instead.
         threads: cores that share every kernel large enough.
+        unrolled: LLVM unrolls loops by itself for this core.
     """
 
     lanes: int
     registers: int
     fused_weights: bool = False
     threads: int = 1
+    unrolled: bool = False
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16):

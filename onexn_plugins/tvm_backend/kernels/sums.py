@@ -116,9 +116,13 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
 
 
 def _blocks_per_turn(rows: BlockRows, source: Source) -> int:
-    """Blocks per turn of the loop over them: two share the loop's own instructions and one load of weights on ARM."""
+    """Blocks per turn of the loop over them: two share the loop's own instructions and one load of weights on ARM.
+
+    Not where LLVM unrolls the loop: of two blocks it makes eight, which spill (Cortex-A53: 0.41 multiply-adds a cycle
+    instead of 0.51; see benchmarks/arm).
+    """
     long = rows.encoded.num_blocks >= _LONG_ROW * rows.encoded.pattern.block_rows
-    return 2 if rows.unit.fused_weights and len(source.taps) == 1 and long else 1
+    return 2 if rows.unit.fused_weights and not rows.unit.unrolled and len(source.taps) == 1 and long else 1
 
 
 def _lane_of(vectors: list[Register], index: int) -> Expr:

@@ -56,6 +56,13 @@ def view(buffer: Buffer, first: Expr) -> Buffer:
     return T.decl_buffer(buffer.shape, buffer.dtype, data=address)
 
 
+def prefetch(buffer: Buffer, index: Expr) -> None:
+    """Ask for the cache line of a value that is read soon; it may lie beyond the end."""
+    reading, all_caches, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
+    address = tirx.address_of(buffer[index])
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, reading, all_caches, data))
+
+
 def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:
     """The lanes of all vectors one after the other, picked by index."""
     return tirx.Shuffle(vectors, indices)

@@ -225,7 +225,7 @@ def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
     first = image.base + y * image.row_stride + (start * stride + phase.column - left)
 
     def copy(position: Expr, width: int) -> None:
-        value = _load_strided(image.buffer, first + position * stride, width, stride)
+        value = _load_strided(image.buffer, first + position * stride, width, stride, unit)
         store(scratch, target + start + position, value, width)
 
     if stop > start:
@@ -233,13 +233,20 @@ def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
     fill(scratch, target + stop, window.row_stride - stop, padding, unit.lanes)
 
 
-def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int) -> Expr:
-    """Every stride-th value; at stride 2 two loads that end with the last value wanted, and a shuffle."""
-    if stride != 2 or width == 1:
+def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
+    """Every stride-th value; at stride 2, and 4 on x86, loads that end with the last value wanted, and shuffles."""
+    if (stride != 2 and (stride != 4 or unit.fused_weights)) or width < stride:
         return load(buffer, index, width, stride)
-    low, high = load(buffer, index, width), load(buffer, index + width - 1, width)
-    half = width // 2
-    return shuffle([low, high], [2 * lane for lane in range(half)] + [2 * lane + 1 for lane in range(half, width)])
+    starts = [part * width for part in range(stride - 1)] + [(stride - 1) * (width - 1)]
+    vectors = [load(buffer, index + start, width) for start in starts]
+    picks = [range(part * width - start, width, stride) for part, start in enumerate(starts)]
+    lanes = width
+    while len(vectors) > 1:
+        vectors = [shuffle(vectors[pair:pair + 2], [*picks[pair], *(lanes + lane for lane in picks[pair + 1])])
+                   for pair in range(0, len(vectors), 2)]
+        lanes = len(picks[0]) + len(picks[1])
+        picks = [range(lanes)] * len(vectors)
+    return vectors[0]
 
 
 def _reach(offsets: list[int], stride: int) -> dict[int, int]:

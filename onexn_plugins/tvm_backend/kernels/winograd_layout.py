@@ -1,61 +1,107 @@
-"""How Winograd's tiles of an image lie in scratch and are cut into bands, and for which convolutions they pay."""
+"""How Winograd's tiles of an image lie in scratch and are cut into bands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
-from onexn_plugins.tvm_backend.kernels.window import TileWindow
-
-OUT = 2  # outputs of a tile per side
-SIDE = 4  # inputs of a tile per side
-POINTS = SIDE * SIDE
+from onexn_plugins.tvm_backend.kernels.window import TileWindow, band_start
+from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filterings
 
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
 
-# Transforming the input channels and the sums of a tile costs about as much as so many multiply-adds per channel, and
-# sums of single vectors reach this share of what a direct kernel reaches (measured on AVX-512, ResNet-50's layers at
-# 10 to 100 % of the blocks). On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of
-# 20 kinds of layers, those of ResNet-18 among them, at 3 to 100 % of the blocks (benchmarks/arm).
-_TRANSFORM_COST, _ARM64_TRANSFORM_COST, _EFFICIENCY = 130, 70, 0.85
-# Bytes of points that a sum reads again for each block row: from where on it waits for the second-level cache.
-_POINTS_BUDGET = 64 * 1024
+@dataclass(frozen=True)
+class Rows:
+    """Neighbouring rows of points that the same phases have.
 
+    Attributes:
+        first, last: which rows; the last is not one of them.
+        places: what lies side by side in each: (phase row, phase column, column).
+        start: points of a tile in the rows before.
+    """
 
-def pays(problem: Conv, kept: float, unit: VectorUnit) -> bool:
-    """Whether a convolution with this share of its blocks kept is faster this way than directly."""
-    if problem.kernel != (3, 3) or problem.stride != (1, 1) or problem.dilation != (1, 1):
-        return False
-    inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    if inputs * SIDE * unit.lanes * 4 > _POINTS_BUDGET:
-        return False
-    window = layout_for(problem, unit).window
-    tiles = _lanes(window, -(-problem.out_height // OUT), unit)
-    transform_cost = _ARM64_TRANSFORM_COST if unit.is_arm64 else _TRANSFORM_COST
-    transformed = tiles * (kept * POINTS * inputs * outputs / _EFFICIENCY + transform_cost * (inputs + outputs))
-    return transformed < problem.out_height * problem.out_width * kept * problem.taps * inputs * outputs
+    first: int
+    last: int
+    places: tuple[tuple[int, int, int], ...]
+    start: int
+
+    @property
+    def points(self) -> int:
+        """Points of a tile in these rows."""
+        return (self.last - self.first) * len(self.places)
+
+    def before(self, row: Expr) -> Expr:
+        """Points of a tile in the rows before this one."""
+        return self.start + (row - self.first) * len(self.places)
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a band of tile rows lies in scratch.
 
-    Points are stored as they are summed, [vector of tiles, row of points, channel, point of the row, tile]: one sum
-    reads on and on, where a constant distance between channels would use few sets of the cache.
+    Points are stored as they are summed, [vector of tiles, row of points, channel, place, tile]: one sum reads on and
+    on, where a constant distance between channels would use few sets of the cache. Places are the points of a row, for
+    each phase of the image that has this row: every stride-th row and column from a first one on.
     """
 
     problem: Conv
+    outputs: int  # of a tile per side
     window: TileWindow
     cut: Cut
     lanes: int
 
     @property
+    def vertical(self) -> tuple[Filtering, ...]:
+        """The filterings of a column of the image, one for each row of phases."""
+        return filterings(self.outputs, self.problem.kernel[0], self.problem.stride[0])
+
+    @property
+    def horizontal(self) -> tuple[Filtering, ...]:
+        return filterings(self.outputs, self.problem.kernel[1], self.problem.stride[1])
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Rows and columns of points."""
+        return self.vertical[0].points, self.horizontal[0].points
+
+    @property
     def channels(self) -> int:
         """Input channels of a group."""
         return self.problem.in_channels // self.problem.groups
+
+    @property
+    def phases(self) -> list[tuple[tuple[int, Filtering], tuple[int, Filtering]]]:
+        """Every phase: its first row and the filtering of its columns, its first column and that of its rows."""
+        return list(product(enumerate(self.vertical), enumerate(self.horizontal)))
+
+    def pixels(self, down: int, right: int) -> list[int]:
+        """Where the pixels of a phase lie for tile 0 in the window's scratch, row by row."""
+        (row_step, column_step), width = self.problem.stride, self.window.problem.kernel[1]
+        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
+                for row in range(self.vertical[down].points) for column in range(self.horizontal[right].points)]
+
+    @cached_property
+    def rows(self) -> tuple[Rows, ...]:
+        """All rows of points; the first ones are those that every phase has."""
+        across = [(right, column) for right, phase in enumerate(self.horizontal) for column in range(phase.points)]
+        found, first, before = [], 0, 0
+        for phases in range(len(self.vertical), 0, -1):
+            last = self.vertical[phases - 1].points
+            if last > first:
+                places = tuple((down, right, column) for down in range(phases) for right, column in across)
+                found.append(Rows(first, last, places, before))
+                first, before = last, before + (last - first) * len(places)
+        return tuple(found)
+
+    @property
+    def points(self) -> int:
+        """All points of a tile."""
+        return sum(rows.points for rows in self.rows)
 
     @property
     def vectors(self) -> int:
@@ -64,41 +110,56 @@ class Layout:
     @property
     def size(self) -> int:
         """Values of all points of a band."""
-        return self.vectors * self.lanes * self.channels * POINTS
+        return self.vectors * self.lanes * self.channels * self.points
+
+    @property
+    def half_size(self) -> int:
+        """Values of an output channel of a band that is transformed back along rows."""
+        return self.half(self.side[0], 0)
+
+    def half(self, row: Expr, column: int) -> Expr:
+        """Where the first tile's value in this row of points and column of pixels lies in them."""
+        return (row * self.outputs + column) * self.vectors * self.lanes
 
     @property
     def row_length(self) -> int:
         """Output pixels in one pixel row of a band's tiles, whole vectors."""
-        return OUT * self.vectors * self.lanes
+        return self.outputs * self.vectors * self.lanes
 
-    def point(self, tile: Expr, channel: Expr, row: int, column: int) -> Expr:
+    @property
+    def lanes_computed(self) -> int:
+        """Tiles computed for an image: also lanes left empty, and rows that the last band has computed before."""
+        return band_start(self.window, 0)[0] * self.vectors * self.lanes
+
+    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
         """Where a point lies; `tile` is the first of a vector."""
-        return ((tile * SIDE + row * self.lanes) * self.channels + channel * self.lanes) * SIDE + column * self.lanes
+        above = (tile * self.points + rows.before(row) * self.lanes) * self.channels
+        return above + (channel * len(rows.places) + place) * self.lanes
 
 
-def layout_for(problem: Conv, unit: VectorUnit) -> Layout:
+def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
-    rows, columns = -(-problem.out_height // OUT), -(-problem.out_width // OUT)
+    tiles = _tiles(problem, outputs)
+
+    def layout(rows: int) -> Layout:
+        window = TileWindow(tiles, rows)
+        return Layout(problem, outputs, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True), unit.lanes)
+
+    lowest = layout(1)
+    tallest = BAND_BUDGET // (4 * lowest.points * lowest.channels * tiles.out_width)
+    bands = [layout(rows) for rows in range(1, max(1, min(tiles.out_height, tallest)) + 1)]
+    return min(bands, key=lambda band: (band.lanes_computed, -band.window.rows))
+
+
+def _tiles(problem: Conv, outputs: int) -> Conv:
+    """The convolution whose outputs are tiles: its kernel covers all that a tile of outputs reads."""
+    def along(axis: int, size: int, out_size: int) -> tuple[int, int, int]:
+        """The kernel and stride along an axis, and the padding behind the image."""
+        stride, count = problem.stride[axis], -(-out_size // outputs)
+        kernel, step = (outputs - 1) * stride + problem.kernel[axis], outputs * stride
+        return kernel, step, (count - 1) * step + kernel - size - problem.padding[axis]
+
+    height, down, bottom = along(0, problem.height, problem.out_height)
+    width, right, beyond = along(1, problem.width, problem.out_width)
     top, left, _, _ = problem.padding
-    tiles = replace(problem, kernel=(SIDE, SIDE), stride=(OUT, OUT), padding=(
-        top, left, OUT * rows + 2 - problem.height - top, OUT * columns + 2 - problem.width - left))
-    window = min((TileWindow(tiles, count) for count in _band_rows(problem, rows, columns)),
-                 key=lambda window: (_lanes(window, rows, unit), -window.rows))
-    return Layout(problem, window, _cut(window, unit), unit.lanes)
-
-
-def _band_rows(problem: Conv, rows: int, columns: int) -> range:
-    """How many tile rows a band may have."""
-    row_bytes = 4 * POINTS * (problem.in_channels // problem.groups) * columns
-    return range(1, max(1, min(rows, BAND_BUDGET // row_bytes)) + 1)
-
-
-def _cut(window: TileWindow, unit: VectorUnit) -> Cut:
-    return cut_pixels(window.positions, Tile(1, 1), unit, padded=True)
-
-
-def _lanes(window: TileWindow, rows: int, unit: VectorUnit) -> int:
-    """Tiles computed for the whole image, with lanes left empty and rows that the last band has computed before."""
-    cut = _cut(window, unit)
-    rest = sum(cut.rest.widths) if cut.rest else 0
-    return -(-rows // window.rows) * (cut.repeats * sum(cut.tile.widths) + rest)
+    return replace(problem, kernel=(height, width), stride=(down, right), padding=(top, left, bottom, beyond))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,14 @@ def test_two_blocks_a_turn_with_one_left_over():
     """Rows of an odd and an even number of blocks, a dense row of 33, and tiles of 6 and of 3 vectors, on ARM."""
     check([conv_case(conv, Conv(1, 33, 7, 7, 12), block_size, density, Epilogue(True, "relu6"), NEON)
            for block_size in (4, 8) for density in (0.5, 1.0)])
+
+
+def test_one_block_a_turn_where_llvm_unrolls():
+    cases = [conv_case(conv, Conv(1, 32, 6, 8, 8), 4, 0.7, Epilogue(), unit)
+             for unit in (NEON, replace(NEON, unrolled=True))]
+    check(cases)
+    two, one = (len(case.kernel.func.script()) for case in cases)
+    assert one < two
 
 
 def test_more_pixels_than_a_group_of_tiles_takes():

@@ -40,6 +40,7 @@ CONVS = {
 WINOGRAD = {
     "3x3": Conv(1, 7, 9, 11, 21, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, groups": Conv(2, 12, 8, 7, 18, (3, 3), padding=(1, 1, 1, 1), groups=3),
+    "7x7, stride": Conv(1, 3, 20, 22, 21, (7, 7), (2, 2), (3, 3, 3, 3)),
 }
 HIDDEN = {
     "1x1, wide": (Conv(1, 5, 21, 32, 9), 1),
@@ -60,10 +61,11 @@ def problems():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"conv {name}", problem.input_shape, problem.output_shape, True,
                lambda unit, p=problem, a=arrays: kernels.conv(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
-    for name, problem in WINOGRAD.items():
+    for outputs, (name, problem) in zip((4, 2, 2), WINOGRAD.items(), strict=True):
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"winograd {name}", problem.input_shape, problem.output_shape, True,
-               lambda unit, p=problem, a=arrays: winograd(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
+               lambda unit, p=problem, a=arrays, o=outputs: winograd(
+                   p, *a, RESIDUAL, unit, kernels.Tile(4, 2), outputs=o))
     for name, (problem, stride) in HIDDEN.items():
         after = depthwise_after(problem, 3, stride)
         arrays = random_weight(problem, 4, 0.5, rng), random_array((problem.out_channels,), rng)

@@ -1,16 +1,20 @@
-"""3×3 kernels by Winograd's algorithm against torch."""
+"""Kernels by Winograd's algorithm, for any tile, kernel and stride that it takes, against torch."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, Unsupported, conv
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.kernels.winograd_filtering import filterings
 from tests.tvm_backend.kernels.differential import (
+    AVX2,
     AVX512,
-    CASES_PER_MODULE,
     NEON,
     check,
     conv_case,
@@ -20,44 +24,86 @@ from tests.tvm_backend.kernels.differential import (
     random_weight,
     units,
 )
+from tests.tvm_backend.kernels.geometry import size_for
+
+# (outputs of a tile per side, kernel, stride); the rest follows from the axes being independent.
+ALGORITHMS = [
+    (2, (3, 3), (1, 1)), (4, (3, 3), (1, 1)), (2, (7, 7), (2, 2)), (2, (3, 3), (2, 2)), (4, (2, 3), (2, 1)),
+    (2, (4, 3), (3, 4)), (4, (1, 3), (1, 1)),
+]
 
 
 @st.composite
 def winograd_cases(draw):
-    groups, side, padding = draw(st.sampled_from([1, 1, 2])), st.integers(3, 40), st.integers(0, 2)
-    problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 6)), draw(side), draw(side),
-                   groups * draw(st.integers(1, 20)), (3, 3), (1, 1), tuple(draw(padding) for _ in range(4)), (1, 1),
-                   groups)
-    block_size, density = draw(st.integers(1, 20)), draw(densities)
-    return conv_case(winograd, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
+    outputs, kernel, stride = draw(st.sampled_from(ALGORITHMS))
+    groups, padding = draw(st.sampled_from([1, 1, 2])), tuple(draw(st.integers(0, 3)) for _ in range(4))
+    height, width = (
+        size_for(draw(st.integers(1, 30)), kernel[axis], stride[axis], 1, padding[axis] + padding[axis + 2])
+        + draw(st.integers(0, stride[axis] - 1)) for axis in range(2))
+    problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 6)), height, width,
+                   groups * draw(st.integers(1, 20)), kernel, stride, padding, groups=groups)
+    block_size, density, seed = draw(st.integers(1, 9)), draw(densities), draw(st.integers(0, 999))
+    family = partial(winograd, outputs=outputs)
+    return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), seed)
 
 
 @differential_settings
-@given(st.lists(winograd_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
-def test_any_3x3_convolution_equals_torch(cases):
+@given(st.lists(winograd_cases(), min_size=4, max_size=4))
+def test_any_convolution_equals_torch(cases):
     check(cases)
 
 
 def test_layers_of_real_networks():
-    problems = [
-        Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)),  # several bands
-        Conv(1, 32, 28, 28, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
-        Conv(1, 64, 14, 14, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
-        Conv(1, 512, 7, 7, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
+    layers = [
+        (4, Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),  # several bands
+        (2, Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)), NEON),
+        (4, Conv(1, 32, 28, 28, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX2),
+        (4, Conv(1, 64, 14, 14, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),
+        (2, Conv(1, 512, 7, 7, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),
+        (2, Conv(1, 3, 112, 112, 16, (7, 7), (2, 2), (3, 3, 3, 3)), AVX512),
     ]
-    check([conv_case(winograd, problem, 4, 0.5, Epilogue(activation="relu"), unit)
-           for problem in problems for unit in (AVX512, NEON)])
+    relu = Epilogue(activation="relu")
+    check([conv_case(partial(winograd, outputs=outputs), problem, 4, 0.5, relu, unit)
+           for outputs, problem, unit in layers])
+
+
+@pytest.mark.parametrize(("outputs", "kernel", "stride"), ALGORITHMS)
+def test_filterings_add_up_to_the_strided_filter(outputs, kernel, stride):
+    rng = np.random.default_rng(0)
+    for taps, step in zip(kernel, stride, strict=True):
+        weight, signal = rng.standard_normal(taps), rng.standard_normal((outputs - 1) * step + taps)
+        expected = [signal[start * step:start * step + taps] @ weight for start in range(outputs)]
+        products = np.zeros(outputs + -(-taps // step) - 1)
+        for first, part in enumerate(phases := filterings(outputs, taps, step)):
+            values = signal[first::step][:part.points]
+            products[:part.points] += (part.input @ values) * (part.weight @ weight[first::step])
+        np.testing.assert_allclose(phases[0].output @ products, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_it_is_taken_where_it_pays():
-    def family(channels, side, kept, unit=AVX512, **changes):
-        problem = Conv(1, channels, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
+    def family(channels, side, kept, unit=AVX512, inputs=None, **changes):
+        inputs = inputs or channels
+        problem = Conv(1, inputs, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
         weight = random_weight(problem, 4, kept, np.random.default_rng(0))
         bias = np.zeros(channels, np.float32)
         return conv(problem, weight, bias, Epilogue(), unit).family
 
-    assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_3x3"
+    assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_4x4_3x3"
+    assert family(256, 7, 1.0) == family(64, 28, 1.0, NEON) == "winograd_2x2_3x3"
     assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
-    assert family(256, 14, 0.1, NEON) == family(128, 28, 0.1, NEON) == "winograd_3x3"  # by instruction counts
+    assert family(256, 14, 0.1, NEON) == family(128, 28, 0.1, NEON) == "winograd_2x2_3x3"  # by instruction counts
     assert family(16, 32, 0.25, NEON) == family(32, 16, 0.1, NEON) == "conv_3x3"
     assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
+    stem = {"inputs": 3, "kernel": (7, 7), "stride": (2, 2), "padding": (3, 3, 3, 3)}
+    assert family(64, 112, 1.0, **stem) == "winograd_2x2_7x7"
+    assert family(64, 112, 1.0, NEON, **stem) == "conv_7x7"
+
+
+@pytest.mark.parametrize("problem", [
+    Conv(1, 4, 9, 9, 4, (3, 3), dilation=(2, 2)),
+    Conv(1, 4, 9, 9, 4, (9, 3)),
+])
+def test_what_it_cannot_compute_is_refused(problem):
+    weight, bias = np.ones(problem.weight_shape, np.float32), np.zeros(4, np.float32)
+    with pytest.raises(Unsupported, match="Winograd"):
+        winograd(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1))
