@@ -99,6 +99,7 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
     columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
 
     def add(block: Expr, channel: Expr, way: int) -> None:
+        rows.prefetch(block * len(source.taps), len(source.taps), run)
         pixel = source.base + channel * source.channel_stride + start
         for tap, offset in enumerate(source.taps):
             if tile.widths:

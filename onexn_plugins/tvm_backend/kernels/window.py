@@ -234,7 +234,7 @@ def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
 
 
 def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
-    """Every stride-th value; at stride 2, and 4 on x86, loads that end with the last value wanted, and shuffles."""
+    """Every stride-th value; at stride 2, and 4 and 8 on x86, loads that end with the last value wanted, and shuffles."""
     if (stride != 2 and (stride != 4 or unit.fused_weights)) or width < stride:
         return load(buffer, index, width, stride)
     starts = [part * width for part in range(stride - 1)] + [(stride - 1) * (width - 1)]
