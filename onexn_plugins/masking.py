@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.guards import guard_masked_models
 from onexn_plugins.layers import PrunableLayer, groups_of
 from onexn_plugins.pattern import BlockPattern, weight_mask
 
@@ -45,6 +46,7 @@ class BlockMask(nn.Module):
         self.register_buffer("mask", weight_mask(self.keep, pattern, weight), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
+        guard_masked_models()
         masked = torch.where(self.mask, weight, 0.0)
         return weight + (masked - weight).detach() if self.straight_through else masked
 
@@ -109,6 +111,7 @@ def attach(
     if tuple(keep.shape) != pattern.shape or keep.dtype != torch.bool:
         raise OneXNError(name, f"the kept blocks are {keep.dtype} {tuple(keep.shape)}, not bool {pattern.shape}",
                          "Score and mask the layer with the same block_size")
+    guard_masked_models()
     mask = mask_of(layer)
     if mask is None:
         mask = BlockMask(pattern, keep, layer.weight, straight_through)

@@ -91,14 +91,14 @@ class BlockPattern:
         """[out, in] -> [block_rows, N, in]; tails are filled up with zeros."""
         grouped = per_kernel.reshape(self.groups, self.group_channels, self.in_channels)
         missing = self.rows_per_group * self.block_size - self.group_channels
-        padded = F.pad(grouped, (0, 0, 0, missing))
+        padded = F.pad(grouped, (0, 0, 0, missing)) if missing else grouped
         return padded.reshape(self.block_rows, self.block_size, self.in_channels)
 
     def blocks(self, weight: Tensor) -> Tensor:
         """[out, in, *kernel] -> [block_rows, in, N × taps], one block a row; tails are filled up with zeros."""
         grouped = weight.reshape(self.groups, self.group_channels, self.in_channels, -1)
         missing = self.rows_per_group * self.block_size - self.group_channels
-        padded = F.pad(grouped, (0, 0, 0, 0, 0, missing))
+        padded = F.pad(grouped, (0, 0, 0, 0, 0, missing)) if missing else grouped
         rows = padded.reshape(self.block_rows, self.block_size, self.in_channels, -1)
         return rows.transpose(1, 2).reshape(self.block_rows, self.in_channels, -1)
 
@@ -118,17 +118,19 @@ def check_block_size(block_size: object, layer: str = "block_size") -> None:
 
 def kernel_l1(weight: Tensor) -> Tensor:
     """L1 norm of every kernel, float64 [out, in / groups] (float64: the sum must not depend on the dtype)."""
-    return weight.detach().double().abs().reshape(*weight.shape[:2], -1).sum(-1)
+    magnitudes = weight.detach().abs().reshape(*weight.shape[:2], -1)
+    return magnitudes.sum(-1, dtype=torch.float64) if magnitudes.shape[2] > 1 else magnitudes[:, :, 0].double()
 
 
 def nonzero_kernels(weight: Tensor) -> Tensor:
     """Which kernels hold any non-zero weight, bool [out, in / groups]."""
-    return (weight.detach() != 0).reshape(*weight.shape[:2], -1).any(-1)
+    nonzero = weight if weight.dtype == torch.bool else weight.detach() != 0  # booleans compare a hundred times slower
+    return nonzero if weight.dim() == 2 else nonzero.reshape(*weight.shape[:2], -1).any(-1)
 
 
 def nonzero_blocks(weight: Tensor, pattern: BlockPattern) -> Tensor:
     """Which blocks hold any non-zero weight, bool [block_rows, in / groups]."""
-    return pattern.split(nonzero_kernels(weight).to(torch.uint8)).bool().any(1)
+    return pattern.split(nonzero_kernels(weight).to(torch.uint8)).any(1).bool()  # bytes reduce faster than booleans
 
 
 def weight_mask(keep: Tensor, pattern: BlockPattern, weight: Tensor) -> Tensor:
@@ -142,8 +144,8 @@ def is_block_sparse(weight: Tensor, pattern: BlockPattern) -> bool:
     A few zero kernels inside kept blocks are allowed (`STRAY_ZERO_KERNELS`): dead filters do not break the pattern.
     """
     blocks = nonzero_blocks(weight, pattern)
-    kept_kernels = int(pattern.expand(blocks).sum())
-    stray = kept_kernels - int(nonzero_kernels(weight).sum())
+    kept_kernels = int((blocks.count_nonzero(1).cpu() * pattern.row_heights()).sum())
+    stray = kept_kernels - int(nonzero_kernels(weight).count_nonzero())
     return not bool(blocks.all()) and stray <= STRAY_ZERO_KERNELS * kept_kernels
 
 

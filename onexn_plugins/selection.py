@@ -101,8 +101,13 @@ def only_shrinking(scores: Tensor, keep_before: Tensor | None, regrowth: float =
 
 
 def _drop_lowest(rows: Tensor, count: int) -> Tensor:
-    keep = torch.ones_like(rows, dtype=torch.bool)
-    return keep.scatter(1, rows.argsort(dim=1, stable=True)[:, :count], False)
+    """What stays of every row without its `count` lowest: what is below the threshold goes, and the first that tie."""
+    if not count:
+        return torch.ones_like(rows, dtype=torch.bool)
+    threshold = rows.kthvalue(count, dim=1, keepdim=True).values  # many times faster than sorting
+    below, ties = rows < threshold, rows == threshold
+    missing = count - below.sum(1, keepdim=True)
+    return ~(below | (ties & (ties.cumsum(1) <= missing)))
 
 
 def _normalised(scores: Tensor) -> Tensor:

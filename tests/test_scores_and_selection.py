@@ -65,6 +65,19 @@ def test_layer_scope_prunes_the_lowest(weight_and_pattern, ratio):
         assert score[keep].min() >= score[~keep].max()
 
 
+@given(st.lists(st.lists(st.sampled_from([-math.inf, 0.0, 1.0, 2.0]), min_size=6, max_size=6), min_size=1, max_size=4),
+       ratios)
+def test_ties_fall_to_the_lower_index(rows, ratio):
+    """As by sorting, row by row and for the layer as one row."""
+    score = torch.tensor(rows, dtype=torch.float64)
+    for flat, keep in ((score, selection.keep_highest_per_row(score, ratio)),
+                       (score.reshape(1, -1), selection.keep_highest(score, ratio).reshape(1, -1))):
+        count = selection.num_pruned(flat.shape[1], ratio)
+        for row, kept in zip(flat.tolist(), keep.tolist(), strict=True):
+            pruned = sorted(range(len(row)), key=lambda place, row=row: (row[place], place))[:count]
+            assert kept == [place not in pruned for place in range(len(row))]
+
+
 @given(weights(), ratios)
 def test_row_scope_keeps_equally_many_in_every_row(weight_and_pattern, ratio):
     score = scores.l1(*weight_and_pattern)

@@ -1,5 +1,6 @@
-"""Counts instructions per inference on 64-bit ARM: ours, ncnn's and MNN's.
+"""Counts instructions per inference on 64-bit ARM: ours, XNNPACK's, ncnn's and MNN's.
 
+    python -m benchmarks.latency setup      once: LiteRT's converter stands in an environment of its own
     python -m benchmarks.arm [--networks mobilenet_v2 timm/efficientnet_lite0] [--pixels 224] [--only onexn]
 
 Emulated, so there are no times: an instruction count is exact and repeatable, and says nothing of caches and memory.
@@ -15,19 +16,21 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.arm import ours, peers
+from benchmarks.arm import ours, page, peers
 from benchmarks.arm.counting import CPU, Counts, counter
 from benchmarks.common.record import command_line, record
+from benchmarks.latency.environments import DEFAULT_FOLDER, Environments
 from onexn_plugins import export_onnx, fold
-from onexn_plugins.report import Column, Table, to_text
+from onexn_plugins.files import written_aside
+from onexn_plugins.report import to_text
 from onexn_plugins.torch_pruning import OneXNPruner
 from onexn_plugins.zoo import load_model
 from tests.emulation.arm64_root import arm64_machine
 
-RESULTS = Path(__file__).with_name("results") / "instructions.json"
 RATIOS = (0.0, 0.5, 0.75, 0.9)
 MILLION = 1e6
 
@@ -37,16 +40,18 @@ def main() -> None:
     rows = []
     for network in arguments.networks:
         with tempfile.TemporaryDirectory(prefix="onexn-arm-") as folder:
-            rows += _measure(network, arguments.pixels, arguments.only, Path(folder))
-    if arguments.only and arguments.output and arguments.output.exists():
+            rows += _measure(network, arguments, Path(folder))
+    if arguments.only and arguments.output.exists():
         earlier = json.loads(arguments.output.read_text(encoding="utf-8"))["million_instructions_per_inference"]
-        rows += [row for row in earlier if row["engine"] != arguments.only]
-    print(_table(rows))
+        rows += [row for row in earlier if row["engine"] != arguments.only or row["network"] not in arguments.networks]
+    print(to_text(page.table(rows)))
     result = {**record(command_line("benchmarks.arm")), "cpu": CPU, "block_size": 4, "pixels": arguments.pixels,
               "peers": peers.VERSIONS, "million_instructions_per_inference": rows}
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(arguments.output) as unfinished:
+        unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.output == page.RESULTS:
+        page.publish(result)
 
 
 def _parse() -> argparse.Namespace:
@@ -54,26 +59,34 @@ def _parse() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["mobilenet_v2"], help="default: %(default)s")
     parser.add_argument("--pixels", type=int, default=224)
-    parser.add_argument("--only", choices=("onexn", "ncnn", "mnn"), help="one engine alone")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--only", choices=tuple(page.TITLES), help="one engine alone")
+    parser.add_argument("--peers", type=Path, default=DEFAULT_FOLDER, help="folder of the engines' environments")
+    parser.add_argument("--output", type=Path, default=page.RESULTS)
     return parser.parse_args()
 
 
-def _measure(network: str, pixels: int, only: str | None, folder: Path) -> list[dict[str, object]]:
-    machine, counting, shape = arm64_machine(), counter(), f"1,3,{pixels},{pixels}"
+def _measure(network: str, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    machine, counting, pixels = arm64_machine(), counter(), arguments.pixels
+    shape = f"1,3,{pixels},{pixels}"
     files = {ratio: _export(network, ratio, pixels, folder) for ratio in RATIOS}
     dense, sparse = files[0.0], files[0.75]
+    environments = Environments(arguments.peers.resolve())
+
+    def xnnpack(ratio: float, file: Path) -> Counts:
+        environments.set_up("litert")
+        return peers.xnnpack(counting, machine, file, shape, folder, environments.python("litert"), sparse=ratio > 0)
+
     contenders: list[tuple[str, float, Callable[[], Counts]]] = [
-        ("onexn", ratio, lambda file=file: ours.count(counting, machine, file, folder)) for ratio, file in files.items()
-    ]
-    contenders += [
+        *(("onexn", ratio, lambda file=file: ours.count(counting, machine, file, folder))
+          for ratio, file in files.items()),
+        *(("xnnpack", ratio, lambda ratio=ratio, file=file: xnnpack(ratio, file)) for ratio, file in files.items()),
         ("ncnn", 0.0, lambda: peers.ncnn(counting, machine, dense, shape, folder)),
         ("mnn", 0.0, lambda: peers.mnn(counting, machine, dense, shape, folder)),
         ("mnn", 0.75, lambda: peers.mnn(counting, machine, sparse, shape, folder, "--detectSparseSpeedUp")),
     ]
     rows = []
     for engine, ratio, count in contenders:
-        if only in (None, engine):
+        if arguments.only in (None, engine):
             print(f"counting {network} in {engine} at {ratio:.0%}", flush=True)
             rows.append(_row(network, engine, ratio, count()))
     return rows
@@ -87,17 +100,10 @@ def _export(network: str, ratio: float, pixels: int, folder: Path) -> Path:
     return Path(export_onnx(fold(model), x, folder / f"network{ratio * 100:.0f}.onnx"))
 
 
-def _row(network: str, engine: str, ratio: float, counts: Counts) -> dict[str, object]:
+def _row(network: str, engine: str, ratio: float, counts: Counts) -> dict[str, Any]:
     millions = {kind: round(number / MILLION, 2) for kind, number in dataclasses.asdict(counts).items()}
     return {"network": network, "engine": engine, "pruning_ratio": ratio, **millions,
             "fma_share": round(counts.fma / counts.all, 3)}
-
-
-def _table(rows: list[dict[str, object]]) -> str:
-    columns = (Column("network", "network"), Column("engine", "engine"), Column("pruning_ratio", "pruned", "percent"),
-               Column("all", "all (millions)"), Column("fma", "multiply-adds"), Column("loads", "loads"),
-               Column("stores", "stores"), Column("fma_share", "multiply-adds among all", "percent"))
-    return to_text(Table(columns, tuple(rows)))
 
 
 if __name__ == "__main__":

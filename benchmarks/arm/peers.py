@@ -1,4 +1,5 @@
-"""ncnn and MNN: their own converters here, their aarch64 wheels in the emulated machine, away from our environment."""
+"""ncnn, MNN and XNNPACK (through LiteRT): their own converters here, their aarch64 wheels in the emulated machine, away
+from our environment."""
 
 from __future__ import annotations
 
@@ -10,13 +11,19 @@ from pathlib import Path
 
 from benchmarks.arm.counting import Counter, Counts
 from benchmarks.arm.ours import RUN
+from benchmarks.latency import processes
 from tests.emulation.arm64_root import PLATFORMS, Arm64
 from tests.emulation.cache import made_once
 
 # Not as MNN.tools.mnnconvert: that one pip-installs a package and reports to its makers.
 _MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(['MNNConvert', *sys.argv[1:]])"
 
-VERSIONS = {"ncnn": "1.0.20261020", "pnnx": "20261020", "MNN": "3.6.1"}
+_MAKE_SPARSE = Path(__file__).with_name("sparse_litert.py")
+_CONVERSION_SECONDS = 600.0
+
+# LiteRT 2.2.0 and 2.3.0 end with a segmentation fault under qemu 7.2.
+VERSIONS = {"ncnn": "1.0.20261020", "pnnx": "20261020", "MNN": "3.6.1", "ai-edge-litert": "2.1.6"}
+_HERE, _BOARD = ("pnnx", "MNN"), ("ncnn", "MNN", "ai-edge-litert")
 
 
 def ncnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path) -> Counts:
@@ -35,6 +42,22 @@ def mnn(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path,
     return _count(counter, machine, "mnn", str(folder / "network.mnn"), shape)
 
 
+def xnnpack(counter: Counter, machine: Arm64, onnx: Path, shape: str, scratch: Path, python: Path, *,
+            sparse: bool) -> Counts:
+    """XNNPACK as LiteRT's delegate; `sparse` asks for its sparse kernels, which it uses where its own rule says so.
+
+    `python` is the one of an environment with LiteRT's converter.
+    """
+    folder = scratch / f"xnnpack-{onnx.stem}"
+    folder.mkdir()
+    network = processes.prepare("litert", python, onnx, folder, _CONVERSION_SECONDS)
+    if sparse:
+        rewritten = folder / "sparse.tflite"
+        _checked([str(python), str(_MAKE_SPARSE), str(network), str(rewritten)], folder, dict(os.environ))
+        network = rewritten
+    return _count(counter, machine, "xnnpack", str(network), shape)
+
+
 def _count(counter: Counter, machine: Arm64, engine: str, network: str, shape: str) -> Counts:
     path = os.pathsep.join([str(_packages() / "board"), machine.environment["PYTHONPATH"]])
     return counter.count(lambda runs: [machine.python, str(RUN), engine, network, shape, str(runs)],
@@ -49,7 +72,7 @@ def _packages() -> Path:
 
 def _fetch(folder: Path) -> None:
     platforms = [word for name in (*PLATFORMS, "manylinux_2_24_aarch64") for word in ("--platform", name)]
-    for where, packages, options in (("here", ("pnnx", "MNN"), []), ("board", ("ncnn", "MNN"), [
+    for where, packages, options in (("here", _HERE, []), ("board", _BOARD, [
             "--python-version", "3.11", "--implementation", "cp", *platforms])):
         wanted = [f"{package}=={VERSIONS[package]}" for package in packages]
         wheels = folder / "wheels" / where
@@ -69,7 +92,11 @@ def _new(folder: Path, onnx: Path) -> Path:
 
 
 def _convert(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(_packages() / "here")},
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    _checked(command, folder, {**os.environ, "PYTHONPATH": str(_packages() / "here")})
+
+
+def _checked(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {(done.stderr or done.stdout)[-500:]}")

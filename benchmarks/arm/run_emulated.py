@@ -1,6 +1,6 @@
 """Runs in the emulated machine: one network, so many times, through one engine.
 
-    python run_emulated.py tvm|ncnn|mnn NETWORK SHAPE RUNS
+    python run_emulated.py tvm|kernel|ncnn|mnn|xnnpack NETWORK SHAPE RUNS
 """
 
 from __future__ import annotations
@@ -18,6 +18,16 @@ def tvm(path: str, x: np.ndarray) -> Callable[[], object]:
     main = VirtualMachine(tvm.runtime.load_module(path), tvm.cpu())["main"]
     tensor = tvm.runtime.tensor(x)
     return lambda: main(tensor)
+
+
+def kernel(path: str, x: np.ndarray) -> Callable[[], object]:
+    """One kernel of ours, "kernel.so" in a folder, on x and "arguments.npz"."""
+    import tvm
+
+    function = tvm.runtime.load_module(f"{path}/kernel.so")["kernel"]
+    with np.load(f"{path}/arguments.npz") as arrays:
+        arguments = [tvm.runtime.tensor(array) for array in (x, *(arrays[name] for name in arrays.files))]
+    return lambda: function(*arguments)
 
 
 def ncnn(path: str, x: np.ndarray) -> Callable[[], object]:
@@ -50,9 +60,18 @@ def mnn(path: str, x: np.ndarray) -> Callable[[], object]:
     return lambda: net.forward([image])[0].read()
 
 
+def xnnpack(path: str, x: np.ndarray) -> Callable[[], object]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+    return interpreter.invoke
+
+
 if __name__ == "__main__":
     engine, path, shape, runs = sys.argv[1:]
     x = np.random.default_rng(0).standard_normal([int(size) for size in shape.split(",")], np.float32)
-    run = {"tvm": tvm, "ncnn": ncnn, "mnn": mnn}[engine](path, x)
+    run = {"tvm": tvm, "kernel": kernel, "ncnn": ncnn, "mnn": mnn, "xnnpack": xnnpack}[engine](path, x)
     for _ in range(int(runs)):
         run()

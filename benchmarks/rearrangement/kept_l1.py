@@ -97,7 +97,7 @@ def _row(network: Trained, model: nn.Module, spaces: tuple[Space, ...], block_si
         row |= {"none": found.retained_before, method: found.retained_after, f"{method}_seconds":
                 time.process_time() - started, "proof_error": max(found.max_error, float(row.get("proof_error") or 0))}
         model.load_state_dict(weights)
-    row["bound"] = KernelNorms(prunable_layers(model, narrow), 1, ratio).retained_overall()
+    row["bound"] = KernelNorms(prunable_layers(model, narrow), 1, ratio).retained()[1]
     return row | {"closed": _closed(row)}
 
 

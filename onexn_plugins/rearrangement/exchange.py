@@ -25,14 +25,16 @@ def best_exchange(value: Tensor, allowed: Tensor) -> Tensor:
     tolerance = TOLERANCE * float(value.diagonal().abs().mean())
     placed = torch.arange(count)
     while True:
-        gain = value[placed] - value[placed].diagonal()[None]  # of the item at place g moving to place h
+        gain = value - value.diagonal()[None]  # of the item at place g moving to place h
         cycles, gains = _pairs(gain)
         if not bool((gains > tolerance).any()) and count > 2:
             cycles, gains = _triples(gain)
         cycles, gains = cycles[gains > tolerance], gains[gains > tolerance]
         if not len(gains):
             return placed
-        placed = _rotate(placed, _disjoint(cycles, gains, count))
+        cycles = _disjoint(cycles, gains, count)
+        for rows in (placed, value):  # the item at each place of a cycle goes to the next place
+            rows[cycles.roll(-1, dims=1)] = rows[cycles]
 
 
 def _pairs(gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,10 +70,3 @@ def _disjoint(cycles: Tensor, gains: Tensor, count: int) -> Tensor:
             for place in cycle:
                 used[place] = True
     return torch.tensor(chosen)
-
-
-def _rotate(placed: Tensor, cycles: Tensor) -> Tensor:
-    """The item at each place of a cycle goes to the next place."""
-    rotated = placed.clone()
-    rotated[cycles.roll(-1, dims=1)] = placed[cycles]
-    return rotated

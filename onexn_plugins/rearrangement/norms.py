@@ -48,13 +48,11 @@ class KernelNorms:
         keep = keep_highest(aggregate(kernels, pattern), self.ratio)
         return float(pattern.split(kernels).sum(1)[keep].sum())
 
-    def retained(self) -> dict[str, float]:
-        """Fraction of L1 kept, layer by layer."""
-        return {name: _fraction(self.kept(name), self.total(name)) for name in self.kernels}
-
-    def retained_overall(self) -> float:
-        """Fraction of L1 kept over all layers together."""
-        return _fraction(sum(map(self.kept, self.kernels)), sum(map(self.total, self.kernels)))
+    def retained(self) -> tuple[dict[str, float], float]:
+        """Fraction of L1 kept, layer by layer, and over all layers together."""
+        kept, total = ({name: of(name) for name in self.kernels} for of in (self.kept, self.total))
+        return ({name: _fraction(kept[name], total[name]) for name in kept},
+                _fraction(sum(kept.values()), sum(total.values())))
 
     def reorder(self, name: str, order: Tensor) -> None:
         """Row i becomes what row order[i] was."""

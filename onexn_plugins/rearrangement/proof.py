@@ -101,6 +101,7 @@ class Probe:
     def __init__(self, model: nn.Module, example_inputs: Any, *, seed: int = 0, scale: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._seed = seed
+        self._moved: list[Move] = []
         self.model = clean_copy(model).double().eval()
         inputs = _probe_inputs(example_inputs, generator)
         jitter(self.model, generator)
@@ -121,19 +122,19 @@ class Probe:
                              "Check the weights, and pass example inputs like those the model was trained on")
 
     def error(self, moves: Sequence[Move]) -> float:
-        """Relative change of the outputs under the moves; the probe is put back.
+        """Relative change of the outputs under the moves; those of the call before are taken back first.
 
         Infinite where the model fails, or has layers that run in training alone and could not be run.
         """
         if self._idle and moves:
             return float("inf")
+        apply_moves(self.model, [move.inverse() for move in reversed(self._moved)])
         apply_moves(self.model, moves)
+        self._moved = list(moves)
         try:
             outputs = self._run(self._inputs)
         except OneXNError:
             return float("inf")
-        finally:
-            apply_moves(self.model, [move.inverse() for move in reversed(moves)])
         return relative_difference(self._reference, outputs)
 
     def _run(self, inputs: Any) -> list[Tensor]:
@@ -187,13 +188,15 @@ def jitter(model: nn.Module, generator: torch.Generator) -> None:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point() or tensor.numel() == 0 or name in constants:
                 continue
+            if tensor.dim() >= 2 and tensor.numel() > tensor.shape[0] and "running_var" not in name:
+                spread = tensor.std().nan_to_num(0.0).clamp_min(0.02)
+                # In place and one draw at a time, in float32: the tensor may be large.
+                tensor.mul_(torch.rand(tensor.shape, generator=generator).add_(0.5).to(tensor.device))
+                tensor.add_(torch.randn(tensor.shape, generator=generator).mul_(spread * 0.3).to(tensor.device))
+                continue
             uniform = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
             if "running_var" in name:
                 tensor.copy_(uniform + 0.5)
-            elif tensor.dim() >= 2 and tensor.numel() > tensor.shape[0]:
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
-                spread = tensor.std().nan_to_num(0.0).clamp_min(0.02)
-                tensor.mul_(uniform.add_(0.5)).add_(noise.mul_(spread * 0.3))  # in place: the tensor may be large
             else:
                 tensor.add_((uniform - 0.5) * 0.6)
 

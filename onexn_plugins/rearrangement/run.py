@@ -103,21 +103,21 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     report = progress or (lambda done, total, what: None)
     found, still = _spaces(model, example_inputs, spaces, report)
     norms = KernelNorms(layers, block_size, ratio)
-    before, overall_before = norms.retained(), norms.retained_overall()
+    before, overall_before = norms.retained()
     moves = _search(found, layers, norms, method, seed, report)
+    del norms  # as large as the weights of a transformer in float64
     report(len(moves), len(moves) + 1, "proof")
     proof = prove(model, example_inputs, moves, seed=seed)
     passed = [moves[index] for index in proof.passed]
     apply_moves(model, passed)
     remember(model, [*applied_moves(model), *passed])
-    report(len(moves) + 1, len(moves) + 1, "done")
-    after = KernelNorms(layers, block_size, ratio)
+    after, overall_after = KernelNorms(layers, block_size, ratio).retained()
     permutations = permutations_of(passed, layers)
     refused = _refused(layers, found, moves, proof, still)
-    retained = after.retained()
+    report(len(moves) + 1, len(moves) + 1, "done")
     return Rearrangement(
-        overall_before, after.retained_overall(), proof.max_error, list(refused.items()), permutations,
-        [LayerRearrangement(name, tuple(layer.weight.shape), before[name], retained[name], name in permutations,
+        overall_before, overall_after, proof.max_error, list(refused.items()), permutations,
+        [LayerRearrangement(name, tuple(layer.weight.shape), before[name], after[name], name in permutations,
                             refused.get(name)) for name, layer in layers.items()],
         passed,
     )

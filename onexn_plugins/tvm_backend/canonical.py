@@ -147,7 +147,8 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     if bias is None or bias.size not in (1, weight.shape[0]) or bias.shape[-1:] not in ((), (1,), (weight.shape[0],)):
         return None
     bias = np.broadcast_to(bias.reshape(-1), weight.shape[:1]) * np.float32(attributes.get("beta", 1.0))
-    return _linear(graph, node, weight * np.float32(attributes.get("alpha", 1.0)), bias)
+    alpha = np.float32(attributes.get("alpha", 1.0))
+    return _linear(graph, node, weight if alpha == 1 else weight * alpha, bias)
 
 
 def _resize(graph: Graph, node: Node) -> list[Node] | None:

@@ -96,13 +96,14 @@ class Planner:
 
     def decide(self, weight: np.ndarray, groups: int, weight_name: str, *, linear: bool) -> Decision:
         """How to encode a weight [out, in / groups, *kernel]; `linear`: its kernel is that of a linear layer."""
-        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight))).to(torch.uint8)
-        found = self._found(kernels, groups, weight_name)
+        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
+        recorded = self._recorded_size(weight_name)
         widest = weight.shape[0] // groups
         dense = min(DENSE_LINEAR_BLOCK if linear else dense_conv_block(self.unit), widest)
-        if found is None or bool(kernels.all()):
+        if bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
-        candidates = [found] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
+        found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
+        candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
         kept = {size: _kept(kernels, size, groups) for size in candidates}
         costs = {size: share / self.efficiency(size, linear) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
@@ -128,22 +129,22 @@ class Planner:
             return min(1.0, LINEAR_EFFICIENCY * block_size / self.unit.lanes)
         return CONV_EFFICIENCY.get(block_size, 1.0)
 
-    def _found(self, kernels: torch.Tensor, groups: int, name: str) -> int | None:
-        """The block size asked for, recorded or detected; `kernels` marks the non-zero ones, uint8 [out, in]."""
+    def _recorded_size(self, name: str) -> int | None:
+        """The block size asked for, or recorded for that weight."""
         if self._forced is not None:
-            return min(self._forced, kernels.shape[0] // groups)
+            return self._forced
         entry = self._recorded.get(name)
         if entry is None:
-            return detect_block_size(kernels, groups)
+            return None
         try:
             block_size = entry["block_size"]
             check_block_size(block_size, name)
         except (KeyError, TypeError) as error:
             raise OneXNError(name, "the pattern recorded in the file is not readable",
                              "Export the model again with export_onnx") from error
-        return min(block_size, kernels.shape[0] // groups)
+        return int(block_size)
 
 
 def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
     pattern = BlockPattern.of(kernels, block_size, groups)
-    return float(nonzero_blocks(kernels, pattern).float().mean())
+    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks

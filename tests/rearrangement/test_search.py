@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from onexn_plugins.layers import groups_of, prunable_layers
 from onexn_plugins.masking import attach, fold
 from onexn_plugins.pattern import BlockPattern, kernel_l1
-from onexn_plugins.rearrangement import find_spaces, rearrange
+from onexn_plugins.rearrangement import find_spaces, rearrange, swap
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer
 from onexn_plugins.rearrangement.search import arrange, sort
 from onexn_plugins.scores import l1
@@ -136,6 +136,39 @@ def test_swap_brings_rows_together_that_share_their_strong_columns(seed):
              4, ratio) for method in ("sort", "swap"))
     best = kept(layers, producers, kind.argsort(stable=True), 4, ratio)
     assert by_search > by_strength + 0.5 * (best - by_strength)
+
+
+@pytest.mark.parametrize("cached", [2**18, 40, 1])
+def test_terms_are_sums_of_what_exceeds_the_threshold(cached, monkeypatch):
+    """However small the pieces are in which they are computed."""
+    monkeypatch.setattr(swap, "CACHED", cached)
+    generator = torch.Generator().manual_seed(0)
+    taken, rest = torch.rand(7, 5, generator=generator), torch.rand(7, 5, generator=generator) - 1.0
+    expected = (taken[:, None] + rest[None]).clamp_min(0.0).sum(2)
+    assert torch.allclose(swap._terms(taken, rest), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("block_size", [2, 4, 16])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 3), (512, 64), (4096, 8), (3072, 768), (6000, 6000)])
+def test_the_search_of_one_space_is_bounded_whatever_its_size(rows, columns, block_size):
+    tables = [swap._Table(["conv"], torch.empty(rows, columns), torch.arange(rows) // block_size,
+                          torch.empty(-(-rows // block_size), columns), torch.ones(1))]
+    sweeps, partners = swap._effort(tables)
+    assert sweeps >= 1
+    assert min(swap.MIN_PARTNERS, len(tables[0].others)) <= partners <= len(tables[0].others)
+    work = sweeps * partners * rows * (columns + swap.EXCHANGE)
+    most = swap.COMPARISONS * max(1.0, block_size / swap.TALL)
+    assert work <= 1.5 * most or (sweeps, partners) == (1, swap.MIN_PARTNERS)
+
+
+def test_few_partners_still_find_a_better_order(monkeypatch):
+    layers = {"conv": convolution(96, 48)}
+    monkeypatch.setattr(swap, "COMPARISONS", 0)
+    monkeypatch.setattr(swap, "MIN_PARTNERS", 7)
+    producers, classes = [("conv", torch.arange(96))], torch.arange(96) % 2
+    by_norm, order = (searched(layers, producers, classes, method) for method in ("sort", "swap"))
+    assert torch.equal(classes[order], classes)
+    assert kept(layers, producers, order, 4, 0.5) > kept(layers, producers, by_norm, 4, 0.5)
 
 
 def test_swap_depends_on_its_seed_alone():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import onnx
 import pytest
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from onexn_plugins import export_onnx, fold
+from onexn_plugins import export_onnx, fold, save_checkpoint
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks
 from onexn_plugins.measurement import measure
@@ -65,6 +68,42 @@ def test_blocks_then_channels_is_refused_before_anything_changes(kind, built):
     fold(model)
     late.step()
     assert model.point.out_channels < 22
+
+
+ALONE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+{before}
+import torch
+from onexn_plugins import load_checkpoint
+from onexn_plugins.errors import OneXNError
+from tests.torch_pruning.networks import IMAGES, assert_unchanged, small_net, snapshot
+assert ("torch_pruning" in sys.modules) == bool({before!r})
+model = small_net()
+load_checkpoint(model, {path!r})
+import torch_pruning as tp
+pruner = tp.pruner.MagnitudePruner(model, IMAGES, tp.importance.MagnitudeImportance(), pruning_ratio=0.4,
+                                   ignored_layers=[model.grouped, model.classifier])
+before = snapshot(model)
+try:
+    pruner.step()
+except OneXNError as error:
+    assert_unchanged(model, before)
+    assert model.stem[0].out_channels == 8
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("before", ["import torch_pruning", ""], ids=["toolkit first", "checkpoint first"])
+def test_a_loaded_mask_is_enough_for_the_refusal(tmp_path, before):
+    """In a process that never imports our adapter: the only mask is on the last layer that a pruner comes to."""
+    model = small_net()
+    OneXNPruner(model, IMAGES, block_size=2, ignored_layers=["wide", "grouped", "point"]).step()
+    path = save_checkpoint(model, tmp_path / "masked.safetensors")
+    done = subprocess.run([sys.executable, "-c", ALONE.format(before=before, path=path)], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was removed" in done.stdout
 
 
 def test_a_single_masked_layer_refuses_to_be_cut():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
@@ -13,7 +13,17 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, as_index, load, pieces, prefetch, splat
+from onexn_plugins.tvm_backend.kernels.vector import (
+    Buffer,
+    Expr,
+    Register,
+    as_index,
+    load,
+    pieces,
+    prefetch,
+    splat,
+    view,
+)
 
 # Gives one channel's weight in every lane of a vector of so many lanes.
 Weight = Callable[[int], Expr]
@@ -53,12 +63,25 @@ class Channels:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p]."""
+    """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p].
+
+    `constant`: the kernel does not write the buffer.
+    """
 
     buffer: Buffer
     base: Expr
     channel_stride: int
     taps: tuple[int, ...] = (0,)
+    constant: bool = False
+
+    def seen_from(self, pixel: Expr, unit: VectorUnit) -> tuple[Source, Expr]:
+        """The source and the number that `pixel` has in it: on ARM, where it may, the first behind an address.
+
+        There an instruction adds a small constant to an address, but LLVM adds it to an index that it cannot bound.
+        """
+        if not (self.constant and unit.fused_weights):
+            return self, pixel
+        return replace(self, buffer=view(self.buffer, self.base + pixel), base=0), 0
 
 
 class BlockRows:
@@ -87,10 +110,36 @@ class BlockRows:
                 self._each_run(first_row + full_rows, start, tail, emit)
 
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
+        for run in self._runs(row, start, count):
+            emit(run)
+
+    def _runs(self, row: Expr, start: Expr, count: int) -> list[Channels]:
         """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
         at_once = channels_at_once(self.pattern.block_size, self.unit, self._sums)
-        for offset in range(0, count, at_once):
-            emit(Channels(row, start + offset, offset, min(at_once, count - offset)))
+        return [Channels(row, start + offset, offset, min(at_once, count - offset))
+                for offset in range(0, count, at_once)]
+
+    def each_row_group(self, size: int, emit: Callable[[list[Channels]], None], run: Run = None) -> None:
+        """As each_row of the only conv group, but up to `size` neighbouring full rows at once: emit(a run of each)."""
+        block_size = self.pattern.block_size
+        full_rows, tail = divmod(self.pattern.group_channels, block_size)
+        first, last = (0, full_rows) if run is None else (run[0], tirx.min(run[1], full_rows))
+
+        def emit_rows(row: Expr, count: int) -> None:
+            rows = [self._runs(row + other, (row + other) * block_size, block_size) for other in range(count)]
+            for runs in zip(*rows, strict=True):
+                emit(list(runs))
+
+        groups = tirx.truncdiv(last - first, size)
+        with T.serial(0, groups) as index:
+            emit_rows(first + index * size, size)
+        if size > 1:
+            with T.serial(first + groups * size, last) as row:
+                emit_rows(row, 1)
+        if tail:
+            with turn(full_rows, run):
+                for channels in self._runs(full_rows, full_rows * block_size, tail):
+                    emit([channels])
 
     def each_block(self, row: Expr, emit: Callable[[Expr, Expr, int], None], ways: int = 1) -> None:
         """Emit a loop over the kept blocks of a row: emit(block, input channel within the group, way).

@@ -6,10 +6,10 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.blocks import lane_weights
-from onexn_plugins.tvm_backend.kernels.function import Buffers, Output, build
+from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, VectorUnit, check_problem
 from onexn_plugins.tvm_backend.kernels.sharing import each_shared_job, window_cost
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, row_alignment, slide
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, anchors, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, splat
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
 
@@ -37,8 +37,6 @@ def depthwise(
     window = window_for(problem, 1, CHANNEL_BUDGET, row_alignment(unit))
 
     def emit(buffers: Buffers) -> None:
-        values, biases = buffers.constants["values"], buffers.constants["bias"]
-
         def emit_channel(image: Expr, channel: Expr) -> None:
             plane = image * problem.out_channels + channel
             source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
@@ -48,24 +46,23 @@ def depthwise(
                 first_row = band_start(window, band)[1]
                 pack(window, source, scratch, 0, first_row, unit)
                 first = (plane * problem.out_height + first_row) * problem.out_width
-                sum_channel(window, scratch, 0, values, channel, biases[channel], buffers.output, first, unit)
+                sum_channel(window, scratch, 0, channel, buffers, first, unit)
 
         each_shared_job((problem.batch, problem.out_channels), window_cost(problem), unit.threads, emit_channel)
 
-    constants = depthwise_constants(weight, bias)
+    constants = depthwise_constants(weight, bias) | anchors(window, unit)
     return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, epilogue)
 
 
-def depthwise_constants(weight: np.ndarray, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
-    return {
-        f"{prefix}values": np.ascontiguousarray(weight, np.float32).reshape(-1),
-        f"{prefix}bias": np.ascontiguousarray(bias, np.float32),
-    }
+def depthwise_constants(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    return {"dw_values": np.ascontiguousarray(weight, np.float32).reshape(-1),
+            "dw_bias": np.ascontiguousarray(bias, np.float32)}
 
 
-def sum_channel(window: Window, scratch: Buffer, base: Expr, values: Buffer, channel: Expr, bias: Expr,
-                output: Output, first: Expr, unit: VectorUnit) -> None:
+def sum_channel(window: Window, scratch: Buffer, base: Expr, channel: Expr, buffers: Buffers, first: Expr,
+                unit: VectorUnit) -> None:
     """Emit the depthwise sums of one packed channel's band; its output starts at flat index `first`."""
+    values, bias = buffers.constants["dw_values"], buffers.constants["dw_bias"][channel]
     taps = window.problem.taps
 
     def accumulate(lanes: int) -> Accumulate:
@@ -78,6 +75,6 @@ def sum_channel(window: Window, scratch: Buffer, base: Expr, values: Buffer, cha
         return lambda total, tap, value: total.multiply_add(weights[tap], value)
 
     def finish(row: Expr, column: Expr, value: Expr, lanes: int) -> None:
-        output.store(first + row * window.problem.out_width + column, value, lanes)
+        buffers.output.store(first + row * window.problem.out_width + column, value, lanes)
 
-    slide(window, scratch, base, unit, lambda lanes: splat(bias, lanes), accumulate, finish)
+    slide(window, scratch, base, unit, lambda lanes: splat(bias, lanes), accumulate, finish, buffers.constants)

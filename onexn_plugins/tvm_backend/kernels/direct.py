@@ -7,6 +7,7 @@ horizontal stride of 2 a vector of pixels is split into its even and odd ones, e
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -44,7 +45,7 @@ def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
 def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
     """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
     cut = cut_pixels(depthwise.width, tile, unit)
-    return cut.paired() if unit.fused_weights and depthwise.stride[1] == 2 else cut
+    return cut.paired() if depthwise.stride[1] == 2 else cut
 
 
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
@@ -68,7 +69,7 @@ def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, wi
     first, last, above = _hidden_rows(window, first_row)
     with T.serial(first, last) as index:
         row = first + last - 1 - index if start else index  # downwards: see written_out_bias
-        line = Source(source.buffer, source.base + row * row_stride, source.channel_stride, source.taps)
+        line = replace(source, base=source.base + row * row_stride)
         target = _row_target(window, windows, base, row + above, activate)
         sum_run(rows, line, run, cut, target, start)
 

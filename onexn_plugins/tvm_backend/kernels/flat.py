@@ -117,7 +117,7 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
 
             def emit_job(image: Expr, group: Expr) -> None:
                 first = (image * problem.in_channels + group * group_inputs) * copies.pixels
-                source = Source(buffers.x, first, copies.pixels)
+                source = Source(buffers.x, first, copies.pixels, constant=True)
 
                 def emit_rows(runs: dict[str, Run]) -> None:
                     scratch = padded_copies() if job_copies is None else job_copies

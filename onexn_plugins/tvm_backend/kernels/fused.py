@@ -32,7 +32,7 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     share,
     window_cost,
 )
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
 from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
@@ -57,12 +57,16 @@ def fused_kernel(
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
     sharing = _sharing(problem, encoded, depthwise, unit)
-    constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias, "dw_")
+    constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
-    family = _direct if is_direct(depthwise, unit) else _packed
-    if family is _packed and is_flat(problem, depthwise, encoded, unit):
-        family, name, constants["masks"] = flat, f"{name}_flat", Copies(depthwise).masks.reshape(-1)
-    emit = family(problem, encoded, epilogue, depthwise, unit, tile, sharing)
+    direct = is_direct(depthwise, unit)
+    if not direct and is_flat(problem, depthwise, encoded, unit):
+        name, constants["masks"] = f"{name}_flat", Copies(depthwise).masks.reshape(-1)
+        emit = flat(problem, encoded, epilogue, depthwise, unit, tile, sharing)
+    else:
+        window = _window(depthwise, unit, sharing)
+        constants |= anchors(window, unit)
+        emit = (_direct if direct else _packed)(problem, encoded, epilogue, window, unit, tile, sharing)
     return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
 
 
@@ -82,16 +86,23 @@ def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit)
     return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
 
 
-def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
+def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing) -> Window:
+    """The depthwise convolution's scratch of one channel: all rows or a thread's band where written to directly."""
+    if not is_direct(depthwise, unit):
+        return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
+    rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
+    # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.
+    return Window(depthwise, rows, unit.lanes if depthwise.stride[1] == 2 else row_alignment(unit))
+
+
+def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,
             tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
     hidden_window = Window(problem, problem.out_height, row_alignment(unit))
-    window_rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
-    window = Window(depthwise, window_rows, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
-    cut = cut_row(depthwise, tile, unit)
+    cut = cut_row(window.problem, tile, unit)
     begin = channels * bias_pixels(cut, unit)
 
     def finish(value: Expr, lanes: int) -> Expr:
@@ -137,12 +148,11 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv
     return emit
 
 
-def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, unit: VectorUnit,
+def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,
             tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Whole hidden channels, then packed into the depthwise convolution's window."""
     group_inputs = problem.in_channels // problem.groups
     hidden_window = Window(problem, problem.out_height)
-    window = window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     cut = cut_pixels(hidden_window.positions, tile, unit, padded=not problem.is_pointwise)
     stride = padded_stride(hidden_window, unit)
 
@@ -183,7 +193,7 @@ def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUni
     problem = window.problem
     if problem.is_pointwise:
         pixels = problem.height * problem.width
-        return Source(x, inputs * pixels, pixels)
+        return Source(x, inputs * pixels, pixels, constant=True)
     scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
     pack_channels(window, x, inputs, count, scratch, 0, unit, shared=shared)
     return Source(scratch, 0, window.size, window.taps)
@@ -202,7 +212,6 @@ def _sum_band(window: Window, scratch: Buffer, base: Expr, image: Expr, channel:
               buffers: Buffers, unit: VectorUnit) -> None:
     """The depthwise sums of a band of one channel, from its window at `base`."""
     depthwise = window.problem
-    values, biases = buffers.constants["dw_values"], buffers.constants["dw_bias"]
     out_plane = image * depthwise.out_channels + channel
     first = (out_plane * depthwise.out_height + first_row) * depthwise.out_width
-    sum_channel(window, scratch, base, values, channel, biases[channel], buffers.output, first, unit)
+    sum_channel(window, scratch, base, channel, buffers, first, unit)

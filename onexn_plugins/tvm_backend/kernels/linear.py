@@ -16,6 +16,9 @@ from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, p
 
 # Sums that must be under way at once to hide the latency of a multiply-add (4 cycles, one or two started per cycle).
 _INDEPENDENT_SUMS = 4
+# Dense block rows read side by side: several streams of weights have more cache lines on their way than one. With seven
+# MobileNetV2's classifier (1000×1280) took 66 us from the third-level cache, with one 98 us (AVX-512).
+_STREAMS = 8
 
 
 def linear_kernel(
@@ -31,7 +34,14 @@ def linear_kernel(
 
         def emit_share(runs: dict[str, Run]) -> None:
             def emit_inputs(first: Expr, count: int) -> None:
-                rows.each_row(0, lambda run: _sum_inputs(rows, buffers, problem, run, first, count), runs.get(ROWS))
+                def emit_group(group: list[Channels]) -> None:
+                    if len(group) == 1:
+                        _sum_inputs(rows, buffers, problem, group[0], first, count)
+                    else:
+                        _sum_dense_rows(rows, buffers, problem, group, first, count)
+
+                size = _rows_at_once(encoded, unit.registers // 2 // (vectors * count))
+                rows.each_row_group(size, emit_group, runs.get(ROWS))
 
             repeats, rest = divmod(problem.batch, at_once)
             with T.serial(0, repeats) as index:
@@ -42,6 +52,31 @@ def linear_kernel(
         share(unit.threads, {ROWS: row_costs(encoded, problem.batch)}).along((ROWS,), emit_share)
 
     return build("linear", input_shape, output_shape, weight_constants(encoded, bias), emit, epilogue)
+
+
+def _rows_at_once(encoded: Encoded, most: int) -> int:
+    """Block rows to sum at once, at most so many: a number that leaves few over; sparse rows go one by one."""
+    if not encoded.is_dense:
+        return 1
+    most = max(1, min(_STREAMS, most))
+    full_rows = encoded.pattern.group_channels // encoded.block_size
+    return min(range(most, most // 2, -1), key=lambda size: full_rows % size)
+
+
+def _sum_dense_rows(rows: BlockRows, buffers: Buffers, problem: Linear, group: list[Channels], first: Expr,
+                    count: int) -> None:
+    """The outputs of a run of each of several dense block rows, for `count` rows of x from `first` on."""
+    sums = [[rows.bias_vectors(run) for _ in range(count)] for run in group]
+    with T.serial(0, problem.in_features) as feature:
+        values = [Register(buffers.x[(first + row) * problem.in_features + feature], 1).value for row in range(count)]
+        for run, totals in zip(group, sums, strict=True):
+            weights = rows.weight_vectors(run.row * problem.in_features + feature, 0, run)
+            for value, vectors in zip(values, totals, strict=True):
+                for total, weight in zip(vectors, weights, strict=True):
+                    total.multiply_add(weight.value, splat(value, total.lanes))
+    for run, totals in zip(group, sums, strict=True):
+        for row, vectors in enumerate(totals):
+            _store(buffers, vectors, (first + row) * problem.out_features + run.start)
 
 
 def _sum_inputs(rows: BlockRows, buffers: Buffers, problem: Linear, run: Channels, first: Expr, count: int) -> None:
@@ -62,10 +97,13 @@ def _sum_inputs(rows: BlockRows, buffers: Buffers, problem: Linear, run: Channel
 
     rows.each_block(run.row, add, ways)
     for row in range(count):
-        position = (first + row) * problem.out_features + run.start
-        for index, part in enumerate(parts[row]):
-            total = part.value
-            for way in range(1, ways):
-                total = total + sums[way][row][index].value
-            buffers.output.store(position, total, part.lanes)
-            position = position + part.lanes
+        for way in range(1, ways):
+            for total, part in zip(parts[row], sums[way][row], strict=True):
+                total.set(total.value + part.value)
+        _store(buffers, parts[row], (first + row) * problem.out_features + run.start)
+
+
+def _store(buffers: Buffers, vectors: list[Register], position: Expr) -> None:
+    for vector in vectors:
+        buffers.output.store(position, vector.value, vector.lanes)
+        position = position + vector.lanes

@@ -48,7 +48,7 @@ def pointwise(
         def emit_share(runs: dict[str, Run]) -> None:
             def emit_job(image: Expr, group: Expr) -> None:
                 base = (image * problem.in_channels + group * group_inputs) * pixels
-                source = Source(buffers.x, base, pixels)
+                source = Source(buffers.x, base, pixels, constant=True)
 
                 def emit_group(shape: PixelTile, start: Expr, count: Expr) -> None:
                     def emit_run(run: Channels) -> None:

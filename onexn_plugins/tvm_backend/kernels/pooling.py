@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, VectorUnit, check_shapes
 from onexn_plugins.tvm_backend.kernels.sharing import COPY, each_shared_job, window_cost
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, row_alignment, slide
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import (
     Expr,
     Register,
@@ -52,11 +52,11 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
                     buffers.output.store(plane * (conv.out_height * conv.out_width) + pixel, value, lanes)
 
                 slide(window, scratch, 0, unit, lambda lanes: constant(padding, lanes),
-                      lambda lanes: _take_maximum if is_max else _add, finish)
+                      lambda lanes: _take_maximum if is_max else _add, finish, buffers.constants)
 
         each_shared_job((problem.batch * problem.channels,), window_cost(conv), unit.threads, emit_plane)
 
-    constants = {} if is_max else {"shares": _shares(problem)}
+    constants = anchors(window, unit) | ({} if is_max else {"shares": _shares(problem)})
     return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit)
 
 

@@ -186,6 +186,11 @@ class VectorUnit:
         if self.lanes not in (4, 8, 16):
             raise Unsupported(f"a vector of {self.lanes} float32 lanes")
 
+    @property
+    def is_arm64(self) -> bool:
+        """NEON with 32 registers."""
+        return self.fused_weights and self.registers >= 32
+
 
 @dataclass(frozen=True)
 class Tile:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -13,6 +14,9 @@ from onexn_plugins.tvm_backend.kernels.window import Window
 
 # What a first-level cache of 32 KiB leaves for one channel's scratch.
 CHANNEL_BUDGET = 16 * 1024
+
+# How far behind an address 64-bit ARM's load of two vectors reaches, in values.
+_PAIR_REACH = 252
 
 # Called with (register, tap, value under the tap) for each tap of an output vector.
 Accumulate = Callable[[Register, int, Expr], None]
@@ -30,8 +34,30 @@ def rows_at_once(window: Window, unit: VectorUnit) -> int:
     return min(window.rows, 7 if unit.registers >= 32 else 4)
 
 
+def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:
+    """A constant for kernels that slide on 64-bit ARM: offsets that LLVM does not know, from which it reads the rest.
+
+    Loads take constant offsets of whole vectors, pair loads near ones alone; any other offset that LLVM knows it adds
+    anew for each load. From an anchor every offset is a near one of whole vectors, and the anchor is added once.
+    """
+    if not unit.is_arm64:
+        return {}
+    found: list[int] = []
+    for offset in _users_by_offset(window, rows_at_once(window, unit)):
+        if _anchor(found, offset, unit) is None:
+            found.append(offset)
+    return {"anchors": np.array(found, np.int32)}
+
+
+def _anchor(found: Sequence[int], offset: int, unit: VectorUnit) -> int | None:
+    """Which of the anchors an offset is read from."""
+    near = (number for number, anchor in enumerate(found)
+            if (offset - anchor) % unit.lanes == 0 and 0 <= offset - anchor <= _PAIR_REACH - unit.lanes)
+    return next(near, None)
+
+
 def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial: Callable[[int], Expr],
-          accumulate: Callable[[int], Accumulate], finish: Finish) -> None:
+          accumulate: Callable[[int], Accumulate], finish: Finish, known: dict[str, Buffer]) -> None:
     """Emit the window's sums over one packed channel.
 
     Args:
@@ -42,8 +68,9 @@ def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial
         initial: the first value of a sum, for a number of lanes.
         accumulate: called once per strip of columns with its lanes (to load weights); what it returns adds one value.
         finish: stores a vector of results.
+        known: the kernel's constants, with `anchors` among them.
     """
-    count = rows_at_once(window, unit)
+    count, reader = rows_at_once(window, unit), _reader(window, unit, known)
     last = window.rows - count
     with T.serial(0, -(-window.rows // count)) as block:
         first = block * count if window.rows % count == 0 else tirx.min(block * count, last)
@@ -51,8 +78,9 @@ def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial
         def emit(column: Expr, lanes: int) -> None:
             add = accumulate(lanes)
             sums = [Register(initial(lanes), lanes) for _ in range(count)]
-            for offset, users in _users_by_offset(window, count):
-                value = Register(load(scratch, base + first * window.row_stride + column + offset, lanes), lanes).value
+            position = reader(base + first * window.row_stride + column)
+            for offset, users in _users_by_offset(window, count).items():
+                value = Register(load(scratch, position(offset), lanes), lanes).value
                 for row, tap in users:
                     add(sums[row], tap, value)
             for row in range(count):
@@ -62,22 +90,42 @@ def slide(window: Window, scratch: Buffer, base: Expr, unit: VectorUnit, initial
 
 
 def _each_strip(width: int, unit: VectorUnit, emit: Callable[[Expr, int], None]) -> None:
-    """As each_strip; ARM's pair loads read two vectors at once, so there strips are of two where they fit."""
-    pair = 2 * unit.lanes
-    pairs, left = divmod(width, pair)
-    if not unit.fused_weights or not pairs:
-        each_strip(width, unit.lanes, emit)
-    elif 0 < left <= unit.lanes:
-        each_strip(width - left, pair, emit)
-        emit(width - unit.lanes, unit.lanes)
+    """As each_strip, but what is left over and fills at most half a strip gets one of half the width.
+
+    ARM's pair loads read two vectors at once, so there strips are of two where they fit.
+    """
+    lanes = 2 * unit.lanes if unit.fused_weights and width >= 2 * unit.lanes else unit.lanes
+    left, half = width % lanes, lanes // 2
+    if width > lanes and 0 < left <= half:
+        each_strip(width - left, lanes, emit)
+        emit(width - half, half)
     else:
-        each_strip(width, pair, emit)
+        each_strip(width, lanes, emit)
 
 
-def _users_by_offset(window: Window, rows: int) -> list[tuple[int, list[tuple[int, int]]]]:
+def _reader(window: Window, unit: VectorUnit, known: dict[str, Buffer]) -> Callable[[Expr], Callable[[int], Expr]]:
+    """Gives, for where a strip starts, what gives the index of an offset from there."""
+    buffer, found = known.get("anchors"), list(anchors(window, unit).get("anchors", ()))
+
+    def reader(start: Expr) -> Callable[[int], Expr]:
+        if buffer is None:
+            return lambda offset: start + offset
+        addresses = [start + buffer[number] for number in range(len(found))]
+
+        def position(offset: int) -> Expr:
+            number = _anchor(found, offset, unit)
+            assert number is not None
+            return addresses[number] + (offset - int(found[number]))
+
+        return position
+
+    return reader
+
+
+def _users_by_offset(window: Window, rows: int) -> dict[int, list[tuple[int, int]]]:
     """For each scratch offset that `rows` output rows read, the (row, tap) pairs that read it."""
     users: dict[int, list[tuple[int, int]]] = {}
     for row in range(rows):
         for tap, offset in enumerate(window.taps):
             users.setdefault(offset + row * window.row_stride, []).append((row, tap))
-    return sorted(users.items())
+    return dict(sorted(users.items()))

@@ -97,15 +97,16 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
         for channel in range(run.count)
     ]
     columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
+    seen, origin = source.seen_from(start, rows.unit)
 
     def add(block: Expr, channel: Expr, way: int) -> None:
-        rows.prefetch(block * len(source.taps), len(source.taps), run)
-        pixel = source.base + channel * source.channel_stride + start
-        for tap, offset in enumerate(source.taps):
+        rows.prefetch(block * len(seen.taps), len(seen.taps), run)
+        pixel = seen.base + channel * seen.channel_stride + origin
+        for tap, offset in enumerate(seen.taps):
             if tile.widths:
-                _add_vectors(rows, source, run, tile, sums, block, tap, pixel + offset)
+                _add_vectors(rows, seen, run, tile, sums, block, tap, pixel + offset)
             if tile.columns:
-                _add_columns(rows, source, run, tile, columns, block, tap, pixel + offset)
+                _add_columns(rows, seen, run, tile, columns, block, tap, pixel + offset)
 
     rows.each_block(run.row, add, _blocks_per_turn(rows, source))
     for channel in range(run.count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.vector import pieces
@@ -65,14 +66,14 @@ def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> T
     two blocks a turn spill; the loads of several taps come ahead of their sums and take more registers too.
     """
     channels, sums = channels_at_once(block_size, unit), unit.registers // 2
-    if unit.fused_weights and unit.registers >= 32 and (isinstance(problem, Linear) or problem.is_pointwise):
+    if unit.is_arm64 and (isinstance(problem, Linear) or problem.is_pointwise):
         sums = unit.registers - _LANE_WORKING_REGISTERS
     return Tile(block_size, max(1, min(8, sums // channels)))
 
 
 def dense_conv_block(unit: VectorUnit) -> int:
     """Block size of a convolution without blocks: eight channels per load of pixels where registers hold their sums."""
-    return 8 if unit.fused_weights and unit.registers >= 32 else 4
+    return 8 if unit.is_arm64 else 4
 
 
 def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
@@ -124,9 +125,12 @@ def left_over(pixels: int, channels: int, unit: VectorUnit) -> PixelTile:
 
 
 def _paired(tile: PixelTile) -> PixelTile:
-    pairs, odd = divmod(len(tile.widths), 2)
-    assert len(set(tile.widths)) == 1  # only vectors of one width lie so that any two make one
-    return PixelTile((2 * tile.widths[0],) * pairs + tile.widths[:odd], tile.columns)
+    widths: list[int] = []
+    for _, equal in groupby(tile.widths):
+        same = list(equal)
+        pairs, odd = divmod(len(same), 2)
+        widths += [2 * same[0]] * pairs + same[:odd]
+    return PixelTile(tuple(widths), tile.columns)
 
 
 def _covering(pixels: int, unit: VectorUnit) -> PixelTile:

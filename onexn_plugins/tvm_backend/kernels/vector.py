@@ -54,6 +54,15 @@ def prefetch(buffer: Buffer, index: Expr) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, reading, all_caches, data))
 
 
+def view(buffer: Buffer, first: Expr) -> Buffer:
+    """What lies in a buffer from `first` on, as a buffer whose address is computed here, once.
+
+    Only of a buffer that the kernel does not write: to LLVM the two are different memory.
+    """
+    address = T.bind(T.address_of(buffer[first]), T.handle(buffer.dtype).ty)
+    return T.decl_buffer(buffer.shape, buffer.dtype, data=address)
+
+
 def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:
     """The lanes of all vectors one after the other, picked by index."""
     return tirx.Shuffle(vectors, indices)
@@ -77,7 +86,8 @@ class Register:
 
     def __init__(self, value: Expr, lanes: int) -> None:
         self.lanes = lanes
-        self._buffer = T.alloc_buffer((1,), vector_type(lanes), scope="global")
+        # No layout is what it gets anyway; TVM takes as long to find that out as for all the rest.
+        self._buffer = T.alloc_buffer((1,), vector_type(lanes), scope="global", layout=None)
         self.set(value)
 
     @property

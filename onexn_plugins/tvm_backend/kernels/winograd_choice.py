@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, VectorUnit
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import MOST_POINTS
 from onexn_plugins.tvm_backend.kernels.winograd_layout import layout_for
 
-# Measured on AVX-512 with ResNet-50's layers at 1 to 100 % of the blocks. Costs in multiply-adds: of transforming a
-# point of a tile and input channel (packing included), one of a tile and output channel back, and of a weight that
-# comes from beyond the second-level cache.
-_THERE, _BACK, _WEIGHT = 21, 5, 4
-# Shares of the multiply-adds' rate that direct kernels reach, and sums of several phases; those of one reach it.
-_DIRECT, _PHASES = 0.95, 0.7
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs in multiply-adds, and shares of the multiply-adds' rate.
+
+    Attributes:
+        there: of transforming a point of a tile and input channel, packing included.
+        back: of transforming one of a tile and output channel.
+        weight: of fetching one.
+        sums, phases: the rate that sums reach over one phase, and over several.
+        direct: the rate that a direct kernel reaches.
+    """
+
+    there: float
+    back: float
+    weight: float
+    sums: float
+    phases: float
+    direct: float
+
+
+# Times on AVX-512 of ResNet-50's layers at 1 to 100 % of the blocks.
+_X86 = Costs(there=21, back=5, weight=4, sums=1, phases=0.7, direct=0.95)
+# On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of 20 kinds of layers, those of
+# ResNet-18 among them, at 3 to 100 % of the blocks (benchmarks/arm).
+_ARM64 = Costs(there=4.4, back=4.4, weight=0, sums=0.85, phases=0.85, direct=1)
+_ARM32 = Costs(there=8.1, back=8.1, weight=0, sums=0.85, phases=0.85, direct=1)
 
 
 def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
@@ -26,15 +48,16 @@ def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
     """
     inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     pixels = problem.out_height * problem.out_width
+    costs = _ARM64 if unit.is_arm64 else _ARM32 if unit.fused_weights else _X86
 
     def cost(size: int) -> float:
         layout = layout_for(problem, size, unit)
         tiles = layout.lanes_computed
-        transforms = tiles * (_THERE * layout.points * inputs + _BACK * math.prod(layout.side) * outputs)
-        rate = 1 if len(layout.phases) == 1 else _PHASES
-        return kept * layout.points * inputs * outputs * (tiles / rate + _WEIGHT) + transforms
+        transforms = tiles * (costs.there * layout.points * inputs + costs.back * math.prod(layout.side) * outputs)
+        rate = costs.sums if len(layout.phases) == 1 else costs.phases
+        return kept * layout.points * inputs * outputs * (tiles / rate + costs.weight) + transforms
 
-    direct = kept * problem.taps * inputs * outputs * (pixels / _DIRECT + _WEIGHT)
+    direct = kept * problem.taps * inputs * outputs * (pixels / costs.direct + costs.weight)
     best = min(_sizes(problem, unit), key=cost, default=None)
     return best if best is not None and cost(best) < direct else None
 

@@ -19,7 +19,7 @@ _SLACK = 1.02
 def kept_shares(task: Task) -> dict[int, float]:
     """Share of the 1×N blocks that are not zero, for every N that the layer is wide enough for."""
     weight = torch.from_numpy(np.ascontiguousarray(task.weight))
-    kernels = nonzero_kernels(weight).to(torch.uint8)
+    kernels = nonzero_kernels(weight)
     widest = weight.shape[0] // task.groups
     return {size: _kept(kernels, size, task.groups) for size in BLOCK_SIZES if size <= widest}
 
@@ -62,4 +62,5 @@ def _pair(values: tuple[int, int]) -> str:
 
 
 def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
-    return float(nonzero_blocks(kernels, BlockPattern.of(kernels, block_size, groups)).float().mean())
+    pattern = BlockPattern.of(kernels, block_size, groups)
+    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks

@@ -9,29 +9,51 @@ from tvm import tirx
 from tvm.ir import StringImm
 from tvm_ffi import StructuralKey
 
+# By buffer the one that it is a view of, and the index there of its first value.
+Views = dict[Any, tuple[Any, Any]]
+
 _FIELDS = ("a", "b", "value", "base", "condition", "true_value", "false_value", "args", "vectors", "indices")
 
 
 def with_bounds_checks(func: Any) -> Any:
     """The same function with assertions before the statements that read or write a buffer."""
-    return func.with_body(_checked(func.body))
+    return func.with_body(_checked(func.body, {}))
 
 
-def _checked(statement: Any) -> Any:
+def _checked(statement: Any, views: Views) -> Any:
     children = list(statement.seq) if isinstance(statement, tirx.SeqStmt) else [statement]
-    accesses = [access for child in children for access in _accesses(child)]
-    statements = [*_assertions(accesses), *map(_with_checked_body, children)]
+    views = {**views, **_views(children)}
+    accesses = [_behind(views, *access) for child in children for access in _accesses(child)]
+    statements = [*_assertions(accesses), *(_with_checked_body(child, views) for child in children)]
     return tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
 
 
-def _with_checked_body(statement: Any) -> Any:
+def _with_checked_body(statement: Any, views: Views) -> Any:
     if isinstance(statement, tirx.For):
-        return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, _checked(statement.body),
-                        statement.thread_binding, statement.annotations, statement.step)
+        return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind,
+                        _checked(statement.body, views), statement.thread_binding, statement.annotations,
+                        statement.step)
     if isinstance(statement, tirx.IfThenElse):
-        other = None if statement.else_case is None else _checked(statement.else_case)
-        return tirx.IfThenElse(statement.condition, _checked(statement.then_case), other)
+        other = None if statement.else_case is None else _checked(statement.else_case, views)
+        return tirx.IfThenElse(statement.condition, _checked(statement.then_case, views), other)
     return statement
+
+
+def _views(statements: Iterable[Any]) -> Views:
+    """Buffers declared at an address inside of another: that one and where."""
+    addresses = {found.var: found.value.args[0] for found in statements if isinstance(found, tirx.Bind)}
+    return {found.buffer: (addresses[found.data].source, addresses[found.data].indices[0])
+            for found in statements if isinstance(found, tirx.DeclBuffer) and found.data in addresses}
+
+
+def _behind(views: Views, buffer: Any, index: Any) -> tuple[Any, Any]:
+    """The access as one of the buffer that a view is of."""
+    if buffer not in views:
+        return buffer, index
+    whole, first = views[buffer]
+    if isinstance(index, tirx.Ramp):
+        return whole, tirx.Ramp(first + index.base, index.stride, index.lanes)
+    return whole, first + index
 
 
 def _accesses(statement: Any) -> Iterator[tuple[Any, Any]]:
@@ -45,9 +67,8 @@ def _accesses(statement: Any) -> Iterator[tuple[Any, Any]]:
         yield from _loads(statement.value)
         yield statement.buffer, statement.indices[0]
     else:
-        prefetching = isinstance(statement, tirx.Evaluate)  # may reach beyond the end
-        assert prefetching or isinstance(statement, (tirx.DeclBuffer, tirx.AllocBuffer)), (
-            f"{type(statement)} is not looked into")
+        known = (tirx.DeclBuffer, tirx.AllocBuffer, tirx.Bind, tirx.Evaluate)  # the last may fetch beyond the end
+        assert isinstance(statement, known), f"{type(statement)} is not looked into"
 
 
 def _loads(expression: Any) -> Iterator[tuple[Any, Any]]:

@@ -98,21 +98,19 @@ def no_threshold(monkeypatch):
 ])
 def test_shared_kernels_give_the_same_bits(unit, threads, part, no_threshold):
     made = {f"kernel_{index}": problem for index, problem in enumerate(list(problems())[part])}
-    functions = {}
-    for count in (1, threads):
-        for name, (*_, make) in made.items():
-            functions[f"{name}_{count}"] = make(replace(unit, threads=count)).func.with_attr(
-                "global_symbol", f"{name}_{count}")
+    built = {f"{name}_{count}": make(replace(unit, threads=count))
+             for count in (1, threads) for name, (*_, make) in made.items()}
+    functions = {name: kernel.func.with_attr("global_symbol", name) for name, kernel in built.items()}
     shared = [name for name in made if is_shared(functions[f"{name}_{threads}"])]
     assert len(shared) >= len(made) - 1, "nearly all of these kernels are shared"
     assert not any(is_shared(functions[f"{name}_1"]) for name in made)
     module = compile_functions(functions)
     use_threads(threads)
     rng = np.random.default_rng(1)
-    for name, (title, x_shape, y_shape, residual, make) in made.items():
-        constants = make(unit).constants
-        inputs = [random_array(x_shape, rng), *constants, *([random_array(y_shape, rng)] if residual else [])]
-        alone, together = (run(module[f"{name}_{count}"], inputs, y_shape) for count in (1, threads))
+    for name, (title, x_shape, y_shape, residual, _) in made.items():
+        x, added = random_array(x_shape, rng), [random_array(y_shape, rng)] if residual else []
+        alone, together = (run(module[one], [x, *built[one].constants, *added], y_shape)
+                           for one in (f"{name}_1", f"{name}_{threads}"))
         assert np.isfinite(alone).all(), title
         np.testing.assert_array_equal(alone, together, title)
 

@@ -92,6 +92,9 @@ def test_it_is_taken_where_it_pays():
     assert family(256, 7, 1.0) == family(64, 28, 1.0, NEON) == "winograd_2x2_3x3"
     assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
     assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
+    # by instruction counts
+    assert family(256, 14, 0.1, NEON) == family(128, 28, 0.1, NEON) == "winograd_2x2_3x3"
+    assert family(16, 32, 0.25, NEON) == family(32, 16, 0.1, NEON) == "conv_3x3"
     stem = {"inputs": 3, "kernel": (7, 7), "stride": (2, 2), "padding": (3, 3, 3, 3)}
     assert family(64, 112, 1.0, **stem) == "winograd_4x4_7x7"
     assert family(64, 112, 1.0, NEON, **stem) == "conv_7x7"

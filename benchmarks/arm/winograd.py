@@ -1,0 +1,91 @@
+"""Instructions of 3×3 layers computed directly and by Winograd's way, beside what the kernels' rule chooses.
+
+    python -m benchmarks.arm.winograd
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from benchmarks.arm.counting import CPU, Counter, counter
+from benchmarks.arm.ours import RUN
+from benchmarks.common.record import command_line, record
+from onexn_plugins.files import written_aside
+from onexn_plugins.report import Column, Table, to_text
+from onexn_plugins.tvm_backend.encode import encode
+from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, Kernel, default_tile, dense_conv_block
+from onexn_plugins.tvm_backend.kernels.spatial import spatial
+from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.kernels.winograd_layout import pays
+from onexn_plugins.tvm_backend.linker import shared_library_linker
+from onexn_plugins.tvm_backend.targets import Target, find_target
+from onexn_plugins.tvm_backend.task import vector_unit
+from tests.emulation.arm64_root import Arm64, arm64_machine
+
+RESULTS = Path(__file__).with_name("results") / "winograd.json"
+# (channels, pixels per side): ResNet-18's, then small ones.
+LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7), (32, 16), (16, 32))
+KEPT = (1.0, 0.25, 0.1, 0.03)
+BLOCK_SIZE = 4
+COLUMNS = (Column("layer", "Layer"), Column("kept", "Blocks kept", "ratio"), Column("direct", "Direct (millions)"),
+           Column("winograd", "Winograd (millions)"), Column("ratio", "Winograd over direct"),
+           Column("chosen", "Winograd is chosen", "yes_no"))
+
+
+def main() -> None:
+    target, machine, counting = find_target(CPU), arm64_machine(), counter()
+    rows = []
+    for channels, side in LAYERS:
+        for kept in KEPT:
+            with tempfile.TemporaryDirectory(prefix="onexn-winograd-") as folder:
+                rows.append(_row(channels, side, kept, target, machine, counting, Path(folder)))
+    print(to_text(Table(COLUMNS, tuple(rows))))
+    result = {**record(command_line("benchmarks.arm.winograd")), "cpu": CPU, "block_size": BLOCK_SIZE, "layers": rows}
+    with written_aside(RESULTS) as unfinished:
+        unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, counting: Counter,
+         folder: Path) -> dict[str, Any]:
+    problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
+    block_size = dense_conv_block(unit) if kept == 1 else BLOCK_SIZE
+    weight, bias, epilogue = _weight(problem, block_size, kept), np.zeros(channels, np.float32), Epilogue(False, "relu")
+    encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
+    kernels = {"direct": spatial(problem, encoded, bias, epilogue, unit, tile),
+               "winograd": winograd(problem, weight, bias, epilogue, unit, tile)}
+    millions = {name: _millions(kernel, problem, target, machine, counting, folder / name)
+                for name, kernel in kernels.items()}
+    print(f"{channels} channels, {side}×{side}, {kept:.0%} kept: {millions}", flush=True)
+    return {"layer": f"{channels} → {channels}, {side}×{side}", "kept": kept, **millions,
+            "ratio": round(millions["winograd"] / millions["direct"], 2),
+            "chosen": pays(problem, encoded.density, unit)}
+
+
+def _weight(problem: Conv, block_size: int, kept: float) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    blocks = rng.random((problem.out_channels // block_size, problem.in_channels, 1, 1)) < kept
+    return rng.standard_normal(problem.weight_shape, np.float32) * blocks.repeat(block_size, 0)
+
+
+def _millions(kernel: Kernel, problem: Conv, target: Target, machine: Arm64, counting: Counter, folder: Path) -> float:
+    folder.mkdir()
+    with tvm.transform.PassContext(opt_level=3, config=dict(PASS_CONFIG)):
+        module = tvm.compile(tvm.IRModule({"kernel": kernel.func.with_attr("global_symbol", "kernel")}),
+                             target=tvm.target.Target(target.tvm))
+    link = shared_library_linker(target)
+    module.export_library(str(folder / "kernel.so"), fcompile=link)
+    np.savez(folder / "arguments.npz", *kernel.constants, np.empty(problem.output_shape, np.float32))
+    shape = ",".join(str(size) for size in problem.input_shape)
+    counts = counting.count(lambda runs: [machine.python, str(RUN), "kernel", str(folder), shape, str(runs)],
+                            machine.environment)
+    return round(counts.all / 1e6, 2)
+
+
+if __name__ == "__main__":
+    main()
