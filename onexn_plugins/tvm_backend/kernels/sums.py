@@ -100,6 +100,7 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
     seen, origin = source.seen_from(start, rows.unit)
 
     def add(block: Expr, channel: Expr, way: int) -> None:
+        rows.prefetch(block * len(seen.taps), len(seen.taps), run)
         pixel = seen.base + channel * seen.channel_stride + origin
         for tap, offset in enumerate(seen.taps):
             if tile.widths:

@@ -78,7 +78,7 @@ def dense_conv_block(unit: VectorUnit) -> int:
 
 def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
     """Channels of a block summed together, `sums` registers each: all, or halves where registers would not do."""
-    most = unit.registers // 2 if sums == 1 or unit.fused_weights else unit.registers * 3 // 4
+    most = unit.registers // 2 if sums == 1 or unit.fused_weights else unit.registers - 4
     while count > 1 and count * sums > most:
         count = -(-count // 2)
     return count

@@ -47,6 +47,13 @@ def store(buffer: Buffer, index: Expr, value: Expr, lanes: int) -> None:
     T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
 
 
+def prefetch(buffer: Buffer, index: Expr) -> None:
+    """Ask for the cache line of a value that is read soon; it may lie beyond the end."""
+    reading, all_caches, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
+    address = tirx.address_of(buffer[index])
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, reading, all_caches, data))
+
+
 def view(buffer: Buffer, first: Expr) -> Buffer:
     """What lies in a buffer from `first` on, as a buffer whose address is computed here, once.
 
@@ -54,13 +61,6 @@ def view(buffer: Buffer, first: Expr) -> Buffer:
     """
     address = T.bind(T.address_of(buffer[first]), T.handle(buffer.dtype).ty)
     return T.decl_buffer(buffer.shape, buffer.dtype, data=address)
-
-
-def prefetch(buffer: Buffer, index: Expr) -> None:
-    """Ask for the cache line of a value that is read soon; it may lie beyond the end."""
-    reading, all_caches, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
-    address = tirx.address_of(buffer[index])
-    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, reading, all_caches, data))
 
 
 def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:

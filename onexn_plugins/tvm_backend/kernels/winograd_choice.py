@@ -11,29 +11,31 @@ from onexn_plugins.tvm_backend.kernels.winograd_layout import layout_for
 
 
 @dataclass(frozen=True)
-class _Costs:
-    """In multiply-adds of direct kernels' best rate.
+class Costs:
+    """Costs in multiply-adds, and shares of the multiply-adds' rate.
 
     Attributes:
-        there: transforming a point of a tile and input channel, packing included.
-        back: a point of a tile and output channel.
-        weight: one that comes from beyond the second-level cache.
-        direct, one, several: share of that rate which direct kernels reach, sums of one phase, and of several.
+        there: of transforming a point of a tile and input channel, packing included.
+        back: of transforming one of a tile and output channel.
+        weight: of fetching one.
+        sums, phases: the rate that sums reach over one phase, and over several.
+        direct: the rate that a direct kernel reaches.
     """
 
     there: float
     back: float
     weight: float
+    sums: float
+    phases: float
     direct: float
-    one: float
-    several: float
 
 
-# Measured with ResNet-50's layers at 1 to 100 % of the blocks.
-_AVX512 = _Costs(21, 5, 4, 0.95, 1, 0.7)
-# By instructions of ResNet-18's layers and small ones at 3 to 100 % of the blocks (benchmarks/arm):
-# 70 for a channel's 16 points.
-_ARM64 = _Costs(70 / 16, 70 / 16, 0, 1, 0.85, 0.85)
+# Times on AVX-512 of ResNet-50's layers at 1 to 100 % of the blocks.
+_X86 = Costs(there=21, back=5, weight=4, sums=1, phases=0.7, direct=0.95)
+# On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of ResNet-18's layers and small
+# ones at 3 to 100 % of the blocks (benchmarks/arm). 32-bit ARM: as before that was counted, a guess.
+_ARM64 = Costs(there=4.4, back=4.4, weight=0, sums=0.85, phases=0.85, direct=1)
+_ARM32 = Costs(there=8.1, back=8.1, weight=0, sums=0.85, phases=0.85, direct=1)
 
 
 def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
@@ -45,14 +47,14 @@ def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
         unit: vector registers.
     """
     inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    pixels, costs = problem.out_height * problem.out_width, _ARM64 if unit.is_arm64 else _AVX512
+    pixels = problem.out_height * problem.out_width
+    costs = _ARM64 if unit.is_arm64 else _ARM32 if unit.fused_weights else _X86
 
     def cost(size: int) -> float:
         layout = layout_for(problem, size, unit)
         tiles = layout.lanes_computed
-        transforms = tiles * (costs.there * layout.points * inputs
-                              + costs.back * math.prod(layout.side) * outputs)
-        rate = costs.one if len(layout.phases) == 1 else costs.several
+        transforms = tiles * (costs.there * layout.points * inputs + costs.back * math.prod(layout.side) * outputs)
+        rate = costs.sums if len(layout.phases) == 1 else costs.phases
         return kept * layout.points * inputs * outputs * (tiles / rate + costs.weight) + transforms
 
     direct = kept * problem.taps * inputs * outputs * (pixels / costs.direct + costs.weight)

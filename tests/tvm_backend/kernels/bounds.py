@@ -67,8 +67,7 @@ def _accesses(statement: Any) -> Iterator[tuple[Any, Any]]:
         yield from _loads(statement.value)
         yield statement.buffer, statement.indices[0]
     else:
-        # A prefetch (the only call without a value) may reach beyond the end.
-        known = (tirx.DeclBuffer, tirx.AllocBuffer, tirx.Bind, tirx.Evaluate)
+        known = (tirx.DeclBuffer, tirx.AllocBuffer, tirx.Bind, tirx.Evaluate)  # the last may fetch beyond the end
         assert isinstance(statement, known), f"{type(statement)} is not looked into"
 
 
