@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.common.record import command_line, record
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import Interval
-from onexn_plugins.tvm_backend.kernels import DENSE_CONV_BLOCK, DENSE_LINEAR_BLOCK, Conv, Epilogue, Linear, default_tile
+from onexn_plugins.tvm_backend.kernels import DENSE_LINEAR_BLOCK, Conv, Epilogue, Linear, default_tile, dense_conv_block
 from onexn_plugins.tvm_backend.plan import Planner
 from onexn_plugins.tvm_backend.targets import find_target
 from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
@@ -63,7 +63,7 @@ def _measure(bench: Bench, number: int, name: str, block_size: int, share: float
     linear = isinstance(problem, Linear)
     weight = _weight(problem, block_size, share)
     task = Task(problem, weight, np.zeros(len(weight), np.float32), Epilogue())
-    dense = Choice(False, default_tile(problem, DENSE_LINEAR_BLOCK if linear else DENSE_CONV_BLOCK, unit))
+    dense = Choice(False, default_tile(problem, DENSE_LINEAR_BLOCK if linear else dense_conv_block(unit), unit))
     skipping = Choice(True, default_tile(problem, block_size, unit))
     times = bench.measure(Order(number, task, dense, skipping, pairs))
     if isinstance(times, Unusable):

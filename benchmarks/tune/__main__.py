@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.common.record import command_line, record
-from benchmarks.latency.networks import NETWORKS, pruned_onnx
+from benchmarks.latency.networks import NETWORKS, Exported, export
+from benchmarks.latency.parts import Variant
 from onexn_plugins.progress import Progress
 from onexn_plugins.report import Column, Page, Section, Table, save, to_text
 from onexn_plugins.report.cells import Cell
@@ -86,8 +87,11 @@ def _problem(found: Found) -> Row:
 
 def _onnx(network: str, ratio: float, options: argparse.Namespace) -> Path:
     """The network's file, exported once."""
-    path = options.work / f"{network}_{ratio:g}.onnx"
-    return path if path.exists() else pruned_onnx(network, options.block_size, ratio, options.size, options.work)
+    folder = options.work / f"{network}_{options.block_size}_{ratio:g}_{options.size}"
+    if not folder.exists():
+        folder.mkdir()
+        export(Variant(network, ratio, options.block_size), folder, options.size)
+    return Exported(folder).onnx
 
 
 def _name(network: str, ratio: float, options: argparse.Namespace) -> str:
