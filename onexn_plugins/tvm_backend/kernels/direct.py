@@ -43,7 +43,7 @@ def band_rows(depthwise: Conv, unit: VectorUnit) -> int:
 
 
 def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
-    """A hidden row as tiles; where its pixels are to be split, ARM splits two vectors into two with two shuffles."""
+    """A hidden row as tiles; where its pixels are to be split, two vectors become two with two shuffles."""
     cut = cut_pixels(depthwise.width, tile, unit)
     return cut.paired() if depthwise.stride[1] == 2 else cut
 

