@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
+import numpy as np
 from tvm import tirx
 
 from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, maximum, minimum, splat, vector_type
 
-# exp(x) leaves the normal float32 numbers outside this range.
-_EXP_RANGE = (-87.0, 88.0)
-# ln 2 in two parts: the first has few enough bits that a multiple of it is exact (Cody and Waite's reduction).
-_LN2_HIGH, _LN2_LOW = 0.693359375, math.log(2.0) - 0.693359375
-_TAYLOR_DEGREE = 7  # |x| <= ln(2) / 2: the next term is below 6e-9
-_EXPONENT_BIAS, _MANTISSA_BITS = 127, 23
+# Powers of two that are normal float32 numbers, and how their exponent is stored.
+_POWERS = (-126.0, 127.0)
+_MANTISSA_BITS = 23
+_DEGREE = 5  # leaves a relative error of 1e-7, about as much as float32 itself
 
 
 def activate(value: Expr, activation: str | None, lanes: int) -> Expr:
@@ -30,9 +30,9 @@ def activate(value: Expr, activation: str | None, lanes: int) -> Expr:
     if activation == "hardswish":
         return source * _hard_sigmoid(source, lanes)
     if activation == "sigmoid":
-        return _sigmoid(source, lanes)
+        return constant(1, lanes) / _one_plus_exp(source, lanes)
     assert activation == "silu"  # Epilogue accepts no other name
-    return source * _sigmoid(source, lanes)
+    return source / _one_plus_exp(source, lanes)
 
 
 def _relu6(value: Expr, lanes: int) -> Expr:
@@ -43,30 +43,33 @@ def _hard_sigmoid(value: Expr, lanes: int) -> Expr:
     return _relu6(value + constant(3, lanes), lanes) * constant(1 / 6, lanes)
 
 
-def _sigmoid(value: Expr, lanes: int) -> Expr:
-    one = constant(1, lanes)
-    return one / (one + _exp(constant(0, lanes) - value, lanes))
+def _one_plus_exp(value: Expr, lanes: int) -> Expr:
+    """1 + exp(-x); the C library's exp would be called lane by lane.
 
-
-def _exp(value: Expr, lanes: int) -> Expr:
-    """exp(x) = 2^n exp(r) with x = n ln 2 + r, |r| <= ln(2) / 2, and a Taylor polynomial for exp(r).
-
-    The C library's exp would be called lane by lane.
+    exp(-x) = 2^n 2^f with n + f = -x / ln 2, |f| <= 1/2, a polynomial for 2^f, and n added to its exponent field. The
+    multiply-adds are few because sums compete with them: rounding, clamping and adding run beside them on x86.
     """
-    low, high = _EXP_RANGE
-    argument = Register(minimum(maximum(value, constant(low, lanes)), constant(high, lanes)), lanes).value
-    power = Register(tirx.floor(argument * constant(1 / math.log(2.0), lanes) + constant(0.5, lanes)), lanes).value
-    reduced = argument - power * constant(_LN2_HIGH, lanes) - power * constant(_LN2_LOW, lanes)
-    reduced = Register(reduced, lanes).value
-    series = Register(constant(1 / math.factorial(_TAYLOR_DEGREE), lanes), lanes)
-    for degree in reversed(range(_TAYLOR_DEGREE)):
-        series.set(series.value * reduced + constant(1 / math.factorial(degree), lanes))
-    return series.value * _power_of_two(power, lanes)
+    low, high = _POWERS
+    power = value * constant(-1 / math.log(2.0), lanes)
+    power = Register(minimum(maximum(power, constant(low, lanes)), constant(high, lanes)), lanes).value
+    whole = Register(tirx.nearbyint(power), lanes).value
+    fraction = Register(power - whole, lanes).value
+    highest, *others = reversed(_power_of_two_polynomial())
+    series = Register(constant(highest, lanes), lanes)
+    for coefficient in others:
+        series.set(series.value * fraction + constant(coefficient, lanes))
+    return constant(1, lanes) + _times_power_of_two(series.value, whole, lanes)
 
 
-def _power_of_two(power: Expr, lanes: int) -> Expr:
-    """2^n of a whole number held as float32, by writing the exponent field."""
+@cache
+def _power_of_two_polynomial() -> tuple[float, ...]:
+    """Coefficients, lowest first, that interpolate 2^f at the Chebyshev points of [-1/2, 1/2]."""
+    interpolated = np.polynomial.Chebyshev.interpolate(np.exp2, _DEGREE, domain=(-0.5, 0.5))
+    return tuple(float(value) for value in interpolated.convert(kind=np.polynomial.Polynomial).coef)
+
+
+def _times_power_of_two(value: Expr, power: Expr, lanes: int) -> Expr:
+    """value * 2^power, for a value near 1 and a whole number held as float32."""
     integer = "int32" if lanes == 1 else f"int32x{lanes}"
-    biased = tirx.Cast(integer, power) + splat(tirx.IntImm("int32", _EXPONENT_BIAS), lanes)
-    bits = tirx.shift_left(biased, splat(tirx.IntImm("int32", _MANTISSA_BITS), lanes))
-    return tirx.reinterpret(vector_type(lanes), bits)
+    exponent = tirx.shift_left(tirx.Cast(integer, power), splat(tirx.IntImm("int32", _MANTISSA_BITS), lanes))
+    return tirx.reinterpret(vector_type(lanes), tirx.reinterpret(integer, value) + exponent)
