@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -26,28 +27,40 @@ def linear_kernel(
     input_shape: Sequence[int], output_shape: Sequence[int],
 ) -> Kernel:
     """A fully connected kernel; shapes are those of the buffers, whatever their unit dimensions."""
-    vectors = len(pieces(min(encoded.block_size, unit.registers // 2), unit.lanes))
-    at_once = max(1, min(problem.batch, unit.registers // 2 // vectors))
+    sums = unit.registers // 2
+    vectors = len(pieces(min(encoded.block_size, sums), unit.lanes))
+    # As many rows of x as vectors of weights where several block rows can be read side by side: that takes the fewest
+    # loads, and more rows of x that are some power of two apart would fall into the same lines of the cache.
+    at_once = max(1, min(problem.batch, math.isqrt(sums) if encoded.is_dense else sums // vectors))
+    heavier = encoded.values.size > problem.batch * problem.in_features
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
 
-        def emit_share(runs: dict[str, Run]) -> None:
-            def emit_inputs(first: Expr, count: int) -> None:
-                def emit_group(group: list[Channels]) -> None:
-                    if len(group) == 1:
-                        _sum_inputs(rows, buffers, problem, group[0], first, count)
-                    else:
-                        _sum_dense_rows(rows, buffers, problem, group, first, count)
-
-                size = _rows_at_once(encoded, unit.registers // 2 // (vectors * count))
-                rows.each_row_group(size, emit_group, runs.get(ROWS))
-
+        def each_inputs(emit_inputs: Callable[[Expr, int], None]) -> None:
             repeats, rest = divmod(problem.batch, at_once)
             with T.serial(0, repeats) as index:
                 emit_inputs(index * at_once, at_once)
             if rest:
                 emit_inputs(repeats * at_once, rest)
+
+        def each_group(count: int, emit_group: Callable[[list[Channels]], None], run: Run) -> None:
+            rows.each_row_group(_rows_at_once(encoded, sums // (vectors * count)), emit_group, run)
+
+        def emit_sums(group: list[Channels], first: Expr, count: int) -> None:
+            if len(group) == 1:
+                _sum_inputs(rows, buffers, problem, group[0], first, count)
+            else:
+                _sum_dense_rows(rows, buffers, problem, group, first, count)
+
+        def emit_share(runs: dict[str, Run]) -> None:
+            # What takes more memory, weights or x, is read once, a part of it for all of the other.
+            if heavier:
+                each_group(at_once, lambda group: each_inputs(lambda *inputs: emit_sums(group, *inputs)),
+                           runs.get(ROWS))
+            else:
+                each_inputs(lambda first, count: each_group(
+                    count, lambda group: emit_sums(group, first, count), runs.get(ROWS)))
 
         share(unit.threads, {ROWS: row_costs(encoded, problem.batch)}).along((ROWS,), emit_share)
 
