@@ -32,6 +32,9 @@ LAYERS: dict[str, Conv | Linear] = {
     "1×1, 256→64, 56×56": Conv(1, 256, 56, 56, 64),
     "3×3, 128→128, 28×28": Conv(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1)),
     "linear, 1280→1000": Linear(1, 1280, 1000),
+    "linear, 49 rows, 768→3072": Linear(49, 768, 3072),
+    "linear, 196 rows, 384→1536": Linear(196, 384, 1536),
+    "linear, 3136 rows, 96→384": Linear(3136, 96, 384),
 }
 SHARES = (0.99, 0.97, 0.95, 0.9, 0.8, 0.5)
 
@@ -60,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(bench: Bench, number: int, name: str, block_size: int, share: float, pairs: int) -> dict[str, Any] | None:
     problem, unit = LAYERS[name], vector_unit(find_target("host"))
-    linear = isinstance(problem, Linear)
     weight = _weight(problem, block_size, share)
     task = Task(problem, weight, np.zeros(len(weight), np.float32), Epilogue())
-    dense = Choice(False, default_tile(problem, DENSE_LINEAR_BLOCK if linear else dense_conv_block(unit), unit))
+    dense_block = DENSE_LINEAR_BLOCK if isinstance(problem, Linear) else dense_conv_block(unit)
+    dense = Choice(False, default_tile(problem, dense_block, unit))
     skipping = Choice(True, default_tile(problem, block_size, unit))
     times = bench.measure(Order(number, task, dense, skipping, pairs))
     if isinstance(times, Unusable):
@@ -74,7 +77,7 @@ def _measure(bench: Bench, number: int, name: str, block_size: int, share: float
             "dense_us": round(float(np.median(times.default)), 2),
             "skipping_us": round(float(np.median(times.candidate)), 2),
             "ratio": {"value": round(ratio.value, 4), "low": round(ratio.low, 4), "high": round(ratio.high, 4)},
-            "model": round(share / Planner(unit, None, {}).efficiency(block_size, linear), 4)}
+            "model": round(share / Planner(unit, None, {}).efficiency(problem, block_size), 4)}
 
 
 def _weight(problem: Conv | Linear, block_size: int, share: float) -> np.ndarray:

@@ -14,7 +14,16 @@ import torch
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
-from onexn_plugins.tvm_backend.kernels import DENSE_LINEAR_BLOCK, VectorUnit, dense_conv_block
+from onexn_plugins.tvm_backend.kernels import (
+    DENSE_LINEAR_BLOCK,
+    Conv,
+    Linear,
+    VectorUnit,
+    as_linear,
+    dense_conv_block,
+    filled_lanes,
+    sparse_vectors,
+)
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
 # Multiply-adds per second at block size N over those of a dense convolution, both on blocks that are kept. With N = 2
@@ -23,6 +32,8 @@ CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
 # A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
 # hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
 LINEAR_EFFICIENCY = 1.7
+# Where rows fill vectors it does as a convolution, but for turning rows into columns and back.
+ROWS_EFFICIENCY = 0.86
 # A sparse layer has to promise this much less time than a dense one, else it stays dense: with N = 4 and 95 % kept, the
 # indices still eat the gain (0.95 to 1.01 of the dense time on five shapes, 0.88 to 0.93 with 90 % kept).
 # Measured by `python -m benchmarks.density`.
@@ -94,40 +105,45 @@ class Planner:
             check_block_size(block_size)
         self.unit, self._forced, self._recorded = unit, block_size, recorded
 
-    def decide(self, weight: np.ndarray, groups: int, weight_name: str, *, linear: bool) -> Decision:
-        """How to encode a weight [out, in / groups, *kernel]; `linear`: its kernel is that of a linear layer."""
+    def decide(self, problem: Conv | Linear, weight: np.ndarray, weight_name: str) -> Decision:
+        """How to encode the weight [out, in / groups, *kernel] of a layer."""
+        groups = problem.groups if isinstance(problem, Conv) else 1
         kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
         recorded = self._recorded_size(weight_name)
         widest = weight.shape[0] // groups
-        dense = min(DENSE_LINEAR_BLOCK if linear else dense_conv_block(self.unit), widest)
+        dense = min(dense_conv_block(self.unit) if as_linear(problem) is None else DENSE_LINEAR_BLOCK, widest)
         if bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
         found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
         candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
         kept = {size: _kept(kernels, size, groups) for size in candidates}
-        costs = {size: share / self.efficiency(size, linear) for size, share in kept.items()}
+        costs = {size: share / self.efficiency(problem, size) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
         share = f"{kept[best]:.0%} of the 1×{best} blocks are kept"
         if costs[best] >= WORTH_SKIPPING:
             if kept[best] == 1:
                 return Decision(False, dense, 1.0, "its zero kernels fill no block")
-            limit = WORTH_SKIPPING * self.efficiency(best, linear)
+            limit = WORTH_SKIPPING * self.efficiency(problem, best)
             return Decision(False, dense, 1.0,
                             f"{share}: too many to be faster than dense (fewer than {limit:.0%} would be)")
         return Decision(True, best, kept[best], share)
 
-    def expected_speedup(self, decision: Decision, *, linear: bool) -> float:
+    def expected_speedup(self, problem: Conv | Linear, decision: Decision) -> float:
         """How many times faster than our own dense kernel; 1 where the decision is dense."""
         if not decision.sparse:
             return 1.0
-        return self.efficiency(decision.block_size, linear) / max(decision.kept, SMALLEST_SHARE)
+        return self.efficiency(problem, decision.block_size) / max(decision.kept, SMALLEST_SHARE)
 
-    def efficiency(self, block_size: int, linear: bool) -> float:
+    def efficiency(self, problem: Conv | Linear, block_size: int) -> float:
         """Multiply-adds per second at that block size over those of a dense kernel."""
-        if linear:
-            return min(1.0, LINEAR_EFFICIENCY * block_size / self.unit.lanes)
-        return CONV_EFFICIENCY.get(block_size, 1.0)
+        vectors, lanes = sparse_vectors(problem, self.unit), self.unit.lanes
+        if vectors == "channels":
+            return min(1.0, LINEAR_EFFICIENCY * block_size / lanes)
+        efficiency = CONV_EFFICIENCY.get(block_size, 1.0)
+        if vectors == "rows":
+            efficiency *= ROWS_EFFICIENCY * filled_lanes(problem, self.unit)
+        return efficiency
 
     def _recorded_size(self, name: str) -> int | None:
         """The block size asked for, or recorded for that weight."""

@@ -54,13 +54,6 @@ class Task:
         return self.problem.groups if isinstance(self.problem, Conv) else 1
 
     @property
-    def is_linear(self) -> bool:
-        """Its kernel is that of a linear layer, which has vectors over channels instead of pixels."""
-        if isinstance(self.problem, Linear):
-            return True
-        return self.problem.is_pointwise and self.problem.height * self.problem.width == self.groups == 1
-
-    @property
     def last(self) -> Task:
         """The task whose output and residual the kernel has."""
         return self.depthwise or self

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.kernels import VectorUnit
+from onexn_plugins.tvm_backend.kernels import Conv, Linear, VectorUnit
 from onexn_plugins.tvm_backend.plan import Decision, Planner
 
 AVX512 = VectorUnit(16, 32)
@@ -23,9 +23,16 @@ def weight(block_size: int, kept: float, out_channels: int = 32, kernel: tuple[i
 
 
 def decide(values: np.ndarray, forced: int | None = None, recorded: dict | None = None, *,
-           linear: bool = False) -> Decision:
+           rows: int | None = None) -> Decision:
     patterns = {} if recorded is None else {"w": recorded}
-    return Planner(AVX512, forced, patterns).decide(values, 1, "w", linear=linear)
+    return Planner(AVX512, forced, patterns).decide(layer(values, rows), values, "w")
+
+
+def layer(values: np.ndarray, rows: int | None = None) -> Conv | Linear:
+    """The layer of a weight: linear with so many rows, else a convolution."""
+    if rows is not None:
+        return Linear(rows, values.shape[1], values.shape[0])
+    return Conv(1, values.shape[1], 14, 14, values.shape[0], (*values.shape[2:], 1, 1)[:2])
 
 
 @pytest.mark.parametrize("block_size", [4, 8, 16, 32])
@@ -54,15 +61,17 @@ def test_scattered_zero_kernels_are_no_blocks() -> None:
     assert (decision.sparse, decision.reason) == (False, "its zero kernels fill no block")
 
 
-@pytest.mark.parametrize("linear", [False, True])
-def test_a_speed_up_is_expected_exactly_where_blocks_are_skipped(linear: bool) -> None:
+@pytest.mark.parametrize("rows", [None, 1, 16])
+def test_a_speed_up_is_expected_exactly_where_blocks_are_skipped(rows: int | None) -> None:
     planner = Planner(AVX512, None, {})
     for block_size in (1, 2, 4, 16):
         for kept in (0.0, 0.1, 0.5, 0.9, 0.95, 1.0):
-            decision = planner.decide(weight(block_size, kept, kernel=()), 1, "w", linear=linear)
-            speedup = planner.expected_speedup(decision, linear=linear)
+            values = weight(block_size, kept, kernel=())
+            decision = planner.decide(layer(values, rows), values, "w")
+            speedup = planner.expected_speedup(layer(values, rows), decision)
             assert speedup == 1 if not decision.sparse else speedup > 1.05
-    assert planner.expected_speedup(planner.decide(weight(4, 0.25), 1, "w", linear=False), linear=False) == 4
+    values = weight(4, 0.25)
+    assert planner.expected_speedup(layer(values), planner.decide(layer(values), values, "w")) == 4
 
 
 def test_small_blocks_pay_less() -> None:
@@ -79,9 +88,10 @@ def test_another_block_size_may_promise_more() -> None:
 
 
 def test_linear_layers_want_full_vectors() -> None:
-    assert not decide(weight(4, 0.5, kernel=()), 4, linear=True).sparse
-    assert decide(weight(4, 0.25, kernel=()), 4, linear=True).sparse
-    assert decide(weight(16, 0.5, kernel=()), linear=True).block_size == 16
+    assert not decide(weight(4, 0.5, kernel=()), 4, rows=1).sparse
+    assert decide(weight(4, 0.25, kernel=()), 4, rows=1).sparse
+    assert decide(weight(16, 0.5, kernel=()), rows=1).block_size == 16
+    assert decide(weight(4, 0.5, kernel=()), 4, rows=16).sparse  # full of rows
 
 
 def test_what_the_file_records_is_taken() -> None:

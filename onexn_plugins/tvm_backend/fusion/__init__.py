@@ -47,7 +47,7 @@ def fuse(graph: Graph, planner: Planner,
             layers.extend(call.layers)
         elif node.op in ("Conv", "Gemm"):
             operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
-            layers.append(describe(context, node, operator, None, None, f"no kernel: {'; '.join(reasons)}"))
+            layers.append(describe(context, node, operator, f"no kernel: {'; '.join(reasons)}"))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
     return order, layers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,22 +71,9 @@ class Context:
             raise Unsupported("the weight is no float32 constant")
         return self.graph.constants[node.inputs[1]], self.graph.constants[node.inputs[2]]
 
-    def decide(self, node: Node, groups: int = 1) -> Decision:
-        """How the weight of a Conv or Gemm is encoded. On a single pixel a convolution is a linear layer."""
-        weight = self.graph.constants[node.inputs[1]]
-        return self.planner.decide(weight, groups, original_name(node.inputs[1]), linear=self._is_linear(node))
-
-    def expected_speedup(self, node: Node, decision: Decision) -> float:
-        """Of a Conv or Gemm over our own dense kernel."""
-        return self.planner.expected_speedup(decision, linear=self._is_linear(node))
-
-    def _is_linear(self, node: Node) -> bool:
-        """Its kernel is that of a linear layer."""
-        return math.prod(self.graph.shape(node.inputs[0])[2:]) == 1 and node.attributes.get("group", 1) == 1
-
     def choose(self, node: Node, task: Task) -> tuple[Decision, Choice]:
         """How the layer of a Conv or Gemm is computed: as tuned, else as decided."""
-        decision = self.decide(node, task.groups)
+        decision = self.planner.decide(task.problem, task.weight, original_name(node.inputs[1]))
         default = Choice(decision.sparse, default_tile(task.problem, decision.block_size, self.unit))
         return self.tuning.apply(task, decision, default) if self.tuning else (decision, default)
 
@@ -169,10 +155,9 @@ def conv_problem(context: Context, node: Node) -> Conv:
     )
 
 
-def describe(
-    context: Context, node: Node, operator: str, decision: Decision | None, tile: Tile | None, reason: str = ""
-) -> Layer:
-    """The report line of a Conv or Gemm; without a decision every block is computed."""
+def describe(context: Context, node: Node, operator: str, reason: str, task: Task | None = None,
+             decision: Decision | None = None, tile: Tile | None = None) -> Layer:
+    """The report line of a Conv or Gemm; without a decision on its task every block is computed."""
     shape = context.graph.shape(node.inputs[1])
     output = context.graph.shape(node.output)
     positions = int(np.prod(output)) // shape[0]
@@ -185,8 +170,8 @@ def describe(
         kept=decision.kept if decision else 1.0,
         macs=round(dense_macs * decision.kept) if decision else dense_macs,
         dense_macs=dense_macs,
-        expected_speedup=context.expected_speedup(node, decision) if decision else 1.0,
-        reason=reason or (decision.reason if decision else ""),
+        expected_speedup=context.planner.expected_speedup(task.problem, decision) if task and decision else 1.0,
+        reason=reason,
     )
 
 

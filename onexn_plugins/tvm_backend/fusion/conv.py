@@ -16,7 +16,7 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     decision, choice = context.choose(node, task)
     kernel = task.kernel(context.unit, choice)
     reason = decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
-    layer = describe(context, node, "conv", decision, choice.tile, reason)
+    layer = describe(context, node, "conv", reason, task, decision, choice.tile)
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,), task,
                       choice)
 
@@ -29,5 +29,5 @@ def fuse_depthwise(context: Context, node: Node) -> KernelCall:
     weight, bias = context.weight(node)
     tail = context.tail(node)
     kernel = kernels.depthwise(problem, weight, bias, tail.epilogue, context.unit)
-    layer = describe(context, node, "depthwise", None, None, "depthwise layers have no 1×N blocks")
+    layer = describe(context, node, "depthwise", "depthwise layers have no 1×N blocks")
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,))

@@ -25,8 +25,8 @@ def fuse_conv_depthwise(context: Context, node: Node) -> KernelCall:
     task = Task(problem, weight, bias, first.epilogue,
                 Task(second_problem, *context.weight(depthwise), second.epilogue))
     decision, choice = context.choose(node, task)
-    layers = (describe(context, node, "conv + depthwise", decision, choice.tile),
-              describe(context, depthwise, "depthwise", None, None, "computed with the convolution before it"))
+    layers = (describe(context, node, "conv + depthwise", decision.reason, task, decision, choice.tile),
+              describe(context, depthwise, "depthwise", "computed with the convolution before it"))
     nodes = (node, *first.nodes, depthwise, *second.nodes)
     return KernelCall(nodes, task.kernel(context.unit, choice), (node.inputs[0], *second.residual), second.output,
                       layers, task, choice)

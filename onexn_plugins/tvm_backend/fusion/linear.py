@@ -15,6 +15,6 @@ def fuse_linear(context: Context, node: Node) -> KernelCall:
     tail = context.tail(node)
     task = Task(problem, weight, bias, tail.epilogue)
     decision, choice = context.choose(node, task)
-    layer = describe(context, node, "linear", decision, choice.tile)
+    layer = describe(context, node, "linear", decision.reason, task, decision, choice.tile)
     return KernelCall((node, *tail.nodes), task.kernel(context.unit, choice), (node.inputs[0], *tail.residual),
                       tail.output, (layer,), task, choice)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.encode import encode
+from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.depthwise import depthwise
 from onexn_plugins.tvm_backend.kernels.fused import check_fusible, fused_kernel
 from onexn_plugins.tvm_backend.kernels.linear import linear_kernel
+from onexn_plugins.tvm_backend.kernels.linear_rows import filled, fills_vectors, linear_rows
 from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
 from onexn_plugins.tvm_backend.kernels.pooling import global_average_pool, pool
 from onexn_plugins.tvm_backend.kernels.problem import (
@@ -23,6 +24,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     Pool,
     Tile,
     Unsupported,
+    Vectors,
     VectorUnit,
     check_problem,
 )
@@ -33,8 +35,9 @@ from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
 __all__ = ["DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
-           "Pool", "Tile", "Unsupported", "VectorUnit", "conv", "conv_depthwise", "default_tile", "dense_conv_block",
-           "depthwise", "global_average_pool", "linear", "pool"]
+           "Pool", "Tile", "Unsupported", "VectorUnit", "Vectors", "as_linear", "conv", "conv_depthwise",
+           "default_tile", "dense_conv_block", "depthwise", "filled_lanes", "global_average_pool", "linear", "pool",
+           "sparse_vectors"]
 
 # Block size of a linear weight that has no blocks, where the caller names none.
 DENSE_LINEAR_BLOCK = 16
@@ -56,9 +59,8 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     check_problem(problem, weight, bias)
     tile = tile or default_tile(problem, dense_conv_block(unit), unit)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
-    if problem.is_pointwise and problem.height * problem.width == 1 and problem.groups == 1:
-        features = Linear(problem.batch, problem.in_channels, problem.out_channels)
-        return linear_kernel(features, encoded, bias, epilogue, unit, problem.input_shape, problem.output_shape)
+    if (features := as_linear(problem)) is not None:
+        return _linear(features, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
     outputs = best_outputs(problem, encoded.density, unit)
     if outputs is not None:
         return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
@@ -90,4 +92,37 @@ def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epil
     check_problem(problem, weight, bias)
     tile = tile or default_tile(problem, DENSE_LINEAR_BLOCK, unit)
     encoded = encode(weight, tile.block_size, keep_all=keep_all)
-    return linear_kernel(problem, encoded, bias, epilogue, unit, problem.input_shape, problem.output_shape)
+    return _linear(problem, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
+
+
+def as_linear(problem: Conv | Linear) -> Linear | None:
+    """The linear layer that computes the same; a convolution is one on a single pixel."""
+    if isinstance(problem, Linear):
+        return problem
+    if problem.is_pointwise and problem.height * problem.width == problem.groups == 1:
+        return Linear(problem.batch, problem.in_channels, problem.out_channels)
+    return None
+
+
+def sparse_vectors(problem: Conv | Linear, unit: VectorUnit) -> Vectors:
+    """What the vectors of its kernel run over where blocks are skipped."""
+    features = as_linear(problem)
+    if features is None:
+        return "pixels"
+    return "rows" if fills_vectors(features, unit) else "channels"
+
+
+def filled_lanes(problem: Conv | Linear, unit: VectorUnit) -> float:
+    """Share of the lanes that rows fill where vectors run over them."""
+    features = as_linear(problem)
+    return 1.0 if features is None else filled(features, unit)
+
+
+def _linear(
+    problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
+    input_shape: tuple[int, ...], output_shape: tuple[int, ...],
+) -> Kernel:
+    """Dense weights fill vectors over the outputs, whatever the number of rows."""
+    if not encoded.is_dense and fills_vectors(problem, unit):
+        return linear_rows(problem, encoded, bias, epilogue, unit, tile, input_shape, output_shape)
+    return linear_kernel(problem, encoded, bias, epilogue, unit, input_shape, output_shape)

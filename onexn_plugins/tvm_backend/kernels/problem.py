@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 ACTIVATIONS = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid")
 # Kernels index their buffers with int32.
 MAX_ELEMENTS = 2**31 - 1
+# What a kernel's vectors run over: pixels of an image, channels of a block, rows (or images) of a linear layer.
+Vectors = Literal["pixels", "channels", "rows"]
 
 
 class Unsupported(Exception):

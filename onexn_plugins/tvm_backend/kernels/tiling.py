@@ -98,7 +98,7 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
     repeats, left = divmod(pixels, tile.vectors * unit.lanes)
     if not left:
         return Cut(full, repeats, None)
-    rest = _covering(left, unit) if padded else left_over(left, channels, unit)
+    rest = covering(left, unit) if padded else left_over(left, channels, unit)
     joined = PixelTile(full.widths + rest.widths, rest.columns)
     if repeats and _sums(joined, channels, unit) <= unit.registers - _WORKING_REGISTERS:
         return Cut(full, repeats - 1, joined)
@@ -133,7 +133,7 @@ def _paired(tile: PixelTile) -> PixelTile:
     return PixelTile(tuple(widths), tile.columns)
 
 
-def _covering(pixels: int, unit: VectorUnit) -> PixelTile:
+def covering(pixels: int, unit: VectorUnit) -> PixelTile:
     """Full vectors that cover the pixels; the last is as short as covers what is left, but no shorter than 4 lanes."""
     full, left = divmod(pixels, unit.lanes)
     last = max(4, 1 << (left - 1).bit_length()) if left else 0

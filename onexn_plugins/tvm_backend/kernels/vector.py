@@ -128,6 +128,33 @@ def sum_lanes(register: Register) -> Expr:
     return register.value
 
 
+def concatenate(vectors: list[Expr], lanes: int) -> Expr:
+    """Vectors of `lanes` each, one after the other."""
+    return vectors[0] if len(vectors) == 1 else shuffle(vectors, list(range(len(vectors) * lanes)))
+
+
+def part(register: Register, first: int, lanes: int) -> Expr:
+    """`lanes` lanes of a register from `first` on."""
+    if lanes == register.lanes:
+        return register.value
+    return shuffle([register.value], list(range(first, first + lanes)))
+
+
+def transpose(vectors: list[Register]) -> list[Register]:
+    """Four vectors as the rows of 4×4 matrices, one for every four lanes: their columns, by two rounds of shuffles."""
+    lanes = vectors[0].lanes
+
+    def merge(left: Register, right: Register, picks: list[int]) -> Register:
+        """Lanes of each four, those of `right` numbered from 4 on."""
+        indices = [quad + pick % 4 + pick // 4 * lanes for quad in range(0, lanes, 4) for pick in picks]
+        return Register(shuffle([left.value, right.value], indices), lanes)
+
+    low, high = [0, 4, 1, 5], [2, 6, 3, 7]
+    first, second, third, fourth = vectors
+    halves = [(merge(first, second, picks), merge(third, fourth, picks)) for picks in (low, high)]
+    return [merge(left, right, picks) for left, right in halves for picks in ([0, 1, 4, 5], [2, 3, 6, 7])]
+
+
 def fill(buffer: Buffer, start: Expr, count: int, value: float, lanes: int) -> None:
     """Write `value` to [start, start + count)."""
     vectors, rest = divmod(count, lanes)

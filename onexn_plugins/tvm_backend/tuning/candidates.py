@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tvm_ffi
 
-from onexn_plugins.tvm_backend.kernels import Kernel, Tile, VectorUnit, default_tile
+from onexn_plugins.tvm_backend.kernels import Kernel, Tile, VectorUnit, as_linear, default_tile, sparse_vectors
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
 from onexn_plugins.tvm_backend.task import Choice, Task
 from onexn_plugins.tvm_backend.tuning.problem import kept_shares, own_block_size
@@ -14,8 +14,8 @@ from onexn_plugins.tvm_backend.tuning.problem import kept_shares, own_block_size
 MOST_VECTORS = 8
 # Fewer sums than this leave the multiply-adders waiting for each other: 4 cycles of latency, two started per cycle.
 FEWEST_SUMS = 8
-# Larger blocks than the layer's own may hold so many times the blocks' share. A linear layer's vectors run over the
-# channels of a block, so it has more to win.
+# Larger blocks than the layer's own may hold so many times the blocks' share. Where vectors run over the channels of
+# a block (linear layers), there is more to win.
 CONV_SHARE, LINEAR_SHARE = 1.3, 2.5
 # From this share of kept blocks on a dense kernel is worth a try, and below it a sparse one.
 TRY_DENSE, TRY_SPARSE = 0.5, 0.98
@@ -39,22 +39,26 @@ def candidates(task: Task, default: Choice, unit: VectorUnit, most: int | None =
 def _choices(task: Task, default: Choice, unit: VectorUnit) -> Iterator[Choice]:
     shares = kept_shares(task)
     own = own_block_size(shares)
-    most = (LINEAR_SHARE if task.is_linear else CONV_SHARE) * shares[own]
+    over_channels = sparse_vectors(task.problem, unit) == "channels"
+    most = (LINEAR_SHARE if over_channels else CONV_SHARE) * shares[own]
     if shares[own] < TRY_SPARSE:
         for size, share in shares.items():
             if share <= min(most, TRY_SPARSE) and (size > 1 or own == 1):
-                yield from _tiles(True, size, task, unit)
+                yield from [_one_tile(True, size, task, unit)] if over_channels else _tiles(True, size, unit)
     if not default.sparse or shares[own] >= TRY_DENSE:
-        for size in DENSE_LINEAR_BLOCKS if task.is_linear else DENSE_CONV_BLOCKS:
+        is_linear = as_linear(task.problem) is not None
+        for size in DENSE_LINEAR_BLOCKS if is_linear else DENSE_CONV_BLOCKS:
             if size in shares:
-                yield from _tiles(False, size, task, unit)
+                yield from [_one_tile(False, size, task, unit)] if is_linear else _tiles(False, size, unit)
 
 
-def _tiles(sparse: bool, block_size: int, task: Task, unit: VectorUnit) -> Iterator[Choice]:
-    """Every number of vectors that registers allow; a linear layer has none over pixels."""
-    if task.is_linear:
-        yield Choice(sparse, default_tile(task.problem, block_size, unit))
-        return
+def _one_tile(sparse: bool, block_size: int, task: Task, unit: VectorUnit) -> Choice:
+    """Vectors over channels leave nothing to choose."""
+    return Choice(sparse, default_tile(task.problem, block_size, unit))
+
+
+def _tiles(sparse: bool, block_size: int, unit: VectorUnit) -> Iterator[Choice]:
+    """Every number of vectors that registers allow."""
     channels = channels_at_once(block_size, unit)
     # Registers hold the sums, a vector of pixels each, and what is loaded of the weights.
     weights = -(-channels // unit.lanes) if unit.fused_weights else 1

@@ -29,7 +29,7 @@ from tests.tvm_backend.kernels.differential import (
 
 @st.composite
 def linear_cases(draw):
-    problem = Linear(draw(st.sampled_from([1, 1, 2, 5, 19])), draw(st.integers(1, 70)), draw(st.integers(1, 70)))
+    problem = Linear(draw(st.sampled_from([1, 1, 2, 5, 19, 70])), draw(st.integers(1, 70)), draw(st.integers(1, 70)))
     block_size, density = draw(st.integers(1, 32)), draw(densities)
     return linear_case(problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
@@ -55,6 +55,15 @@ def test_classifiers():
         linear_case(Linear(batch, 512, 1000), block_size, density, Epilogue(), unit)
         for unit in (AVX512, SSE, NEON) for batch, block_size, density in [(1, 16, 1.0), (1, 4, 0.25), (3, 8, 0.5)]
     ])
+
+
+def test_many_rows_fill_the_vectors_of_a_sparse_layer():
+    cases = [linear_case(Linear(batch, features, 40), block_size, 0.4, Epilogue(residual, activation), unit)
+             for unit in (AVX512, SSE, NEON)
+             for batch, features, block_size, residual, activation in [
+                 (16, 24, 4, False, None), (50, 7, 4, True, "relu"), (37, 12, 6, False, "silu"), (131, 9, 2, True, None)]]
+    assert {case.kernel.family for case in cases} == {"linear_rows"}
+    check(cases)
 
 
 def test_a_pointwise_convolution_of_one_pixel():
