@@ -73,7 +73,7 @@ def problems():
         yield (f"fused {name}", problem.input_shape, after.output_shape, False,
                lambda unit, p=problem, a=arrays, d=after, m=more: kernels.conv_depthwise(
                    p, *a, RELU6, d, *m, RELU6, unit, kernels.Tile(4, 2)))
-    for batch in (1, 3):
+    for batch in (1, 3, 70, 300):
         problem = Linear(batch, 70, 45)
         arrays = random_weight(problem, 8, 0.5, rng), random_array((45,), rng)
         yield (f"linear, {batch} rows", problem.input_shape, problem.output_shape, False,
