@@ -17,7 +17,7 @@ from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
 from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
-from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
+from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
@@ -60,8 +60,8 @@ def fused_kernel(
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
     direct = is_direct(depthwise, unit)
-    if not direct and is_flat(problem, depthwise, encoded, unit):
-        name, constants["masks"] = f"{name}_flat", Copies(depthwise).masks.reshape(-1)
+    if not direct and is_flat(problem, depthwise, unit):
+        name = f"{name}_flat"
         emit = flat(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     else:
         window = _window(depthwise, unit, sharing)
