@@ -13,6 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
+from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.masked import Strips, sum_masked
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
@@ -20,18 +21,25 @@ from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, Sharing, 
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Expr, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 
-# Output pixels above which the sums of a channel, all written out, are too many instructions.
-_MOST_PIXELS = 400
+# Hidden pixels of a channel that stay in a first-level cache until they are read, beside those of three others.
+_MOST_PIXELS = 1024
+# Multiply-adds of a channel, all written out, whose instructions stay in the cache.
+_MOST_TAPS = 10_000
 
 
 def is_flat(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
-    """Whether the depthwise convolution can read unpadded rows and its sums are few enough; not measured on ARM."""
+    """Whether the depthwise convolution can read unpadded rows, and its sums are few enough.
+
+    Not measured on ARM. Threads that could share bands of rows do that instead.
+    """
     return (
         not unit.fused_weights and problem.is_pointwise
-        and depthwise.dilation == (1, 1) and depthwise.stride[1] <= 2
-        and depthwise.out_height * depthwise.out_width <= _MOST_PIXELS
+        and depthwise.dilation == (1, 1) and depthwise.stride[1] <= 2 and depthwise.out_width > 1
+        and depthwise.height * depthwise.width <= _MOST_PIXELS
+        and depthwise.out_height * depthwise.out_width * depthwise.taps <= _MOST_TAPS
+        and (unit.threads == 1 or not is_direct(depthwise, unit))
     )
 
 
@@ -39,9 +47,9 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
          tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """The body of the fused kernel."""
     group_inputs, pixels = problem.in_channels // problem.groups, problem.height * problem.width
-    out_pixels = depthwise.out_height * depthwise.out_width
-    channels, cut, strips = channels_at_once(encoded.block_size, unit), cut_pixels(pixels, tile, unit), Strips(depthwise, unit)
-    lead, stride = (-(-count // unit.lanes) * unit.lanes for count in (strips.lead, pixels))
+    channels, cut = channels_at_once(encoded.block_size, unit), cut_pixels(pixels, tile, unit)
+    strips = Strips(depthwise, unit)
+    lead, stride = (-(-count // unit.lanes) * unit.lanes for count in (strips.lead, pixels))  # aligned stores
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
@@ -60,11 +68,7 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
                 def emit_run(run: Channels) -> None:
                     sum_run(rows, source, run, cut, planes(write, lead, stride))
                     with T.serial(0, run.count) as channel:
-                        plane = run.start + channel
-                        first = (image * depthwise.out_channels + plane) * out_pixels
-                        values, bias = buffers.constants["dw_values"], buffers.constants["dw_bias"][plane]
-                        sum_masked(strips, hidden, lead + channel * stride, values, bias, plane * depthwise.taps,
-                                   buffers.output, first)
+                        _sum_channel(strips, hidden, lead + channel * stride, image, run.start + channel, buffers)
 
                 rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -74,3 +78,15 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     return emit
+
+
+def _sum_channel(strips: Strips, hidden: Buffer, base: Expr, image: Expr, channel: Expr, buffers: Buffers) -> None:
+    """The depthwise sums of the hidden channel that lies at `base`."""
+    depthwise = strips.depthwise
+    values, bias = buffers.constants["dw_values"], buffers.constants["dw_bias"][channel]
+    weights = [values[channel * depthwise.taps + tap] for tap in range(depthwise.taps)]
+    first = (image * depthwise.out_channels + channel) * (depthwise.out_height * depthwise.out_width)
+    sum_masked(
+        strips, lambda index, lanes: load(hidden, base + index, lanes), weights, bias,
+        lambda index, value, lanes: buffers.output.store(first + index, value, lanes),
+    )
