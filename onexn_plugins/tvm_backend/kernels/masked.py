@@ -68,6 +68,11 @@ class Strips:
         return [range(height * index // count, height * (index + 1) // count) for index in range(count)]
 
     @property
+    def instructions(self) -> int:
+        """Multiply-adds that are written out."""
+        return len(self.runs) * self.depthwise.out_height * self.depthwise.taps
+
+    @property
     def column_groups(self) -> list[range]:
         """Columns of the kernel that share loads: under a stride of 2 a vector's even pixels and its odd ones."""
         columns, right = self.depthwise.kernel[1], self.depthwise.stride[1]
