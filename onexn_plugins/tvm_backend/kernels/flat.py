@@ -17,10 +17,10 @@ from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.masked import Strips, sum_masked
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, Sharing, each_job
+from onexn_plugins.tvm_backend.kernels.sharing import BANDS, JOBS, ROWS, Run, Sharing, each_job, pick, turn
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
-from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 
 # Instructions that multiply in the sums of a channel, all written out: more take long to compile.
@@ -33,14 +33,12 @@ def is_flat(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
     """Whether the depthwise convolution can read unpadded rows, and its sums are few enough; not measured on ARM.
 
     Measured on AVX-512: a fifth faster than hidden channels that are copied row by row, from 5×5 to 90×90 pixels. Than
-    rows that are written where they are read 13 % (24 % under a stride of 2) at 28×28, but slower at 56×56; threads can
-    share such rows in bands.
+    rows that are written where they are read 13 % (24 % under a stride of 2) at 28×28, but slower at 56×56.
     """
-    few = unit.threads == 1 and problem.height * problem.width <= _MOST_PIXELS
     return (
         not unit.fused_weights and problem.is_pointwise
         and depthwise.dilation == (1, 1) and depthwise.stride[1] <= 2 and depthwise.out_width > 1
-        and (few or not is_direct(depthwise, unit))
+        and (problem.height * problem.width <= _MOST_PIXELS or not is_direct(depthwise, unit))
         and Strips(depthwise, unit).instructions <= _MOST_INSTRUCTIONS
     )
 
@@ -50,7 +48,7 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
     """The body of the fused kernel."""
     group_inputs, pixels = problem.in_channels // problem.groups, problem.height * problem.width
     channels, cut = channels_at_once(encoded.block_size, unit), cut_pixels(pixels, tile, unit)
-    strips = Strips(depthwise, unit)
+    strips = Strips(depthwise, unit, unit.threads if sharing.axis == BANDS else 1)
     lead, stride = (-(-count // unit.lanes) * unit.lanes for count in (strips.lead, pixels))  # aligned stores
 
     def emit(buffers: Buffers) -> None:
@@ -68,13 +66,16 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
                 def emit_run(run: Channels) -> None:
-                    sum_run(rows, source, run, cut, planes(write, lead, stride))
+                    bands = runs.get(BANDS)
+                    tiles = None if bands is None else _tiles(strips, cut, *bands)
+                    sum_run(rows, source, run, cut, planes(write, lead, stride), tiles=tiles)
                     with T.serial(0, run.count) as channel:
-                        _sum_channel(strips, hidden, lead + channel * stride, image, run.start + channel, buffers)
+                        place, plane = lead + channel * stride, image * depthwise.out_channels + run.start + channel
+                        _sum_channel(strips, hidden, place, plane, run.start + channel, buffers, bands)
 
                 rows.each_row(group, emit_run, runs.get(ROWS))
 
-            sharing.along((ROWS,), emit_rows)
+            sharing.along((ROWS, BANDS), emit_rows)
 
         sizes = (problem.batch, problem.groups)
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
@@ -82,13 +83,29 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
     return emit
 
 
-def _sum_channel(strips: Strips, hidden: Buffer, base: Expr, image: Expr, channel: Expr, buffers: Buffers) -> None:
-    """The depthwise sums of the hidden channel that lies at `base`."""
+def _tiles(strips: Strips, cut: Cut, first: Expr, last: Expr) -> Run:
+    """The tiles of hidden pixels that blocks of output rows [first, last) read."""
+    width, tile = strips.depthwise.width, sum(cut.tile.widths)
+    under = [strips.rows_under(rows) for rows in strips.blocks]
+    starts = [min(rows.start * width // tile, cut.count - 1) for rows in under]
+    stops = [min(-(-rows.stop * width // tile), cut.count) for rows in under]
+    return pick(starts, first), pick(stops, last - 1)
+
+
+def _sum_channel(strips: Strips, hidden: Buffer, base: Expr, plane: Expr, channel: Expr, buffers: Buffers,
+                 bands: Run) -> None:
+    """The depthwise sums of the hidden channel that lies at `base`, in all blocks of rows or a thread's."""
     depthwise = strips.depthwise
     values, bias = buffers.constants["dw_values"], buffers.constants["dw_bias"][channel]
     weights = [values[channel * depthwise.taps + tap] for tap in range(depthwise.taps)]
-    first = (image * depthwise.out_channels + channel) * (depthwise.out_height * depthwise.out_width)
-    sum_masked(
-        strips, lambda index, lanes: load(hidden, base + index, lanes), weights, bias,
-        lambda index, value, lanes: buffers.output.store(first + index, value, lanes),
-    )
+    first = plane * (depthwise.out_height * depthwise.out_width)
+
+    def read(index: Expr, lanes: int) -> Expr:
+        return load(hidden, base + index, lanes)
+
+    def write(index: Expr, value: Expr, lanes: int) -> None:
+        buffers.output.store(first + index, value, lanes)
+
+    for index, rows in enumerate(strips.blocks):
+        with turn(index, bands):
+            sum_masked(strips, rows, read, weights, bias, write)

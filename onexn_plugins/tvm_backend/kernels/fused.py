@@ -19,6 +19,7 @@ from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwi
 from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.masked import Strips
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
     BANDS,
@@ -88,14 +89,23 @@ def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit,
     following = window_cost(depthwise) * encoded.block_size  # of each block row
     rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
     candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
-    if way == _DIRECT:
-        height = band_rows(depthwise, unit)
+    if way != _PACKED:
+        count, height = _bands(depthwise, unit, way)
         taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
         share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
-        candidates[BANDS] = np.full(-(-depthwise.out_height // height), rows.sum() * share_of_rows)
+        candidates[BANDS] = np.full(count, rows.sum() * share_of_rows)
     launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
     exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
     return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
+
+
+def _bands(depthwise: Conv, unit: VectorUnit, way: str) -> tuple[int, int]:
+    """How many bands threads may take, and the output rows of one."""
+    if way == _FLAT:
+        blocks = Strips(depthwise, unit, unit.threads).blocks
+        return len(blocks), max(map(len, blocks))
+    height = band_rows(depthwise, unit)
+    return -(-depthwise.out_height // height), height
 
 
 def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing, way: str) -> Window:

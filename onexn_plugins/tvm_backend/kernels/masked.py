@@ -23,10 +23,14 @@ _LANES = 8
 
 @dataclass(frozen=True)
 class Strips:
-    """How the output pixels of a depthwise convolution are cut into vectors: blocks of rows, strips of columns."""
+    """How the output pixels of a depthwise convolution are cut into vectors: blocks of rows, strips of columns.
+
+    There are at least `least` blocks where there are as many rows.
+    """
 
     depthwise: Conv
     unit: VectorUnit
+    least: int = 1
 
     @cached_property
     def lanes(self) -> int:
@@ -60,12 +64,18 @@ class Strips:
                 runs.append((start, 1))
         return runs
 
-    @property
+    @cached_property
     def blocks(self) -> list[range]:
         """Output rows that are summed together, so that they share the loads of the rows they have in common."""
         height = self.depthwise.out_height
-        count = -(-height // (self.unit.registers // 2))
+        count = max(-(-height // (self.unit.registers // 2)), min(self.least, height))
         return [range(height * index // count, height * (index + 1) // count) for index in range(count)]
+
+    def rows_under(self, rows: range) -> range:
+        """The image rows that some output rows read."""
+        top, down, kernel = self.depthwise.padding[0], self.depthwise.stride[0], self.depthwise.kernel[0]
+        first, last = rows[0] * down - top, rows[-1] * down - top + kernel
+        return range(max(0, first), min(last, self.depthwise.height))
 
     @property
     def instructions(self) -> int:
@@ -114,12 +124,11 @@ Load = Callable[[Expr, int], Expr]
 Store = Callable[[Expr, Expr, int], None]
 
 
-def sum_masked(strips: Strips, load: Load, weights: list[Expr], bias: Expr, store: Store) -> None:
-    """Emit the sums of one channel; a store may write to the row behind its own, which comes later."""
-    for rows in strips.blocks:
-        for first, count in strips.runs:
-            with T.serial(0, count) as index:
-                _sum_strip(strips, rows, first + index * strips.lanes, strips.masks(first), load, weights, bias, store)
+def sum_masked(strips: Strips, rows: range, load: Load, weights: list[Expr], bias: Expr, store: Store) -> None:
+    """Emit a block's sums of one channel; a store may write to the row behind its own, but not beyond the block."""
+    for first, count in strips.runs:
+        with T.serial(0, count) as index:
+            _sum_strip(strips, rows, first + index * strips.lanes, strips.masks(first), load, weights, bias, store)
 
 
 def _sum_strip(strips: Strips, rows: range, start: Expr, masks: list[list[bool]], load: Load, weights: list[Expr],
@@ -129,16 +138,15 @@ def _sum_strip(strips: Strips, rows: range, start: Expr, masks: list[list[bool]]
     for columns in strips.column_groups:  # one after the other: 25 weights would not fit into registers
         factors = {(row, column): Register(splat(weights[row * depthwise.kernel[1] + column], lanes), lanes)
                    for row in range(depthwise.kernel[0]) for column in columns}
-        for y in range(depthwise.height):
-            taps = strips.taps(rows, y)
-            if taps:
-                place = start * depthwise.stride[1] + (y * depthwise.width + columns[0] - depthwise.padding[1])
-                values = _pixels(strips, load, place, [masks[column] for column in columns])
-                for column, value in zip(columns, values, strict=True):
-                    for row, tap in taps:
-                        sums[row].multiply_add(factors[tap, column].value, value.value)
+        for y in strips.rows_under(rows):
+            place = start * depthwise.stride[1] + (y * depthwise.width + columns[0] - depthwise.padding[1])
+            values = _pixels(strips, load, place, [masks[column] for column in columns])
+            for column, value in zip(columns, values, strict=True):
+                for row, tap in strips.taps(rows, y):
+                    sums[row].multiply_add(factors[tap, column].value, value.value)
     for row, total in zip(rows, sums, strict=True):
-        _store(strips, row, start, total, store)
+        place = start + row * depthwise.out_width
+        _store(strips, place, total, store, exact=row == rows[-1])
 
 
 def _pixels(strips: Strips, load: Load, place: Expr, masks: list[list[bool]]) -> list[Register]:
@@ -155,12 +163,11 @@ def _masked(value: Expr, mask: list[bool]) -> Expr:
     return shuffle([value, constant(0, lanes)], [lane if own else lanes for lane, own in enumerate(mask)])
 
 
-def _store(strips: Strips, row: int, start: Expr, total: Register, store: Store) -> None:
-    """Store a row's sums; the last row's alone may not run over its end."""
-    height, width = strips.depthwise.out_height, strips.depthwise.out_width
-    place, lanes = start + row * width, strips.lanes
+def _store(strips: Strips, place: Expr, total: Register, store: Store, *, exact: bool) -> None:
+    """Store a row's sums in the order of columns, if need be without those beyond its end."""
+    width, lanes = strips.depthwise.out_width, strips.lanes
     by_column = [strips.order.index(column) for column in range(lanes)]
-    if width >= lanes or row < height - 1:
+    if width >= lanes or not exact:
         store(place, shuffle([total.value], by_column), lanes)
         return
     half = lanes // 2
