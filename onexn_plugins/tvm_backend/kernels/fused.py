@@ -17,8 +17,9 @@ from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
 from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
-from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
+from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.masked import Strips
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import (
     BANDS,
@@ -39,6 +40,10 @@ from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixel
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
 
+# Ways from the 1×N convolution to the depthwise one: hidden channels that are read as they are, hidden rows written to
+# where they are read, channels that are copied there.
+_FLAT, _DIRECT, _PACKED = "flat", "direct", "packed"
+
 
 def check_fusible(problem: Conv, epilogue: Epilogue, depthwise: Conv) -> None:
     """Raise Unsupported unless `depthwise` is one and takes exactly what the convolution gives."""
@@ -56,39 +61,56 @@ def fused_kernel(
     unit: VectorUnit, tile: Tile,
 ) -> Kernel:
     """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
-    sharing = _sharing(problem, encoded, depthwise, unit)
+    way = _way(problem, depthwise, unit)
+    sharing = _sharing(problem, encoded, depthwise, unit, way)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
-    direct = is_direct(depthwise, unit)
-    if not direct and is_flat(problem, depthwise, encoded, unit):
-        name, constants["masks"] = f"{name}_flat", Copies(depthwise).masks.reshape(-1)
+    if way == _FLAT:
+        name = f"{name}_flat"
         emit = flat(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     else:
-        window = _window(depthwise, unit, sharing)
+        window = _window(depthwise, unit, sharing, way)
         constants |= anchors(window, unit)
-        emit = (_direct if direct else _packed)(problem, encoded, epilogue, window, unit, tile, sharing)
+        fused = _direct if way == _DIRECT else _packed
+        emit = fused(problem, encoded, epilogue, window, unit, tile, sharing)
     return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
 
 
-def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> Sharing:
+def _way(problem: Conv, depthwise: Conv, unit: VectorUnit) -> str:
+    """How the depthwise convolution gets the hidden channels."""
+    if is_flat(problem, depthwise, unit):
+        return _FLAT
+    return _DIRECT if is_direct(depthwise, unit) else _PACKED
+
+
+def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, way: str) -> Sharing:
     """Images and groups need nothing of each other; block rows read the same input, bands about a part of it each."""
     pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
     following = window_cost(depthwise) * encoded.block_size  # of each block row
     rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
     candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
-    if is_direct(depthwise, unit):
-        height = band_rows(depthwise, unit)
+    if way != _PACKED:
+        count, height = _bands(depthwise, unit, way)
         taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
         share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
-        candidates[BANDS] = np.full(-(-depthwise.out_height // height), rows.sum() * share_of_rows)
+        candidates[BANDS] = np.full(count, rows.sum() * share_of_rows)
     launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
     exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
     return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
 
 
-def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing) -> Window:
+def _bands(depthwise: Conv, unit: VectorUnit, way: str) -> tuple[int, int]:
+    """How many bands threads may take, and the output rows of one."""
+    if way == _FLAT:
+        blocks = Strips(depthwise, unit, unit.threads).blocks
+        return len(blocks), max(map(len, blocks))
+    height = band_rows(depthwise, unit)
+    return -(-depthwise.out_height // height), height
+
+
+def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing, way: str) -> Window:
     """The depthwise convolution's scratch of one channel: all rows or a thread's band where written to directly."""
-    if not is_direct(depthwise, unit):
+    if way == _PACKED:
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
     # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.

@@ -54,7 +54,7 @@ class Sharing:
             emit({})
             return
         with T.parallel(0, len(self.starts) - 1) as thread:
-            emit({self.axis: (_pick(self.starts[:-1], thread), _pick(self.starts[1:], thread))})
+            emit({self.axis: (pick(self.starts[:-1], thread), pick(self.starts[1:], thread))})
 
 
 def share(threads: int, candidates: dict[str, np.ndarray], launches: dict[str, int] | None = None,
@@ -151,16 +151,16 @@ def window_cost(problem: Conv) -> float:
 
 @contextmanager
 def turn(unit: int, run: Run) -> Iterator[None]:
-    """What is emitted inside runs if the run holds this unit, its kernel's last."""
+    """What is emitted inside runs if the run holds this unit."""
     if run is None:
         yield
         return
     first, last = run
-    with T.serial(tirx.max(first, unit), last):
+    with T.serial(tirx.max(first, unit), tirx.min(last, unit + 1)):
         yield
 
 
-def _pick(values: Sequence[int], index: Expr) -> Expr:
+def pick(values: Sequence[int], index: Expr) -> Expr:
     """values[index] of a few constants."""
     found: Expr = tirx.IntImm("int32", values[0])
     for position, value in enumerate(values[1:], 1):

@@ -45,6 +45,11 @@ class Cut:
     rest: PixelTile | None
 
     @property
+    def count(self) -> int:
+        """How many tiles there are."""
+        return self.repeats + (self.rest is not None)
+
+    @property
     def rest_start(self) -> int:
         return self.repeats * sum(self.tile.widths)
 
