@@ -16,8 +16,8 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import Start, Target
-from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, shuffle, store
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels, tile_pixels
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, pieces, shuffle, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 
 # Share of the lanes of its vectors that a row must fill: sums that cross rows leave no lane idle.
@@ -48,6 +48,19 @@ def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
     return cut.paired() if depthwise.stride[1] == 2 else cut
 
 
+def cut_rows(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
+    """As cut_row; but two rows, where they follow each other in the input and are one tile that costs less than two.
+
+    Not on ARM: where rows fill its vectors, which are short, two cost as much as one and one.
+    """
+    row, both = cut_row(depthwise, tile, unit), cut_pixels(2 * depthwise.width, tile, unit)
+    if unit.fused_weights or depthwise.stride[1] > 1 or depthwise.height % 2 or both.repeats:
+        return row
+    channels = channels_at_once(tile.block_size, unit)
+    cheaper = sum(tile_pixels(both, channels, unit)) < 2 * sum(tile_pixels(row, channels, unit))
+    return both if cheaper else row
+
+
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,
              windows: Buffer, base: int, activate: Callable[[Expr, int], Expr], start: Start | None,
              first_row: Expr | None = None) -> None:
@@ -59,7 +72,7 @@ def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, wi
         row_stride: values between two rows of the input.
         run: which channels.
         window: of the depthwise convolution.
-        cut: tiles of a row.
+        cut: tiles of a row, or of two, which the input then has one after the other.
         windows: from `base` on the windows of a run's channels, one after the other; padding is there already.
         base: see windows.
         activate: finishes a vector of sums of so many lanes.
@@ -67,10 +80,11 @@ def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, wi
         first_row: first output row of the window; None where it is for all rows.
     """
     first, last, above = _hidden_rows(window, first_row)
-    with T.serial(first, last) as index:
-        row = first + last - 1 - index if start else index  # downwards: see written_out_bias
+    together = cut.pixels // window.problem.width
+    with T.serial(first, last if together == 1 else last // together) as index:
+        row = first + last - 1 - index if start else index * together  # downwards: see written_out_bias
         line = replace(source, base=source.base + row * row_stride)
-        target = _row_target(window, windows, base, row + above, activate)
+        target = _rows_target(window, windows, base, row + above, together, activate)
         sum_run(rows, line, run, cut, target, start)
 
 
@@ -83,6 +97,27 @@ def _hidden_rows(window: Window, first_row: Expr | None) -> tuple[Expr, Expr, Ex
     above = top - first_row * down
     taken = (window.rows - 1) * down + kernel
     return tirx.max(0 - above, 0), tirx.min(taken - above, depthwise.height), above
+
+
+def _rows_target(window: Window, windows: Buffer, base: int, row: Expr, count: int,
+                 activate: Callable[[Expr, int], Expr]) -> Target:
+    """Writes the pixels of rows that follow each other, those of a vector that spans two in parts."""
+    width = window.problem.width
+    targets = [_row_target(window, windows, base, row + index, activate) for index in range(count)]
+
+    def write(channel: int, pixel: int, value: Expr, lanes: int) -> None:
+        index, column = divmod(pixel, width)
+        inside = min(lanes, width - column)
+        if inside == lanes:
+            targets[index](channel, column, value, lanes)
+            return
+        first = 0
+        for part in [*pieces(inside, lanes), *pieces(lanes - inside, lanes)]:
+            index, column = divmod(pixel + first, width)
+            targets[index](channel, column, shuffle([value], list(range(first, first + part))), part)
+            first += part
+
+    return targets[0] if count == 1 else write
 
 
 def _row_target(window: Window, windows: Buffer, base: int, row: Expr,

@@ -16,7 +16,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, cut_rows, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import Copies, flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
@@ -91,8 +91,7 @@ def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing) -> Window:
     if not is_direct(depthwise, unit):
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
-    # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.
-    return Window(depthwise, rows, unit.lanes if depthwise.stride[1] == 2 else row_alignment(unit))
+    return Window(depthwise, rows, unit.lanes)  # what is written and read most should not cross cache lines
 
 
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,
@@ -102,7 +101,8 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
     channels = channels_at_once(encoded.block_size, unit)
     hidden_window = Window(problem, problem.out_height, row_alignment(unit))
     row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
-    cut = cut_row(window.problem, tile, unit)
+    whole = problem.is_pointwise and sharing.axis != BANDS
+    cut = (cut_rows if whole else cut_row)(window.problem, tile, unit)
     begin = channels * bias_pixels(cut, unit)
 
     def finish(value: Expr, lanes: int) -> Expr:

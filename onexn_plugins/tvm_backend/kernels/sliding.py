@@ -18,9 +18,6 @@ CHANNEL_BUDGET = 16 * 1024
 # How far behind an address 64-bit ARM's load of two vectors reaches, in values.
 _PAIR_REACH = 252
 
-# Output rows that 32 registers of AVX-512 sum together beside nine weights.
-_MOST_ROWS = 8
-
 # Called with (register, tap, value under the tap) for each tap of an output vector.
 Accumulate = Callable[[Register, int, Expr], None]
 # Called with (output row within the band, first column, sum, lanes).
@@ -34,9 +31,9 @@ def row_alignment(unit: VectorUnit) -> int:
 
 def rows_at_once(window: Window, unit: VectorUnit) -> int:
     """Output rows summed together, so that they share the loads of the input rows they have in common."""
-    if unit.fused_weights or unit.registers < 32:
-        return min(window.rows, 7 if unit.registers >= 32 else 4)
-    return -(-window.rows // -(-window.rows // _MOST_ROWS))
+    if unit.registers < 32:
+        return min(window.rows, 4)
+    return 8 if window.rows == 8 and not unit.fused_weights else min(window.rows, 7)
 
 
 def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:

@@ -49,6 +49,11 @@ class Cut:
         return self.repeats * sum(self.tile.widths)
 
     @property
+    def pixels(self) -> int:
+        """All of them."""
+        return self.rest_start + (0 if self.rest is None else sum(self.rest.widths) + self.rest.columns)
+
+    @property
     def pixels_at_once(self) -> int:
         """Pixels in the vectors of the largest tile."""
         return max(sum(tile.widths) for tile in (self.tile, self.rest or self.tile))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Unsupported, conv_depthwise, default_tile
-from onexn_plugins.tvm_backend.kernels.direct import is_direct
+from onexn_plugins.tvm_backend.kernels.direct import cut_rows, is_direct
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
     AVX512,
@@ -100,6 +100,16 @@ def test_pairs_of_vectors_on_arm():
             assert is_direct(depthwise, unit)
             cases.append(fused_case(problem, depthwise, block_size, 0.6, Epilogue(activation="relu6"),
                                     Epilogue(True, "relu6"), unit))
+    check(cases)
+
+
+def test_two_rows_are_one_tile_where_they_fill_vectors_better():
+    cases = []
+    for problem, size in [(Conv(2, 9, 28, 28, 6), 3), (Conv(1, 4, 6, 28, 8, groups=2), 5), (Conv(1, 5, 7, 28, 4), 3)]:
+        depthwise, tile = depthwise_after(problem, size, 1), default_tile(problem, 4, AVX512)
+        assert is_direct(depthwise, AVX512)
+        assert cut_rows(depthwise, tile, AVX512).pixels == (28 if problem.height % 2 else 56)
+        cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="relu6"), Epilogue(True), AVX512))
     check(cases)
 
 
