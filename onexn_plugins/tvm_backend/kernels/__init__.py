@@ -29,6 +29,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     check_problem,
 )
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
+from onexn_plugins.tvm_backend.kernels.stem import is_stem, stem_kernel
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
 from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
@@ -81,6 +82,9 @@ def conv_depthwise(
     check_problem(depthwise_problem, dw_weight, dw_bias)
     check_fusible(problem, epilogue, depthwise_problem)
     tile = tile or default_tile(problem, dense_conv_block(unit), unit)
+    if is_stem(problem, depthwise_problem, unit):
+        return stem_kernel(problem, weight, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
+                           tile, keep_all=keep_all)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
     return fused_kernel(problem, encoded, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
                         tile)

@@ -113,8 +113,7 @@ def _window(depthwise: Conv, unit: VectorUnit, sharing: Sharing, way: str) -> Wi
     if way == _PACKED:
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
-    # A stride of 2 reads three vectors where 1 reads one and its neighbours: they had better not cross cache lines.
-    return Window(depthwise, rows, unit.lanes if depthwise.stride[1] == 2 else row_alignment(unit))
+    return Window(depthwise, rows, unit.lanes)  # what is written and read most should not cross cache lines
 
 
 def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,

@@ -31,7 +31,9 @@ def row_alignment(unit: VectorUnit) -> int:
 
 def rows_at_once(window: Window, unit: VectorUnit) -> int:
     """Output rows summed together, so that they share the loads of the input rows they have in common."""
-    return min(window.rows, 7 if unit.registers >= 32 else 4)
+    if unit.registers < 32:
+        return min(window.rows, 4)
+    return 8 if window.rows == 8 and not unit.fused_weights else min(window.rows, 7)
 
 
 def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:

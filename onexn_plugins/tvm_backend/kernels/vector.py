@@ -47,11 +47,11 @@ def store(buffer: Buffer, index: Expr, value: Expr, lanes: int) -> None:
     T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
 
 
-def prefetch(buffer: Buffer, index: Expr) -> None:
-    """Ask for the cache line of a value that is read soon; it may lie beyond the end."""
-    reading, all_caches, data = (tirx.IntImm("int32", value) for value in (0, 3, 1))
+def prefetch(buffer: Buffer, index: Expr, *, to_write: bool = False) -> None:
+    """Ask for the cache line of a value that is read or written soon; it may lie beyond the end."""
+    writing, all_caches, data = (tirx.IntImm("int32", value) for value in (int(to_write), 3, 1))
     address = tirx.address_of(buffer[index])
-    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, reading, all_caches, data))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, writing, all_caches, data))
 
 
 def view(buffer: Buffer, first: Expr) -> Buffer:

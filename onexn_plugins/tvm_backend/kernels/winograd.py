@@ -22,7 +22,7 @@ from onexn_plugins.tvm_backend.kernels.sharing import COPY, JOBS, ROWS, Run, Sha
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, store
 from onexn_plugins.tvm_backend.kernels.window import Image, band_start, pack
 from onexn_plugins.tvm_backend.kernels.winograd_choice import is_possible
-from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, layout_for
+from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, Points, layout_for
 from onexn_plugins.tvm_backend.kernels.winograd_sums import BandSums, store_pixels, sum_points
 from onexn_plugins.tvm_backend.kernels.winograd_transform import transform
 
@@ -42,7 +42,7 @@ def winograd(
         raise Unsupported(f"Winograd's algorithm for tiles of {outputs}×{outputs} pixels, a kernel of "
                           f"{problem.kernel}, stride {problem.stride} and dilation {problem.dilation}")
     layout = layout_for(problem, outputs, unit)
-    encoded = _transformed(layout, weight, tile.block_size, keep_all)
+    encoded = transformed(layout, weight, tile.block_size, keep_all)
     sharing = _sharing(layout, encoded, unit)
 
     def emit(buffers: Buffers) -> None:
@@ -76,7 +76,7 @@ def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
     return share_bands(layout.problem, encoded, tiles, bands, transforming, unit.threads)
 
 
-def _transformed(layout: Layout, weight: np.ndarray, block_size: int, keep_all: bool) -> Encoded:
+def transformed(layout: Points, weight: np.ndarray, block_size: int, keep_all: bool) -> Encoded:
     """The weight at every point, encoded; values lie as they are read: [rows of points, blocks, places, N]."""
     row_step, column_step = layout.problem.stride
     phases = {

@@ -15,6 +15,7 @@ from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filt
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
 
+
 @dataclass(frozen=True)
 class Rows:
     """Neighbouring rows of points that the same phases have.
@@ -41,19 +42,17 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a band of tile rows lies in scratch.
+class Points:
+    """How the points of a vector of tiles lie in scratch.
 
-    Points are stored as they are summed, [vector of tiles, row of points, channel, place, tile]: one sum reads on and
-    on, where a constant distance between channels would use few sets of the cache. Places are the points of a row, for
-    each phase of the image that has this row: every stride-th row and column from a first one on.
+    They are stored as they are summed, [vector of tiles, row of points, channel, place, tile]: one sum reads on and on,
+    where a constant distance between channels would use few sets of the cache. Places are the points of a row, for each
+    phase of the image that has this row: every stride-th row and column from a first one on.
     """
 
     problem: Conv
     outputs: int  # of a tile per side
-    window: TileWindow
-    cut: Cut
-    lanes: int
+    lanes: int  # tiles of a vector
 
     @property
     def vertical(self) -> tuple[Filtering, ...]:
@@ -79,12 +78,6 @@ class Layout:
         """Every phase: its first row and the filtering of its columns, its first column and that of its rows."""
         return list(product(enumerate(self.vertical), enumerate(self.horizontal)))
 
-    def pixels(self, down: int, right: int) -> list[int]:
-        """Where the pixels of a phase lie for tile 0 in the window's scratch, row by row."""
-        (row_step, column_step), width = self.problem.stride, self.window.problem.kernel[1]
-        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
-                for row in range(self.vertical[down].points) for column in range(self.horizontal[right].points)]
-
     @cached_property
     def rows(self) -> tuple[Rows, ...]:
         """All rows of points; the first ones are those that every phase has."""
@@ -102,6 +95,25 @@ class Layout:
     def points(self) -> int:
         """All points of a tile."""
         return sum(rows.points for rows in self.rows)
+
+    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
+        """Where a point lies; `tile` is the first of a vector."""
+        above = (tile * self.points + rows.before(row) * self.lanes) * self.channels
+        return above + (channel * len(rows.places) + place) * self.lanes
+
+
+@dataclass(frozen=True)
+class Layout(Points):
+    """How a band of tile rows lies in scratch."""
+
+    window: TileWindow
+    cut: Cut
+
+    def pixels(self, down: int, right: int) -> list[int]:
+        """Where the pixels of a phase lie for tile 0 in the window's scratch, row by row."""
+        (row_step, column_step), width = self.problem.stride, self.window.problem.kernel[1]
+        return [self.window.taps[(down + row * row_step) * width + right + column * column_step]
+                for row in range(self.vertical[down].points) for column in range(self.horizontal[right].points)]
 
     @property
     def vectors(self) -> int:
@@ -131,11 +143,6 @@ class Layout:
         """Tiles computed for an image: also lanes left empty, and rows that the last band has computed before."""
         return band_start(self.window, 0)[0] * self.vectors * self.lanes
 
-    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
-        """Where a point lies; `tile` is the first of a vector."""
-        above = (tile * self.points + rows.before(row) * self.lanes) * self.channels
-        return above + (channel * len(rows.places) + place) * self.lanes
-
 
 def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
@@ -143,7 +150,7 @@ def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
 
     def layout(rows: int) -> Layout:
         window = TileWindow(tiles, rows)
-        return Layout(problem, outputs, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True), unit.lanes)
+        return Layout(problem, outputs, unit.lanes, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True))
 
     lowest = layout(1)
     tallest = BAND_BUDGET // (4 * lowest.points * lowest.channels * tiles.out_width)
