@@ -134,31 +134,48 @@ def sum_masked(strips: Strips, rows: range, load: Load, weights: list[Expr], bia
 def _sum_strip(strips: Strips, rows: range, start: Expr, masks: list[list[bool]], load: Load, weights: list[Expr],
                bias: Expr, store: Store) -> None:
     depthwise, lanes = strips.depthwise, strips.lanes
-    sums = [Register(splat(bias, lanes), lanes) for _ in rows]
+    sums, pixels = [Register(splat(bias, lanes), lanes) for _ in rows], _Pixels(strips, load)
     for columns in strips.column_groups:  # one after the other: 25 weights would not fit into registers
         factors = {(row, column): Register(splat(weights[row * depthwise.kernel[1] + column], lanes), lanes)
                    for row in range(depthwise.kernel[0]) for column in columns}
         for y in strips.rows_under(rows):
             place = start * depthwise.stride[1] + (y * depthwise.width + columns[0] - depthwise.padding[1])
-            values = _pixels(strips, load, place, [masks[column] for column in columns])
-            for column, value in zip(columns, values, strict=True):
+            for column, value in zip(columns, pixels.at(place, masks[columns.start:columns.stop]), strict=True):
                 for row, tap in strips.taps(rows, y):
-                    sums[row].multiply_add(factors[tap, column].value, value.value)
+                    sums[row].multiply_add(factors[tap, column].value, value)
     for row, total in zip(rows, sums, strict=True):
-        place = start + row * depthwise.out_width
-        _store(strips, place, total, store, exact=row == rows[-1])
+        _store(strips, start + row * depthwise.out_width, total, store, exact=row == rows[-1])
 
 
-def _pixels(strips: Strips, load: Load, place: Expr, masks: list[list[bool]]) -> list[Register]:
-    """The vectors of pixels that each column of a group takes."""
-    lanes, stride = strips.lanes, strips.depthwise.stride[1]
-    parts = [Register(load(place + part * lanes, lanes), lanes).value for part in range(stride)]
-    picks = [[output * stride + phase for output in strips.order] for phase in range(len(masks))]
-    return [Register(_masked(shuffle(parts, pick), mask), lanes) for pick, mask in zip(picks, masks, strict=True)]
+class _Pixels:
+    """What the columns of a group take of one image row after the other.
+
+    The same registers hold it every time: with as many as there are rows, compiling takes a third longer.
+    """
+
+    def __init__(self, strips: Strips, load: Load) -> None:
+        self._strips, self._load, self._stride = strips, load, strips.depthwise.stride[1]
+        zero = constant(0, strips.lanes)
+        self._loaded, self._taken = ([Register(zero, strips.lanes) for _ in range(self._stride)] for _ in range(2))
+
+    def at(self, place: Expr, masks: list[list[bool]]) -> list[Expr]:
+        """A vector for each mask: the pixels from `place` on, or every other one from the first, from the second on."""
+        lanes, taken = self._strips.lanes, self._taken[:len(masks)]
+        if self._stride == 1:
+            taken[0].set(_masked(self._load(place, lanes), masks[0]))
+        else:
+            for part, register in enumerate(self._loaded):
+                register.set(self._load(place + part * lanes, lanes))
+            for phase, (register, mask) in enumerate(zip(taken, masks, strict=True)):
+                picks = [output * self._stride + phase for output in self._strips.order]
+                register.set(_masked(shuffle([part.value for part in self._loaded], picks), mask))
+        return [register.value for register in taken]
 
 
 def _masked(value: Expr, mask: list[bool]) -> Expr:
     """0 in the lanes that are not in the mask."""
+    if all(mask):
+        return value
     lanes = len(mask)
     return shuffle([value, constant(0, lanes)], [lane if own else lanes for lane, own in enumerate(mask)])
 

@@ -11,12 +11,15 @@ from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Unsupported, conv_
 from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
+    AVX2,
     AVX512,
     CASES_PER_MODULE,
     NEON,
     NEON_V7,
+    SSE,
     Case,
     check,
+    compile_functions,
     convolve,
     densities,
     differential_settings,
@@ -24,6 +27,7 @@ from tests.tvm_backend.kernels.differential import (
     finish,
     random_array,
     random_weight,
+    run,
     units,
 )
 from tests.tvm_backend.kernels.geometry import convolutions
@@ -81,12 +85,13 @@ def test_pairs_of_mobilenet():
 
 
 def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_reads():
-    pairs = [(Conv(2, 6, 16, 16, 8, groups=2), 5, 2), (Conv(1, 5, 7, 32, 5), 3, 1), (Conv(1, 4, 9, 16, 6), 5, 1)]
+    pairs = [(Conv(2, 6, 50, 16, 8, groups=2), 5, 2), (Conv(1, 5, 25, 32, 5), 3, 1), (Conv(1, 4, 51, 16, 6), 5, 1)]
     cases = []
     for problem, size, stride in pairs:
         depthwise = depthwise_after(problem, size, stride)
         assert is_direct(depthwise, AVX512)
         cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="silu"), Epilogue(True), AVX512))
+    assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise"}
     check(cases)
 
 
@@ -105,25 +110,45 @@ def test_pairs_of_vectors_on_arm():
 
 def test_pixels_left_over_in_rows_of_every_other_one():
     """16 channels at once leave 28 pixels as a vector, a shorter one and single pixels."""
-    depthwise = depthwise_after(problem := Conv(1, 4, 28, 28, 16), 3, 2)
+    depthwise = depthwise_after(problem := Conv(1, 4, 29, 28, 16), 3, 2)
     assert is_direct(depthwise, AVX512)
     check([fused_case(problem, depthwise, 16, 0.5, Epilogue(activation="relu6"), Epilogue(), AVX512)])
 
 
-def test_narrow_images_are_summed_as_one_run_of_pixels():
-    dw_epilogue, pairs = Epilogue(True, "hardswish"), []
-    for problem, kernel, padding in [
-        (Conv(2, 12, 7, 7, 20), (5, 5), (2, 2, 2, 2)), (Conv(1, 8, 14, 6, 9), (3, 3), (1, 1, 1, 1)),
-        (Conv(1, 6, 5, 3, 8, groups=2), (3, 5), (0, 4, 2, 0)), (Conv(1, 4, 1, 5, 4), (1, 3), (0, 1, 0, 1)),
+@pytest.mark.parametrize("unit", [AVX512, AVX2, SSE])
+def test_narrow_images_are_read_unpadded(unit):
+    """Rows of a few lanes, of one vector and of several; the neighbouring row is a lane away."""
+    cases = []
+    for problem, kernel, stride, padding in [
+        (Conv(1, 12, 14, 14, 9), (3, 3), (1, 1), (1, 1, 1, 1)), (Conv(1, 5, 14, 14, 5), (5, 5), (2, 2), (2, 2, 2, 2)),
+        (Conv(2, 12, 7, 7, 20), (5, 5), (1, 1), (2, 2, 2, 2)), (Conv(1, 9, 28, 28, 5), (3, 3), (2, 2), (0, 0, 1, 1)),
+        (Conv(1, 6, 5, 3, 8, groups=2), (3, 5), (1, 1), (0, 4, 2, 0)), (Conv(1, 4, 9, 2, 4), (3, 3), (1, 1), (1,) * 4),
+        (Conv(1, 4, 1, 5, 4), (1, 3), (1, 1), (0, 1, 0, 1)), (Conv(1, 4, 7, 11, 4), (2, 3), (3, 2), (1, 2, 0, 1)),
+        (Conv(1, 4, 40, 19, 4), (3, 3), (1, 1), (3, 3, 3, 3)), (Conv(1, 4, 6, 13, 4), (3, 1), (2, 2), (1, 0, 1, 0)),
     ]:
         channels = problem.out_channels
-        depthwise = Conv(problem.batch, channels, problem.height, problem.width, channels, kernel, (1, 1), padding,
+        depthwise = Conv(problem.batch, channels, problem.height, problem.width, channels, kernel, stride, padding,
                          (1, 1), channels)
-        pairs.append((problem, depthwise))
-    cases = [fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="relu"), dw_epilogue, AVX512)
-             for problem, depthwise in pairs]
+        cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="relu"), Epilogue(True, "hardswish"),
+                                unit))
     assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise_flat"}
     check(cases)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_infinities_stay_in_their_row(stride):
+    """The last pixel of a row is infinite: so is what reads it, but not the next row's first pixel beside it."""
+    problem = Conv(1, 1, 6, 14, 1)
+    depthwise = Conv(1, 1, 6, 14, 1, (1, 3), (1, stride), (0, 1, 0, 1))
+    x, one, zero = np.ones(problem.input_shape, np.float32), np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
+    x[0, 0, 2, 13] = np.inf
+    taps = np.ones(depthwise.weight_shape, np.float32)
+    kernel = conv_depthwise(problem, one, zero, Epilogue(), depthwise, taps, zero, Epilogue(), AVX512)
+    assert kernel.family == "conv_1x1_depthwise_flat"
+    expected = convolve(depthwise, x, taps, zero)
+    actual = run(compile_functions({"kernel": kernel.func.with_attr("global_symbol", "kernel")})["kernel"],
+                 Case(kernel, [x], expected))
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_what_cannot_be_fused_is_refused():

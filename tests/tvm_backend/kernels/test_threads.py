@@ -43,11 +43,13 @@ WINOGRAD = {
     "7x7, stride": Conv(1, 3, 20, 22, 21, (7, 7), (2, 2), (3, 3, 3, 3)),
 }
 HIDDEN = {
-    "1x1, wide": (Conv(1, 5, 21, 32, 9), 1),
+    "1x1, wide": (Conv(1, 5, 25, 32, 9), 1),
     "1x1, wide, halved": (Conv(1, 5, 27, 32, 9), 2),
     "1x1": (Conv(1, 6, 16, 16, 26), 1),
     "1x1, images": (Conv(2, 6, 7, 7, 9), 1),
     "1x1, narrow": (Conv(1, 6, 7, 7, 26), 1),
+    "1x1, narrow, high": (Conv(1, 60, 40, 7, 3), 1),
+    "1x1, narrow, halved": (Conv(1, 60, 28, 28, 3), 2),
     "1x1, groups": (Conv(1, 12, 16, 16, 24, groups=4), 2),
     "3x3": (Conv(1, 3, 32, 32, 18, (3, 3), padding=(1, 1, 1, 1)), 1),
     "3x3, groups": (Conv(1, 12, 8, 9, 24, (3, 3), padding=(1, 1, 1, 1), groups=4), 2),
