@@ -169,6 +169,11 @@ def conv_problem(context: Context, node: Node) -> Conv:
     )
 
 
+def algorithm_reason(decision: Decision, kernel: Kernel) -> str:
+    """Why a convolution is computed as it is, and that it is by Winograd's algorithm where it is."""
+    return decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+
+
 def describe(
     context: Context, node: Node, operator: str, decision: Decision | None, tile: Tile | None, reason: str = ""
 ) -> Layer:
