@@ -155,6 +155,11 @@ def conv_problem(context: Context, node: Node) -> Conv:
     )
 
 
+def algorithm_reason(decision: Decision, kernel: Kernel) -> str:
+    """Why a convolution is computed as it is, and that it is by Winograd's algorithm where it is."""
+    return decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+
+
 def describe(context: Context, node: Node, operator: str, reason: str, task: Task | None = None,
              decision: Decision | None = None, tile: Tile | None = None) -> Layer:
     """The report line of a Conv or Gemm; without a decision on its task every block is computed."""

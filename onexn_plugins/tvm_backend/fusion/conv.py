@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onexn_plugins.tvm_backend import kernels
-from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, conv_problem, describe
+from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, algorithm_reason, conv_problem, describe
 from onexn_plugins.tvm_backend.graph import Node
 from onexn_plugins.tvm_backend.kernels import Unsupported
 from onexn_plugins.tvm_backend.task import Task
@@ -15,8 +15,7 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     task = Task(problem, weight, bias, tail.epilogue)
     decision, choice = context.choose(node, task)
     kernel = task.kernel(context.unit, choice)
-    reason = decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
-    layer = describe(context, node, "conv", reason, task, decision, choice.tile)
+    layer = describe(context, node, "conv", algorithm_reason(decision, kernel), task, decision, choice.tile)
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,), task,
                       choice)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, conv_problem, describe
+from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, algorithm_reason, conv_problem, describe
 from onexn_plugins.tvm_backend.graph import Node
 from onexn_plugins.tvm_backend.kernels import Unsupported
 from onexn_plugins.tvm_backend.task import Task
@@ -25,8 +25,9 @@ def fuse_conv_depthwise(context: Context, node: Node) -> KernelCall:
     task = Task(problem, weight, bias, first.epilogue,
                 Task(second_problem, *context.weight(depthwise), second.epilogue))
     decision, choice = context.choose(node, task)
-    layers = (describe(context, node, "conv + depthwise", decision.reason, task, decision, choice.tile),
+    kernel = task.kernel(context.unit, choice)
+    reason = algorithm_reason(decision, kernel)
+    layers = (describe(context, node, "conv + depthwise", reason, task, decision, choice.tile),
               describe(context, depthwise, "depthwise", "computed with the convolution before it"))
     nodes = (node, *first.nodes, depthwise, *second.nodes)
-    return KernelCall(nodes, task.kernel(context.unit, choice), (node.inputs[0], *second.residual), second.output,
-                      layers, task, choice)
+    return KernelCall(nodes, kernel, (node.inputs[0], *second.residual), second.output, layers, task, choice)
