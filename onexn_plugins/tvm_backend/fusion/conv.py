@@ -15,7 +15,7 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     task = Task(problem, weight, bias, tail.epilogue)
     decision, choice = context.choose(node, task)
     kernel = task.kernel(context.unit, choice)
-    reason = decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+    reason = ", ".join(filter(None, (decision.reason, kernel.method)))
     layer = describe(context, node, "conv", decision, choice.tile, reason)
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,), task,
                       choice)

@@ -66,7 +66,16 @@ def winograd(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"winograd_{outputs}x{outputs}_{problem.kernel[0]}x{problem.kernel[1]}"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    kernel = build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    return replace(kernel, method=_method(layout))
+
+
+def _method(layout: Layout) -> str:
+    """In the notation of the paper: F(outputs, taps)."""
+    (rows, columns), (down, right) = layout.problem.kernel, layout.problem.stride
+    tile = f"F({layout.outputs}×{layout.outputs}, {rows}×{columns})"
+    phases = f", the sum of {len(layout.phases)} phases for stride {down}×{right}" if len(layout.phases) > 1 else ""
+    return f"by Winograd's algorithm, {tile}{phases}"
 
 
 def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
