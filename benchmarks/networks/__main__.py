@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.record import commit, record
-from benchmarks.networks.files import OPSETS, TOOLS
+from benchmarks.networks.files import OLDEST, OPSETS, TOOLS
 from benchmarks.networks.page import Row, summary, write
 from benchmarks.networks.zoo import NETWORKS, OF_MANY_OPSETS, SMALLEST
 
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _cases(options: argparse.Namespace) -> Iterator[Row]:
-    files = [{"opset": opset, "tool": tool} for opset, tool in product(options.opsets, TOOLS)] or [{}]
+    files = [{"opset": opset, "tool": tool} for opset, tool in product(options.opsets, TOOLS)
+             if opset >= OLDEST.get(tool, 0)] or [{}]
     for network, pixels, ratio, file in product(options.networks, options.pixels, options.ratios, files):
         size = max(pixels, SMALLEST.get(network, 0))
         yield {"network": network, "pixels": size, "pruning_ratio": ratio, **file}

@@ -64,3 +64,5 @@ def _converter(model: nn.Module, image: Tensor, opset: int) -> ModelProto:
 
 TOOLS: dict[str, Callable[[nn.Module, Tensor, int], ModelProto]] = {
     "torchscript": _torchscript, "dynamo": _dynamo, "converter": _converter}
+# Asked for an older opset, torch's newer exporter writes this one.
+OLDEST = {"dynamo": 18}
