@@ -1,4 +1,4 @@
-"""python -m benchmarks.networks.case NETWORK PIXELS RATIO: one network, one image size; prints one line of JSON.
+"""python -m benchmarks.networks.case NETWORK PIXELS RATIO [OPSET TOOL]: one network; prints one line of JSON.
 
 A process of its own for each, so that whatever goes wrong in one is seen and harms no other.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks.files import NoFile, in_opset
 from onexn_plugins import export_onnx, fold
 from onexn_plugins.cli.run import onnxruntime_session
 from onexn_plugins.torch_pruning import OneXNPruner
@@ -26,8 +27,11 @@ from onexn_plugins.zoo import load_model
 BLOCK_SIZE = 4
 
 
-def measure(network: str, pixels: int, ratio: float) -> dict[str, Any]:
-    """Prune, export, compile and compare.
+def measure(network: str, pixels: int, ratio: float, opset: int | None = None, tool: str = "") -> dict[str, Any]:
+    """Prune, export, compile and compare; without an opset in the file that export_onnx writes.
+
+    Raises:
+        NoFile: the tool cannot write this opset.
 
     Returns:
         "difference_torch" and "difference_onnxruntime": largest absolute difference over the output's largest value;
@@ -45,7 +49,11 @@ def measure(network: str, pixels: int, ratio: float) -> dict[str, Any]:
     with torch.no_grad():
         expected = model(image).numpy()
     with tempfile.TemporaryDirectory(prefix="onexn-networks-") as folder:
-        path = Path(export_onnx(model, image, Path(folder) / "network.onnx", block_size=BLOCK_SIZE))
+        path = Path(folder) / "network.onnx"
+        if opset is None:
+            export_onnx(model, image, path, block_size=BLOCK_SIZE)
+        else:
+            path.write_bytes(in_opset(model, image, opset, tool))
         session = onnxruntime_session(str(path))
         (peer,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
         started = time.monotonic()
@@ -82,5 +90,9 @@ def _layers(compiled: Compiled) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    name, size, share = sys.argv[1:]
-    print(json.dumps(measure(name, int(size), float(share))))
+    name, size, share, *wanted = sys.argv[1:]
+    try:
+        found = measure(name, int(size), float(share), *((int(wanted[0]), wanted[1]) if wanted else ()))
+    except NoFile as refusal:
+        found = {"no_file": str(refusal)}
+    print(json.dumps(found))

@@ -15,3 +15,8 @@ TIMM = tuple(f"timm/{name}" for name in (
 NETWORKS = TORCHVISION + TIMM
 # The smallest image a network takes, where that is more than the smallest one measured.
 SMALLEST = {"inception_v3": 75, "timm/inception_v3": 75}
+# Those whose operators changed most between opsets: hard-swish, SiLU, squeeze-excite, layer norm, channel shuffles.
+OF_MANY_OPSETS = (
+    "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18", "shufflenet_v2_x1_0", "googlenet",
+    "convnext_tiny",
+)

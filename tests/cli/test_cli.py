@@ -13,6 +13,7 @@ from torch import nn
 from onexn_plugins.cli import VERBS, main
 from onexn_plugins.export import read_pattern
 from onexn_plugins.report import Column, Page, Section, Table, save
+from tests.tvm_backend.onnx_files import make_model
 
 NET = "tests.cli.test_cli:make_net"
 SHAPE = ["--input-shape", "1,3,16,16"]
@@ -127,6 +128,23 @@ def test_compile_run_and_bench(capsys, exported, tmp_path):
     profiled = values(capsys, "bench", library, "--rounds", "2", "--profile")
     assert [row["name"] for row in profiled["contenders"]] == ["onexn"]
     assert sum(kernel["share"] for kernel in profiled["profile"]["kernels"]) == pytest.approx(1)
+
+
+def test_inspect_and_compile_name_the_algorithm(capsys, tmp_path):
+    path, library = tmp_path / "wide.onnx", tmp_path / "wide.onexn"
+    dense = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    sparse = dense * (np.arange(64) % 2).astype(np.float32)[:, None, None]  # reads every other channel
+    nodes = [onnx.helper.make_node("Conv", ["x", "dense"], ["h"], pads=[1] * 4),
+             onnx.helper.make_node("Conv", ["h", "sparse"], ["y"], pads=[1] * 4)]
+    model = make_model(nodes, {"x": (1, 64, 28, 28)}, ["y"], {"dense": dense, "sparse": sparse})
+    path.write_bytes(model.SerializeToString())
+    reasons = {target: [layer["reason"] for layer in values(capsys, "inspect", str(path), "--target", target)["layers"]]
+               for target in ("x86-64-v4", "cortex-a72")}
+    assert reasons["x86-64-v4"][0] == "no zero kernel, by Winograd's algorithm, F(4×4, 3×3)"
+    assert reasons["cortex-a72"][0] == "no zero kernel, by Winograd's algorithm, F(2×2, 3×3)"
+    assert reasons["x86-64-v4"][1].endswith("blocks are kept, by Winograd's algorithm, F(4×4, 3×3)")
+    compiled = values(capsys, "compile", str(path), "--target", "x86-64-v4", "--output", str(library))
+    assert [layer["reason"] for layer in compiled["layers"]] == reasons["x86-64-v4"]
 
 
 def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):

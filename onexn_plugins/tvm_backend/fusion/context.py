@@ -156,8 +156,8 @@ def conv_problem(context: Context, node: Node) -> Conv:
 
 
 def algorithm_reason(decision: Decision, kernel: Kernel) -> str:
-    """Why a convolution is computed as it is, and that it is by Winograd's algorithm where it is."""
-    return decision.reason + (", by Winograd's algorithm" if kernel.family.startswith("winograd") else "")
+    """Why a convolution is computed as it is, and by which algorithm where it is not the direct one."""
+    return ", ".join(filter(None, (decision.reason, kernel.method)))
 
 
 def describe(context: Context, node: Node, operator: str, reason: str, task: Task | None = None,

@@ -212,10 +212,12 @@ class Kernel:
         func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), the residual
             [output_shape] where the epilogue has one, y [output_shape].
         constants: values, indices, row pointers, bias ...
+        method: the algorithm in words, for reports; empty where sums are computed as they are defined.
     """
 
     func: Any
     constants: tuple[np.ndarray, ...]
+    method: str = ""
 
     @property
     def family(self) -> str:

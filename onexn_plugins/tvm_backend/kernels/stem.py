@@ -7,6 +7,8 @@ two rows that the next band's depthwise sums read too.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
@@ -103,7 +105,8 @@ def stem_kernel(
 
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"winograd_{OUTPUTS}x{OUTPUTS}_3x3_depthwise"
-    return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+    kernel = build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+    return replace(kernel, method=points.method)
 
 
 def _first_pixel(window: Window) -> int:

@@ -66,7 +66,8 @@ def winograd(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"winograd_{outputs}x{outputs}_{problem.kernel[0]}x{problem.kernel[1]}"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    kernel = build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    return replace(kernel, method=layout.method)
 
 
 def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:

@@ -96,6 +96,13 @@ class Points:
         """All points of a tile."""
         return sum(rows.points for rows in self.rows)
 
+    @property
+    def method(self) -> str:
+        """The algorithm in the notation of the paper: F(outputs, taps)."""
+        (rows, columns), (down, right) = self.problem.kernel, self.problem.stride
+        phases = f", the sum of {len(self.phases)} phases for stride {down}×{right}" if len(self.phases) > 1 else ""
+        return f"by Winograd's algorithm, F({self.outputs}×{self.outputs}, {rows}×{columns}){phases}"
+
     def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
         """Where a point lies; `tile` is the first of a vector."""
         above = (tile * self.points + rows.before(row) * self.lanes) * self.channels

@@ -100,6 +100,19 @@ def test_it_is_taken_where_it_pays():
     assert family(64, 112, 1.0, NEON, **stem) == "conv_7x7"
 
 
+@pytest.mark.parametrize(("kernel", "stride", "outputs", "method"), [
+    ((3, 3), (1, 1), 4, "F(4×4, 3×3)"),
+    ((3, 3), (1, 1), 2, "F(2×2, 3×3)"),
+    ((7, 7), (2, 2), 4, "F(4×4, 7×7), the sum of 4 phases for stride 2×2"),
+    ((3, 5), (1, 2), 2, "F(2×2, 3×5), the sum of 2 phases for stride 1×2"),
+])
+def test_it_names_its_tiles(kernel, stride, outputs, method):
+    problem = Conv(1, 4, 20, 20, 4, kernel, stride)
+    weight, bias = np.ones(problem.weight_shape, np.float32), np.zeros(4, np.float32)
+    found = winograd(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1), outputs=outputs)
+    assert found.method == f"by Winograd's algorithm, {method}"
+
+
 @pytest.mark.parametrize("problem", [
     Conv(1, 4, 9, 9, 4, (3, 3), dilation=(2, 2)),
     Conv(1, 4, 9, 9, 4, (9, 3)),
