@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -15,9 +17,13 @@ def tvm(path: str, x: np.ndarray) -> Callable[[], object]:
     import tvm
     from tvm.runtime.vm import VirtualMachine
 
-    main = VirtualMachine(tvm.runtime.load_module(path), tvm.cpu())["main"]
+    machine, folder = VirtualMachine(tvm.runtime.load_module(path), tvm.cpu()), Path(path).parent
+    memory = np.zeros(json.loads((folder / "metadata.json").read_text())["memory_bytes"], np.uint8)
+    weights = np.fromfile(folder / "weights.bin", np.uint8)
+    memory[:weights.size] = weights
+    main, bound = machine["main"], machine["bind"](tvm.runtime.tensor(memory))
     tensor = tvm.runtime.tensor(x)
-    return lambda: main(tensor)
+    return lambda: main(tensor, bound)
 
 
 def kernel(path: str, x: np.ndarray) -> Callable[[], object]:

@@ -1,7 +1,8 @@
 """A compiled network on disk: one folder with its library or program, their description and checksums.
 
-    NETWORK/network.so       what TVM's runtime loads; for a target without one, what `aot` makes:
-    NETWORK/network          a program to run there, libnetwork.a and network.h to build another one with
+    NETWORK/network.so       what TVM's runtime loads
+    NETWORK/weights.bin      the beginning of the memory it works on; for a target without such a runtime, what `aot`
+    NETWORK/network          makes: a program to run there, libnetwork.a and network.h to build another one with
     NETWORK/metadata.json    inputs, outputs, layers, target, versions
     NETWORK/SHA256SUMS       of all these, in the format of `sha256sum --check`
 
@@ -15,7 +16,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -26,13 +26,15 @@ from typing import Any
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.aot import PROGRAM_FILES, StaticNetwork
-from onexn_plugins.tvm_backend.linker import compiler, shared_library_linker
+from onexn_plugins.tvm_backend.linker import compiler
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
+from onexn_plugins.tvm_backend.vm_network import LIBRARY, WEIGHTS, VMNetwork
 
-FORMAT, FORMAT_VERSION = "onexn-plugins network", 1
-LIBRARY, METADATA, CHECKSUMS = "network.so", "metadata.json", "SHA256SUMS"
-# Room asked for before LLVM and the linker write: for code, and for weights in objects and library, all layers dense.
+FORMAT, FORMAT_VERSION = "onexn-plugins network", 2
+METADATA, CHECKSUMS = "metadata.json", "SHA256SUMS"
+# Room asked for before LLVM and the linker write: for code, and for a program's weights in objects, library and itself.
 CODE_BYTES, WEIGHT_COPIES = 32 << 20, 3
+HASHED_AT_ONCE = 1 << 20
 REBUILD = "Compile the network again with compile_model(...).save(path)"
 
 
@@ -52,7 +54,7 @@ class Artefact:
 
     @property
     def library(self) -> Path:
-        """The shared library: `tvm.runtime.load_module` takes it.
+        """The shared library: `tvm.runtime.load_module` takes it. Its weights lie beside it.
 
         Errors:
             OneXNError: there is none, the network is a program of its own.
@@ -62,13 +64,32 @@ class Artefact:
                              f"Copy the folder to the board and run {self.folder.name}/{PROGRAM_FILES[0]} there")
         return self.folder / LIBRARY
 
+    @property
+    def weights(self) -> Path:
+        """The beginning of the memory that the library works on."""
+        return self.library.with_name(WEIGHTS)
 
-def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[str, Any]) -> Path:
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory that is."""
+        return int(self.metadata["memory_bytes"])
+
+    def network(self) -> VMNetwork:
+        """The network, loaded.
+
+        Errors:
+            OneXNError: it is a program of its own.
+            OSError, RuntimeError, ValueError: the files are not what `write` wrote.
+        """
+        return VMNetwork.read(self.library.parent, self.memory_bytes)
+
+
+def write(path: str | Path, network: VMNetwork | StaticNetwork, target: Target, metadata: Mapping[str, Any]) -> Path:
     """Links a compiled network and writes its artefact; an older artefact at `path` is replaced.
 
     Args:
         path: the folder to write.
-        executable: what `tvm.compile` or `compile_static` returned for the target.
+        network: what `lowering.compile_module` or `compile_static` returned for the target.
         target: what it was compiled for.
         metadata: JSON-ready; "inputs" and "outputs" are lists of {"name", "shape", "dtype"}, in call order.
 
@@ -84,6 +105,7 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "target": dataclasses.asdict(target),
+        **({"memory_bytes": network.memory.nbytes} if isinstance(network, VMNetwork) else {}),
         **metadata,
         "versions": _versions(),
     }
@@ -93,8 +115,8 @@ def write(path: str | Path, executable: Any, target: Target, metadata: Mapping[s
             folder = Path(aside) / "new"
             folder.mkdir()
             for place in (folder, Path(tempfile.gettempdir())):  # where objects and the library are written
-                _check_room(place, whole)
-            _put_code(folder, executable, target, whole)
+                _check_room(place, network)
+            _put_code(folder, network, target, whole)
             (folder / METADATA).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (folder / CHECKSUMS).write_bytes(_checksums(folder))
             _move(folder, path, Path(aside) / "old")
@@ -132,28 +154,37 @@ def read(path: str | Path, *, run_here: bool = True) -> Artefact:
     return artefact
 
 
-def _check_room(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Raise OSError unless the disk takes the library and its objects: LLVM ends the process when it cannot write."""
-    weights = sum(math.prod(layer["shape"]) for layer in metadata.get("layers", ()) if isinstance(layer, Mapping))
+def _check_room(folder: Path, network: VMNetwork | StaticNetwork) -> None:
+    """Raise OSError unless the disk takes what LLVM and the linker write: LLVM ends the process when it cannot."""
+    weights = len(network.program.constants) if isinstance(network, StaticNetwork) else 0
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, CODE_BYTES + WEIGHT_COPIES * 4 * weights)
+            os.posix_fallocate(file.fileno(), 0, CODE_BYTES + WEIGHT_COPIES * weights)
 
 
-def _put_code(folder: Path, executable: Any, target: Target, metadata: Mapping[str, Any]) -> None:
+def _put_code(folder: Path, network: VMNetwork | StaticNetwork, target: Target, metadata: Mapping[str, Any]) -> None:
     """Link the network into the folder."""
-    if isinstance(executable, StaticNetwork):
+    if isinstance(network, StaticNetwork):
         inputs, outputs = ([str(tensor["name"]) for tensor in metadata[role]] for role in ("inputs", "outputs"))
-        executable.write(folder, inputs, outputs)
+        network.write(folder, inputs, outputs)
     else:
-        executable.export_library(str(folder / LIBRARY), fcompile=shared_library_linker(target))
+        network.write(folder, target)
 
 
 def _checksums(folder: Path) -> bytes:
     """What SHA256SUMS holds for the folder's other files."""
-    code = PROGRAM_FILES if any((folder / name).exists() for name in PROGRAM_FILES) else (LIBRARY,)
-    lines = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (*code, METADATA))
-    return "".join(lines).encode()
+    program = any((folder / name).exists() for name in PROGRAM_FILES)
+    code = PROGRAM_FILES if program else (LIBRARY, WEIGHTS)
+    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in (*code, METADATA)).encode()
+
+
+def _sha256(path: Path) -> str:
+    """Of a file that may be larger than the memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _move(new: Path, path: Path, old: Path) -> None:
@@ -180,6 +211,7 @@ def _check_format(path: str | Path, metadata: Any) -> Target:
         target = Target(**{**metadata["target"], "features": tuple(metadata["target"]["features"])})
         known = all(isinstance(text, str) for text in (target.name, target.triple, target.cpu, *target.features))
         known = known and all(_is_tensor(tensor) for tensor in (*metadata["inputs"], *metadata["outputs"]))
+        known = known and (not target.tvm_runtime or _is_size(metadata["memory_bytes"]))
     except (KeyError, TypeError, ValueError):
         known = False
     if not known or not isinstance(metadata.get("versions"), dict):
@@ -192,7 +224,11 @@ def _is_tensor(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("shape"), list):
         return False
     named = isinstance(entry.get("name"), str) and isinstance(entry.get("dtype"), str)
-    return named and all(type(size) is int and size > 0 for size in entry["shape"])
+    return named and all(map(_is_size, entry["shape"]))
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def _check_runs_here(artefact: Artefact) -> None:

@@ -9,7 +9,7 @@ import tvm
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.aot import compile_static
+from onexn_plugins.tvm_backend.aot import StaticNetwork, compile_static
 from onexn_plugins.tvm_backend.compiled import Compiled, Tensor, checked_threads
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.graph import Graph
@@ -20,6 +20,7 @@ from onexn_plugins.tvm_backend.profile import Step
 from onexn_plugins.tvm_backend.relax_module import build_module
 from onexn_plugins.tvm_backend.targets import Target, find_target
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
+from onexn_plugins.tvm_backend.vm_network import VMNetwork
 
 
 def compile_model(
@@ -134,11 +135,11 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
 def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     graph = network.graph
     with blamed_on(network.name), without_lines(*TVM_CHATTER):
-        library = _build(build_module(graph, network.order), processor)
+        compiled = _build(build_module(graph, network.order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(library, processor, inputs, outputs, network.layers, threads, _steps(network))
+    return Compiled(compiled, processor, inputs, outputs, network.layers, threads, _steps(network))
 
 
 def _steps(network: Network) -> list[Step]:
@@ -149,7 +150,7 @@ def _steps(network: Network) -> list[Step]:
             for call in network.order if isinstance(call, KernelCall)]
 
 
-def _build(module: tvm.IRModule, processor: Target) -> Any:
+def _build(module: tvm.IRModule, processor: Target) -> VMNetwork | StaticNetwork:
     """For TVM's virtual machine, or as a static program where the board has no TVM."""
     if processor.tvm_runtime:
         return lower_module(module, tvm.target.Target(processor.tvm))

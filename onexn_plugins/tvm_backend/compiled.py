@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
-from tvm import relax
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact
 from onexn_plugins.tvm_backend.aot import StaticNetwork
+from onexn_plugins.tvm_backend.inputs import Inputs, Tensor
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.onnx_model import first_line
 from onexn_plugins.tvm_backend.plan import Layer
@@ -23,27 +24,9 @@ from onexn_plugins.tvm_backend.profile import Profile, Step, describe, time_call
 from onexn_plugins.tvm_backend.roofline import measure
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
 from onexn_plugins.tvm_backend.threadpool import use_threads
+from onexn_plugins.tvm_backend.vm_network import VMNetwork
 
-# Bytes that the start of every tensor is a multiple of, as TVM's own allocator does it.
-ALIGNMENT = 64
 MAX_THREADS = 1024
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of a network."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @cached_property
-    def numpy_dtype(self) -> np.dtype:
-        return np.dtype(self.dtype)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as the saved description holds them."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
 
 
 @dataclass(frozen=True)
@@ -71,11 +54,14 @@ class Compiled:
         threads: how many threads it runs on; the number is part of its code.
     """
 
-    def __init__(self, library: Any, target: Target, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
-                 layers: Sequence[Layer], threads: int = 1, steps: Sequence[Step] = ()) -> None:
+    def __init__(self, network: VMNetwork | StaticNetwork, target: Target, inputs: Sequence[Tensor],
+                 outputs: Sequence[Tensor], layers: Sequence[Layer], threads: int = 1,
+                 steps: Sequence[Step] = ()) -> None:
         self.target, self.threads, self._steps = target, threads, tuple(steps)
         self.inputs, self.outputs, self.layers = tuple(inputs), tuple(outputs), tuple(layers)
-        self._library = library
+        self._network, self._given = network, Inputs(inputs)
+        # There is one place for each activation.
+        self._one_at_a_time = threading.Lock()
 
     def run(self, *inputs: Any) -> np.ndarray | list[np.ndarray]:
         """The network's output, or the list of its outputs where it has several.
@@ -88,10 +74,11 @@ class Compiled:
             OneXNError: an input is missing or unknown, or has another shape or element type; or this machine cannot
                 run the target's code.
         """
-        main, tensors = self._main, self._tensors(inputs)
+        network, arrays = self._runnable, self._given.checked(inputs)
         use_threads(self.threads)
         try:
-            result = main(*tensors)
+            with self._one_at_a_time:
+                result = network.run(*self._given.laid(arrays))
         except Exception as error:
             raise OneXNError("network", f"does not run: {first_line(error)}", artefact.REBUILD) from error
         return self._collect(result)
@@ -105,15 +92,14 @@ class Compiled:
         if repeat < 1 or warmup < 0:
             raise OneXNError("benchmark", f"cannot time {repeat} runs after {warmup}",
                              "Use repeat >= 1 and warmup >= 0")
-        tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
-        use_threads(self.threads)
-        for _ in range(warmup):
-            self._main(*tensors)
         times = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            self._main(*tensors)
-            times.append((time.perf_counter() - start) * 1e3)
+        with self._ready(inputs) as run:
+            for _ in range(warmup):
+                run()
+            for _ in range(repeat):
+                start = time.perf_counter()
+                run()
+                times.append((time.perf_counter() - start) * 1e3)
         p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
         return Latency(median, p10, p90, repeat)
 
@@ -125,10 +111,9 @@ class Compiled:
         """
         if repeat < 1:
             raise OneXNError("profile", f"cannot time {repeat} runs", "Use repeat >= 1")
-        tensors = self._tensors(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
-        use_threads(self.threads)
-        self._main(*tensors)
-        calls = time_calls(self._machine, lambda: self._main(*tensors), repeat)
+        with self._ready(inputs) as run:
+            run()
+            calls = time_calls(self._runnable.machine, run, repeat)
         return describe(calls, self._steps, self.layers, measure(self.target))
 
     def save(self, path: str | Path) -> Path:
@@ -137,10 +122,10 @@ class Compiled:
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if not isinstance(self._library, (relax.VMExecutable, StaticNetwork)):
+        if isinstance(self._network, VMNetwork) and self._network.loaded:
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
-            return artefact.write(path, self._library, self.target, self.describe())
+            return artefact.write(path, self._network, self.target, self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Inputs, outputs, layers, steps and threads as plain values."""
@@ -153,26 +138,22 @@ class Compiled:
         }
 
     @cached_property
-    def _main(self) -> Any:
-        return self._machine["main"]
-
-    @cached_property
-    def _machine(self) -> Any:
+    def _runnable(self) -> VMNetwork:
+        """The network, if this machine can run it."""
         reason = why_not_here(self.target)
-        if reason:
-            raise OneXNError(f"target {self.target.name!r}", reason,
+        if reason or not isinstance(self._network, VMNetwork):
+            raise OneXNError(f"target {self.target.name!r}", reason or "its networks are programs of their own",
                              "Save the network and run it on a board, or compile with target='host'")
-        return relax.VirtualMachine(self._library, tvm.cpu())
+        return self._network
 
-    def _tensors(self, given: tuple[Any, ...]) -> list[Any]:
-        if len(given) == 1 and isinstance(given[0], Mapping):
-            arrays = _by_name(given[0], self.inputs)
-        else:
-            arrays = list(given[0]) if len(given) == 1 and isinstance(given[0], (list, tuple)) else list(given)
-        if len(arrays) != len(self.inputs):
-            raise OneXNError("inputs", f"{len(arrays)} were given, the network takes {len(self.inputs)}: "
-                             f"{', '.join(tensor.name for tensor in self.inputs)}", "Pass one array per input")
-        return [_shared(_checked(array, tensor)) for array, tensor in zip(arrays, self.inputs, strict=True)]
+    @contextmanager
+    def _ready(self, inputs: Sequence[Any] | None) -> Iterator[Callable[[], Any]]:
+        """One run on these inputs or on random ones, to be called again and again."""
+        network = self._runnable
+        arrays = self._given.checked(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
+        use_threads(self.threads)
+        with self._one_at_a_time:
+            yield partial(network.run, *self._given.laid(arrays))
 
     def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
         """The outputs as arrays, on the memory that the network wrote: each run allocates outputs of its own."""
@@ -193,10 +174,10 @@ def load(path: str | Path) -> Compiled:
         threads = checked_threads(saved.metadata["threads"])
         steps = [Step.from_dict(entry, len(layers)) for entry in saved.metadata["steps"]]
         with without_lines(*TVM_CHATTER):
-            library = tvm.runtime.load_module(str(saved.library))
+            network = saved.network()
     except (OneXNError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
-    return Compiled(library, saved.target, inputs, outputs, layers, threads, steps)
+    return Compiled(network, saved.target, inputs, outputs, layers, threads, steps)
 
 
 def checked_threads(threads: Any) -> int:
@@ -215,47 +196,6 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     if str(tensor.numpy_dtype) != tensor.dtype:
         raise ValueError(f"{tensor.dtype!r} is no element type")
     return tensor
-
-
-def _by_name(arrays: Mapping[str, Any], inputs: Sequence[Tensor]) -> list[Any]:
-    names = [tensor.name for tensor in inputs]
-    if set(arrays) != set(names):
-        wrong = sorted(set(arrays) ^ set(names), key=str)[0]
-        state = "is missing" if wrong in names else "is no input of the network"
-        raise OneXNError(f"input {wrong!r}", state, f"Pass exactly these: {', '.join(names)}")
-    return [arrays[name] for name in names]
-
-
-def _checked(array: Any, tensor: Tensor) -> np.ndarray:
-    """The array, contiguous, if it is what the network takes. Nothing is cast silently."""
-    try:
-        array = np.asarray(array)
-    except Exception as error:
-        raise OneXNError(f"input {tensor.name!r}", f"is no array: {first_line(error)}",
-                         "Pass a numpy array, or a torch tensor on the CPU without gradient") from error
-    if array.dtype != tensor.numpy_dtype:
-        raise OneXNError(f"input {tensor.name!r}", f"is {array.dtype}, the network takes {tensor.dtype}",
-                         f"Convert it, for example with .astype(np.{tensor.dtype})")
-    if array.shape != tensor.shape:
-        raise OneXNError(f"input {tensor.name!r}", f"has shape {list(array.shape)}, the network takes "
-                         f"{list(tensor.shape)}", "Reshape it, or export the model with inputs of that shape")
-    return np.ascontiguousarray(array)
-
-
-def _shared(array: np.ndarray) -> Any:
-    """A TVM tensor on the array's memory, which the network only reads; on a copy where its kernels could not load
-    vectors from there.
-
-    `tvm.runtime.tensor` does the same in five times the time, which is felt in small networks.
-    """
-    address, read_only = array.__array_interface__["data"]
-    if read_only or address % ALIGNMENT:
-        memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-        start = -memory.__array_interface__["data"][0] % ALIGNMENT
-        moved = memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
-        np.copyto(moved, array)
-        array = moved
-    return tvm.runtime.from_dlpack(array)
 
 
 def _random(tensor: Tensor) -> np.ndarray:

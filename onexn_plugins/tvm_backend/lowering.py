@@ -12,17 +12,19 @@ from tvm.relax import transform
 
 from onexn_plugins.tvm_backend.kernels import PASS_CONFIG
 from onexn_plugins.tvm_backend.loops import ScheduleLoops
+from onexn_plugins.tvm_backend.placement import place
+from onexn_plugins.tvm_backend.vm_network import VMNetwork
 
 # Functions check their arguments, in as much code as a small kernel has itself: half of LLVM's time. A network hands
 # over what it planned; what a caller gives is checked where the network starts.
 _CONFIG = {**PASS_CONFIG, "tirx.disable_assert": True}
 
 
-def compile_module(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+def compile_module(module: tvm.IRModule, target: tvm.target.Target) -> VMNetwork:
     """Compile a module whose kernels are PrimFuncs called by call_tir, and whose other operators are Relax's own."""
-    passes = tvm.transform.Sequential([*_planning(), *_virtual_machine()])
-    with target, pass_context():
-        return relax.build(module, target=target, relax_pipeline=passes)
+    placed = place(plan_module(module, target))
+    code = compile_calls(placed.module, target)
+    return VMNetwork.build(code, placed.weights, placed.weight_bytes, placed.memory_bytes)
 
 
 def compile_calls(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
@@ -32,7 +34,7 @@ def compile_calls(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMEx
 
 
 def plan_module(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """The same module as a plain list of kernel calls on planned memory, for a program without a virtual machine."""
+    """The same module as a plain list of kernel calls on planned memory."""
     with target, pass_context():
         return tvm.transform.Sequential(_planning())(module)
 

@@ -96,8 +96,8 @@ def run_remotely(
     """
     library = saved.library
     check_reachable(board)
-    job = Job(str(library), board.host, board.port, board.key, tuple(inputs), repeat,
-              int(saved.metadata.get("threads", 1)))
+    job = Job(str(library), str(saved.weights), saved.memory_bytes, board.host, board.port, board.key, tuple(inputs),
+              repeat, int(saved.metadata.get("threads", 1)))
     here, there = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, job), daemon=True)
     process.start()

@@ -23,9 +23,11 @@ ARM_CORES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, where, and how often. See rpc.run_remotely."""
+    """What to run, where, and how often. See rpc.run_remotely; weights is the file with the memory's beginning."""
 
     library: str
+    weights: str
+    memory_bytes: int
     host: str
     port: int
     key: str | None
@@ -89,12 +91,15 @@ def _converse(pipe: Connection, job: Job) -> Finished:
 
     begin(f"connecting to {job.host}:{job.port}")
     session = connect(job.host, job.port, job.key, begin)
-    begin(f"uploading {Path(job.library).stat().st_size / 1e6:.1f} MB")
+    size = sum(Path(path).stat().st_size for path in (job.library, job.weights))
+    begin(f"uploading {size / 1e6:.1f} MB")
     session.upload(job.library)
+    memory = _memory(session, job)
     begin("loading the network")
     machine, device = _load(session, job)
+    bound = _bind(machine, memory)
     begin("running it")
-    outputs = _run(machine, device, job.inputs)
+    outputs = _run(machine, device, job.inputs, bound)
     return Finished(outputs, _time(machine, device, job.repeat, begin), core_of(session))
 
 
@@ -123,10 +128,27 @@ def _load(session: Any, job: Job) -> tuple[Any, Any]:
     return relax.VirtualMachine(session.load_module(Path(job.library).name), device), device
 
 
-def _run(machine: Any, device: Any, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _memory(session: Any, job: Job) -> Any:
+    """The network's memory, on the board."""
     import tvm
 
-    machine.set_input("main", *(tvm.runtime.tensor(array, device) for array in inputs))
+    memory = np.zeros(job.memory_bytes, np.uint8)
+    with open(job.weights, "rb") as file:
+        file.readinto(memory.data)
+    return tvm.runtime.tensor(memory, session.cpu(0))
+
+
+def _bind(machine: Any, memory: Any) -> Any:
+    """The network on the memory; see placement."""
+    machine.set_input("bind", memory)
+    machine.invoke_stateful("bind")
+    return machine.get_outputs("bind")
+
+
+def _run(machine: Any, device: Any, inputs: tuple[np.ndarray, ...], bound: Any) -> tuple[np.ndarray, ...]:
+    import tvm
+
+    machine.set_input("main", *(tvm.runtime.tensor(array, device) for array in inputs), bound)
     machine.invoke_stateful("main")
     outputs = machine.get_outputs("main")
     return tuple(output.numpy() for output in (outputs if isinstance(outputs, (list, tuple)) else (outputs,)))

@@ -1,14 +1,17 @@
-"""Runs on the emulated board: loads a shared library with TVM's runtime and runs its network once.
+"""Runs on the emulated board: loads a saved network with TVM's runtime alone and runs it once.
 
     python run_network.py LIBRARY INPUTS.npz OUTPUTS.npz
 
-INPUTS holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It prints the machine and TVM's version.
+LIBRARY lies in the network's folder. INPUTS holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It
+prints the machine and TVM's version.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
+from pathlib import Path
 
 import numpy as np
 import tvm
@@ -20,10 +23,18 @@ def main(library: str, inputs: str, outputs: str) -> None:
     machine = VirtualMachine(tvm.runtime.load_module(library), tvm.cpu())
     with np.load(inputs) as arrays:
         arguments = [tvm.runtime.tensor(arrays[f"arr_{number}"]) for number in range(len(arrays.files))]
-    result = machine["main"](*arguments)
+    result = machine["main"](*arguments, machine["bind"](memory_of(Path(library).parent)))
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
     np.savez(outputs, *[tensor.numpy() for tensor in results])
     print(platform.machine(), tvm.__version__)
+
+
+def memory_of(folder: Path) -> tvm.runtime.Tensor:
+    """The memory that the network works on: its weights, and room behind them."""
+    memory = np.zeros(json.loads((folder / "metadata.json").read_text())["memory_bytes"], np.uint8)
+    weights = np.fromfile(folder / "weights.bin", np.uint8)
+    memory[:weights.size] = weights
+    return tvm.runtime.tensor(memory)
 
 
 if __name__ == "__main__":

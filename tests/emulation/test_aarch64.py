@@ -15,7 +15,7 @@ pytest.importorskip("tvm")
 @pytest.mark.parametrize("name", ["cortex-a53", "cortex-a72", "cortex-a76"])
 def test_a_network_of_tvms_own_kernels(run_on_arm, tmp_path, name):
     target = find_target(name)
-    write(tmp_path / "network", tiny_network.executable(target), target, tiny_network.METADATA)
+    write(tmp_path / "network", tiny_network.compiled(target), target, tiny_network.METADATA)
     artefact = read(tmp_path / "network", run_here=False)
     x = np.random.default_rng(1).standard_normal(tiny_network.INPUT_SHAPE, np.float32)
     (y,) = run_on_arm(artefact.library, x, cpu=name)

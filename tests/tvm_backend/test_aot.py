@@ -79,8 +79,7 @@ def arrays():
 
 def expected(module, arrays):
     host = compile_module(module, tvm.target.Target(find_target("host").tvm))
-    machine = relax.VirtualMachine(host, tvm.cpu())
-    return [tensor.numpy() for tensor in machine["main"](*map(tvm.runtime.tensor, arrays))]
+    return [tensor.numpy() for tensor in host.run(*map(tvm.runtime.tensor, arrays))]
 
 
 def test_it_computes_what_the_virtual_machine_does(module, saved, arrays, tmp_path):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import artefact as module
-from onexn_plugins.tvm_backend import linker
-from onexn_plugins.tvm_backend.artefact import CHECKSUMS, LIBRARY, METADATA, read, write
+from onexn_plugins.tvm_backend import linker, load
+from onexn_plugins.tvm_backend.artefact import CHECKSUMS, LIBRARY, METADATA, WEIGHTS, read, write
 from onexn_plugins.tvm_backend.targets import find_target
 from tests.tvm_backend import tiny_network
 
@@ -28,7 +28,7 @@ tvm = pytest.importorskip("tvm")
 # The package exports the function of that name.
 targets = importlib.import_module("onexn_plugins.tvm_backend.targets")
 
-FILES = (LIBRARY, METADATA, CHECKSUMS)
+FILES = (LIBRARY, WEIGHTS, METADATA, CHECKSUMS)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def host():
 
 
 @pytest.fixture(scope="module")
-def executable(host):
-    return tiny_network.executable(host)
+def network(host):
+    return tiny_network.compiled(host)
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, executable, host):
+def saved(tmp_path_factory, network, host):
     """The artefact's folder; tests copy it before they change it."""
-    return write(tmp_path_factory.mktemp("saved") / "tiny", executable, host, tiny_network.METADATA)
+    return write(tmp_path_factory.mktemp("saved") / "tiny", network, host, tiny_network.METADATA)
 
 
 @pytest.fixture
@@ -56,7 +56,11 @@ def rewrite(folder, **changes):
     """Changes the metadata and makes the checksums right again: the work of another program, not of a bad disk."""
     metadata = json.loads((folder / METADATA).read_text())
     (folder / METADATA).write_text(json.dumps({**metadata, **changes}))
-    sums = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in (LIBRARY, METADATA))
+    make_sums_right(folder)
+
+
+def make_sums_right(folder):
+    sums = (f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in FILES[:-1])
     (folder / CHECKSUMS).write_text("".join(sums))
 
 
@@ -66,8 +70,8 @@ def test_what_was_written_is_read_and_runs(saved, host):
     assert {key: artefact.metadata[key] for key in tiny_network.METADATA} == tiny_network.METADATA
     assert artefact.metadata["versions"]["apache-tvm"] == tvm.__version__
     x = np.random.default_rng(1).standard_normal(tiny_network.INPUT_SHAPE, np.float32)
-    machine = tvm.relax.VirtualMachine(tvm.runtime.load_module(str(artefact.library)), tvm.cpu())
-    np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(x)).numpy(), tiny_network.expected(x), atol=1e-5)
+    output = artefact.network().run(tvm.runtime.tensor(x))
+    np.testing.assert_allclose(output.numpy(), tiny_network.expected(x), atol=1e-5)
 
 
 def test_nothing_lies_beside_it(saved):
@@ -75,51 +79,51 @@ def test_nothing_lies_beside_it(saved):
     assert [file.name for file in saved.parent.iterdir()] == ["tiny"]
 
 
-def test_an_older_artefact_is_replaced(copy, executable, host):
-    write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+def test_an_older_artefact_is_replaced(copy, network, host):
+    write(copy, network, host, {**tiny_network.METADATA, "layers": ["newer"]})
     assert read(copy).metadata["layers"] == ["newer"]
     assert [file.name for file in copy.parent.iterdir()] == ["copy"]
 
 
 @pytest.mark.parametrize("make", ["file", "folder"])
-def test_nothing_else_is_overwritten(tmp_path, executable, host, make):
+def test_nothing_else_is_overwritten(tmp_path, network, host, make):
     path = tmp_path / "precious"
     path.write_text("mine") if make == "file" else (path / "mine").mkdir(parents=True)
     with pytest.raises(OneXNError, match="is no saved network"):
-        write(path, executable, host, tiny_network.METADATA)
+        write(path, network, host, tiny_network.METADATA)
     assert path.read_text() == "mine" if make == "file" else (path / "mine").is_dir()
 
 
-def test_a_full_disk_leaves_the_older_artefact(copy, executable, host, monkeypatch):
+def test_a_full_disk_leaves_the_older_artefact(copy, network, host, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.Path, "write_text", full)
     with pytest.raises(OneXNError, match="No space left"):
-        write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+        write(copy, network, host, {**tiny_network.METADATA, "layers": ["newer"]})
     assert read(copy).metadata["layers"] == []
     assert [file.name for file in copy.parent.iterdir()] == ["copy"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 @pytest.mark.parametrize("size", [0, 5_000, 20_000])
-def test_a_disk_that_is_really_full_ends_neither_process_nor_artefact(copy, executable, host, size):
+def test_a_disk_that_is_really_full_ends_neither_process_nor_artefact(copy, network, host, size):
     """LLVM ends the process where it cannot write."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         with pytest.raises(OneXNError, match="cannot be written"):
-            write(copy, executable, host, {**tiny_network.METADATA, "layers": ["newer"]})
+            write(copy, network, host, {**tiny_network.METADATA, "layers": ["newer"]})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read(copy).metadata["layers"] == []
     assert [file.name for file in copy.parent.iterdir()] == ["copy"]
 
 
-def test_a_failing_linker_leaves_nothing(tmp_path, executable, host, monkeypatch):
+def test_a_failing_linker_leaves_nothing(tmp_path, network, host, monkeypatch):
     monkeypatch.setattr(linker, "compiler", lambda target: ["false"])
     with pytest.raises(OneXNError, match=r"target 'host': could not be linked"):
-        write(tmp_path / "new", executable, host, tiny_network.METADATA)
+        write(tmp_path / "new", network, host, tiny_network.METADATA)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,11 +165,13 @@ def test_a_folder_that_is_not_there(tmp_path):
     ("changes", "reason"),
     [
         ({"format": "something else"}, "not written by this package"),
-        ({"format_version": 2}, "format version 2, this package reads 1"),
+        ({"format_version": 1}, "format version 1, this package reads 2"),
         ({"target": None}, "metadata this package does not know"),
         ({"target": {"name": "host"}}, "metadata this package does not know"),
         ({"inputs": [{"name": "x", "shape": [0], "dtype": "float32"}]}, "metadata this package does not know"),
         ({"outputs": 3}, "metadata this package does not know"),
+        ({"memory_bytes": -1}, "metadata this package does not know"),
+        ({"memory_bytes": "many"}, "metadata this package does not know"),
         ({"versions": []}, "metadata this package does not know"),
         ({"versions": {"apache-tvm": "0.20.0"}}, r"compiled by TVM 0\.20\.0"),
     ],
@@ -174,6 +180,12 @@ def test_a_foreign_artefact_is_refused(copy, changes, reason):
     rewrite(copy, **changes)
     with pytest.raises(OneXNError, match=reason):
         read(copy)
+
+
+def test_less_memory_than_weights_is_refused(copy):
+    rewrite(copy, memory_bytes=64)
+    with pytest.raises(OneXNError, match="no network that this version can load"):
+        load(copy)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,8 +210,7 @@ def test_any_other_metadata_is_read_or_refused(copy, key, value):
 def test_metadata_that_is_not_json_is_refused(copy):
     for text in ("", "{", "[" * 100_000, "\x00"):
         (copy / METADATA).write_text(text)
-        sums = (f"{hashlib.sha256((copy / name).read_bytes()).hexdigest()}  {name}\n" for name in (LIBRARY, METADATA))
-        (copy / CHECKSUMS).write_text("".join(sums))
+        make_sums_right(copy)
         with pytest.raises(OneXNError, match="metadata is not JSON"):
             read(copy)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,10 +25,13 @@ from onexn_plugins.tvm_backend import (
     Compiled,
     compile_model,
     compile_module,
+    huge_pages,
     inspect_module,
     inspect_onnx,
     load,
+    vm_network,
 )
+from onexn_plugins.tvm_backend import inputs as given_inputs
 from onexn_plugins.tvm_backend.kernels import sharing
 from onexn_plugins.zoo import load_model
 from tests.tvm_backend.networks import Mixed, Mlp, Mobile, Shuffled, prune
@@ -120,6 +125,50 @@ def test_threads_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     other.join()
     assert len(outputs) == 3
     assert all(np.array_equal(output, alone.run(x)) for output in outputs)
+
+
+def test_several_networks_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Each has its own memory, whoever runs them."""
+    model, image = prune(Mobile()), torch.randn(1, 8, 14, 14)
+    first, second = compile_module(model, image), compile_module(prune(Mobile(), 8), image)
+    loaded = load(first.save(tmp_path / "saved"))
+    images = [np.random.default_rng(seed).standard_normal((1, 8, 14, 14)).astype(np.float32) for seed in range(8)]
+    expected, other = ([network.run(value) for value in images] for network in (first, second))
+    wrong: list[int] = []
+
+    def run(network: Compiled, outputs: list[np.ndarray]) -> None:
+        for _ in range(20):
+            wrong.extend(place for place, value in enumerate(images)
+                         if not np.array_equal(network.run(value), outputs[place]))
+
+    pairs = [(first, expected), (first, expected), (second, other), (loaded, expected)]
+    workers = [threading.Thread(target=run, args=pair) for pair in pairs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_its_memory_goes_with_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref] = []
+
+    def allocate(nbytes: int) -> np.ndarray:
+        memory = huge_pages.allocate(nbytes)
+        alive.append(weakref.ref(memory.base))
+        return memory
+
+    monkeypatch.setattr(vm_network, "allocate", allocate)
+    monkeypatch.setattr(given_inputs, "allocate", allocate)
+    image = torch.randn(1, 8, 14, 14)
+    compiled = compile_module(prune(Mobile()), image)
+    loaded = load(compiled.save(tmp_path / "saved"))
+    outputs = [network.run(image.numpy()) for network in (compiled, loaded)]
+    assert len(alive) == 4
+    del compiled, loaded
+    gc.collect()
+    assert [memory for memory in alive if memory() is not None] == []
+    assert np.array_equal(*outputs)  # outputs have memory of their own
 
 
 def test_dense_network_has_no_sparse_layer(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ pytest.importorskip("tornado")
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     host = find_target("host")
-    return read(write(tmp_path_factory.mktemp("rpc") / "tiny", tiny_network.executable(host), host,
+    return read(write(tmp_path_factory.mktemp("rpc") / "tiny", tiny_network.compiled(host), host,
                       tiny_network.METADATA))
 
 

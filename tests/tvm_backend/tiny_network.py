@@ -27,10 +27,12 @@ def expected(x: np.ndarray) -> np.ndarray:
     return np.maximum(y, 0).mean((2, 3))
 
 
-def executable(target):
+def compiled(target):
     """The network compiled for a `Target`."""
     import tvm
     from tvm import relax
+
+    from onexn_plugins.tvm_backend.lowering import compile_module
 
     weight, bias = weights()
     x = relax.Var("x", relax.TensorType(INPUT_SHAPE, "float32"))
@@ -42,4 +44,4 @@ def executable(target):
             y = builder.emit(relax.op.nn.relu(y))
             output = builder.emit_output(relax.op.mean(y, axis=[2, 3]))
         builder.emit_func_output(output)
-    return tvm.compile(builder.finalize(), tvm.target.Target(target.tvm))
+    return compile_module(builder.finalize(), tvm.target.Target(target.tvm))
