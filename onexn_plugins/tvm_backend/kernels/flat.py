@@ -1,4 +1,4 @@
-"""A 1×1 convolution and the depthwise convolution after it on images whose rows do not fill vectors.
+"""A 1×1 convolution and the depthwise convolution after it on small images and those whose rows do not fill vectors.
 
 A hidden channel stays one flat run of pixels, whose sums cross rows and leave no lane idle; the depthwise sums read its
 rows where they are.
@@ -23,7 +23,7 @@ from onexn_plugins.tvm_backend.kernels.sums import planes
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 
-# Instructions that multiply in the sums of a channel, all written out: more take long to compile.
+# Multiply-adds of a channel's sums, all of which are written out: more take long to compile.
 _MOST_INSTRUCTIONS = 3000
 # Hidden pixels of a channel up to which rows that fill vectors are better flat, too.
 _MOST_PIXELS = 28 * 28
