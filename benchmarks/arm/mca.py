@@ -27,6 +27,8 @@ from onexn_plugins.tvm_backend.targets import find_target
 from onexn_plugins.tvm_backend.task import vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "mca.json"
+# The model of a Cortex-A9 knows no VLDMIA and VSTMIA, but VLD1 and VST1 of the same registers.
+_VECTOR_MULTIPLE = re.compile(r"v(ld|st)mia\s+(\w+), (\{.*\})")
 TURNS = 200  # of a loop, so that its beginning and end do not count
 A53_TILES = ((4, 3), (4, 4), (4, 5), (4, 6), (8, 2), (8, 3))
 
@@ -73,8 +75,10 @@ class Analyser:
         options = [f"-mtriple={model.triple}", f"-mcpu={model.cpu}", f"-iterations={TURNS}"]
         if model.triple.startswith("armv7"):
             options.append("-mattr=+neon,+vfp4")
-        done = subprocess.run([self.command, *options], input="\n".join(loop) + "\n", capture_output=True, text=True,
-                              check=True)
+        text = "".join(_VECTOR_MULTIPLE.sub(r"v\g<1>1.64 \3, [\2]", line) + "\n" for line in loop)
+        done = subprocess.run([self.command, *options], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{self.command} ended with {done.returncode}: {done.stderr[:500]}")
         return int(re.findall(r"Total Cycles:\s+(\d+)", done.stdout)[0]) / TURNS
 
     def rate(self, loop: Loop, model: Model) -> float:
