@@ -1,7 +1,8 @@
-"""Counts instructions per inference on 64-bit ARM: ours, XNNPACK's, ncnn's and MNN's.
+"""Counts instructions per inference on ARM: ours, XNNPACK's, ncnn's and MNN's.
 
     python -m benchmarks.latency setup      once: LiteRT's converter stands in an environment of its own
     python -m benchmarks.arm [--networks mobilenet_v2 timm/efficientnet_lite0] [--pixels 224] [--only onexn]
+    python -m benchmarks.arm --cpu cortex-a7 --networks mobilenet_v2 resnet18    the same of 32-bit ARM, ours alone
 
 Emulated, so there are no times: an instruction count is repeatable, and says nothing of caches and memory.
 The share of multiply-adds among all instructions stands for the roofline: no code can have more than 100 %.
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.arm import ours, page, peers
-from benchmarks.arm.counting import CPU, Counts, counter
+from benchmarks.arm.counting import CPU, MORE, Counts, counter
 from benchmarks.common.record import command_line, record
 from benchmarks.latency.environments import DEFAULT_FOLDER, Environments
 from onexn_plugins import export_onnx, fold
@@ -33,6 +34,7 @@ from tests.emulation.arm64_root import arm64_machine
 
 RATIOS = (0.0, 0.5, 0.75, 0.9)
 MILLION = 1e6
+CORTEX_A7 = "cortex-a7"  # 32-bit
 
 
 def main() -> None:
@@ -45,13 +47,14 @@ def main() -> None:
         earlier = json.loads(arguments.output.read_text(encoding="utf-8"))["million_instructions_per_inference"]
         rows += [row for row in earlier if row["engine"] != arguments.only or row["network"] not in arguments.networks]
     print(to_text(page.table(rows)))
-    result = {**record(command_line("benchmarks.arm")), "cpu": CPU, "block_size": 4, "pixels": arguments.pixels,
-              "peers": peers.VERSIONS, "million_instructions_per_inference": rows}
+    result = {**record(command_line("benchmarks.arm")), "cpu": arguments.cpu, "block_size": 4,
+              "pixels": arguments.pixels, "million_instructions_per_inference": rows,
+              "peers": peers.VERSIONS if arguments.cpu == CPU else {}}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(arguments.output) as unfinished:
         unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if arguments.output == page.RESULTS:
-        page.publish(result)
+    if arguments.output in page.PARTS:
+        page.publish({page.PARTS[arguments.output]: page.counted(result, arguments.output.name)})
 
 
 def _parse() -> argparse.Namespace:
@@ -61,12 +64,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--only", choices=tuple(page.TITLES), help="one engine alone")
     parser.add_argument("--peers", type=Path, default=DEFAULT_FOLDER, help="folder of the engines' environments")
-    parser.add_argument("--output", type=Path, default=page.RESULTS)
-    return parser.parse_args()
+    parser.add_argument("--cpu", choices=(CPU, CORTEX_A7), default=CPU, help="cortex-a7 counts this package alone")
+    parser.add_argument("--output", type=Path, help="a JSON file; default: the published ones")
+    arguments = parser.parse_args()
+    if arguments.cpu == CORTEX_A7:
+        arguments.only = "onexn"
+    arguments.output = arguments.output or (page.RESULTS if arguments.cpu == CPU else page.CORTEX_A7)
+    return arguments
 
 
 def _measure(network: str, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    machine, counting, pixels = arm64_machine(), counter(), arguments.pixels
+    counting, pixels = counter(arguments.cpu), arguments.pixels
     shape = f"1,3,{pixels},{pixels}"
     files = {ratio: _export(network, ratio, pixels, folder) for ratio in RATIOS}
     dense, sparse = files[0.0], files[0.75]
@@ -74,15 +82,16 @@ def _measure(network: str, arguments: argparse.Namespace, folder: Path) -> list[
 
     def xnnpack(ratio: float, file: Path) -> Counts:
         environments.set_up("litert")
-        return peers.xnnpack(counting, machine, file, shape, folder, environments.python("litert"), sparse=ratio > 0)
+        python = environments.python("litert")
+        return peers.xnnpack(counting, arm64_machine(), file, shape, folder, python, sparse=ratio > 0)
 
     contenders: list[tuple[str, float, Callable[[], Counts]]] = [
-        *(("onexn", ratio, lambda file=file: ours.count(counting, machine, file, folder))
+        *(("onexn", ratio, lambda file=file: ours.count(counting, arguments.cpu, file, folder))
           for ratio, file in files.items()),
         *(("xnnpack", ratio, lambda ratio=ratio, file=file: xnnpack(ratio, file)) for ratio, file in files.items()),
-        ("ncnn", 0.0, lambda: peers.ncnn(counting, machine, dense, shape, folder)),
-        ("mnn", 0.0, lambda: peers.mnn(counting, machine, dense, shape, folder)),
-        ("mnn", 0.75, lambda: peers.mnn(counting, machine, sparse, shape, folder, "--detectSparseSpeedUp")),
+        ("ncnn", 0.0, lambda: peers.ncnn(counting, arm64_machine(), dense, shape, folder)),
+        ("mnn", 0.0, lambda: peers.mnn(counting, arm64_machine(), dense, shape, folder)),
+        ("mnn", 0.75, lambda: peers.mnn(counting, arm64_machine(), sparse, shape, folder, "--detectSparseSpeedUp")),
     ]
     rows = []
     for engine, ratio, count in contenders:
@@ -102,7 +111,7 @@ def _export(network: str, ratio: float, pixels: int, folder: Path) -> Path:
 
 def _row(network: str, engine: str, ratio: float, counts: Counts) -> dict[str, Any]:
     millions = {kind: round(number / MILLION, 2) for kind, number in dataclasses.asdict(counts).items()}
-    return {"network": network, "engine": engine, "pruning_ratio": ratio, **millions,
+    return {"network": network, "engine": engine, "pruning_ratio": ratio, "inferences": MORE, **millions,
             "fma_share": round(counts.fma / counts.all, 3)}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onexn_plugins.tvm_backend.targets import find_target
 from tests.emulation.apt import PrivateApt
 from tests.emulation.cache import made_once
 
@@ -70,8 +71,8 @@ class Counter:
         return Counts(*(float(number) for number in found.groups()))
 
 
-def counter() -> Counter:
-    """Fetches the emulator (12 MB; the static one takes no plugins) and builds the plugin, once.
+def counter(cpu: str = CPU) -> Counter:
+    """Fetches the emulators (12 MB; the static ones take no plugins) and builds the plugin, once.
 
     Raises:
         Unavailable: this system is not Debian or Ubuntu.
@@ -84,8 +85,9 @@ def counter() -> Counter:
         subprocess.run(compile_plugin, check=True)
         plugin.replace(folder / "count.so")  # an emulator that runs keeps the one it has loaded
     # -U: the emulator's own libraries must not reach the emulated program.
-    emulator = str(folder / "root" / "usr" / "bin" / "qemu-aarch64")
-    return Counter((emulator, "-plugin", str(folder / "count.so"), "-cpu", CPU, "-U", "LD_LIBRARY_PATH"),
+    name = {"aarch64": "qemu-aarch64", "armv7": "qemu-arm"}[find_target(cpu).architecture]
+    emulator = str(folder / "root" / "usr" / "bin" / name)
+    return Counter((emulator, "-plugin", str(folder / "count.so"), "-cpu", cpu, "-U", "LD_LIBRARY_PATH"),
                    {"LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1",
                     "PYTHONHASHSEED": "0"})
 

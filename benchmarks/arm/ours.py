@@ -1,21 +1,38 @@
-"""Our networks, run by TVM's own aarch64 runtime in the emulated machine."""
+"""Our networks in the emulated machine: run by TVM's own aarch64 runtime, or as programs of their own on 32-bit ARM."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from benchmarks.arm.counting import CPU, Counter, Counts
-from onexn_plugins.tvm_backend import compile_model
+import numpy as np
+
+from benchmarks.arm.counting import Counter, Counts
+from onexn_plugins.tvm_backend import Compiled, compile_model
 from onexn_plugins.tvm_backend.artefact import read
-from tests.emulation.arm64_root import Arm64
+from onexn_plugins.tvm_backend.targets import find_target
+from tests.emulation.arm64_root import arm64_machine
 
 RUN = Path(__file__).with_name("run_emulated.py")
 
 
-def count(counter: Counter, machine: Arm64, onnx: Path, scratch: Path) -> Counts:
-    """Instructions of one inference of the network in that file."""
-    compiled = compile_model(onnx, target=CPU)
-    library = read(compiled.save(scratch / onnx.stem), run_here=False).library
+def count(counter: Counter, cpu: str, onnx: Path, scratch: Path) -> Counts:
+    """Instructions of one inference of the network in that file, compiled for that core."""
+    compiled = compile_model(onnx, target=cpu)
+    folder = compiled.save(scratch / onnx.stem)
+    return (_library if find_target(cpu).tvm_runtime else _program)(counter, compiled, Path(folder))
+
+
+def _library(counter: Counter, compiled: Compiled, folder: Path) -> Counts:
+    machine, library = arm64_machine(), read(folder, run_here=False).library
     shape = ",".join(str(size) for size in compiled.inputs[0].shape)
     return counter.count(lambda runs: [machine.python, str(RUN), "tvm", str(library), shape, str(runs)],
                          machine.environment)
+
+
+def _program(counter: Counter, compiled: Compiled, folder: Path) -> Counts:
+    """Its inputs are zeros: what is counted does not depend on them."""
+    image = folder.parent / "image.bin"
+    np.zeros(compiled.inputs[0].shape, np.float32).tofile(image)
+    command = [str(folder / "network"), str(image), os.devnull]
+    return counter.count(lambda runs: [*command, "--repeat", str(runs)])

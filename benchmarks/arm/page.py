@@ -10,8 +10,10 @@ from typing import Any
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_markdown
 
-README, RESULTS = Path(__file__).with_name("README.md"), Path(__file__).with_name("results") / "instructions.json"
-START, END = "<!-- results -->\n", "<!-- end of results -->\n"
+README, FOLDER = Path(__file__).with_name("README.md"), Path(__file__).with_name("results")
+RESULTS, CORTEX_A7 = FOLDER / "instructions.json", FOLDER / "cortex_a7.json"
+# Where in the README each is shown.
+PARTS = {RESULTS: "results", CORTEX_A7: "cortex-a7"}
 TITLES = {"onexn": "This package", "xnnpack": "XNNPACK (LiteRT)", "ncnn": "ncnn", "mnn": "MNN"}
 COLUMNS = (
     Column("network", "Network"), Column("engine", "Engine"), Column("pruned", "Pruned"),
@@ -40,28 +42,36 @@ def skips_zeros(row: Row, rows: Sequence[Row]) -> bool | None:
     return row["fma"] <= (1 - row["pruning_ratio"] / 2) * dense["fma"] if dense else None
 
 
-def publish(result: Mapping[str, Any]) -> None:
-    """Write the README anew with these results."""
-    text = filled(README.read_text(encoding="utf-8"), result)
+def publish(parts: Mapping[str, str]) -> None:
+    """Write the README anew with these texts between the marks of these names."""
+    text = README.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = filled(text, name, part)
     with written_aside(README) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def published() -> dict[str, Any]:
+def published(path: Path = RESULTS) -> dict[str, Any]:
     """The committed results."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def filled(readme: str, result: Mapping[str, Any]) -> str:
-    """The README with the table between its two marks."""
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
-    engines = ", ".join(f"{name} {version}" for name, version in result["peers"].items())
+def filled(readme: str, name: str, part: str) -> str:
+    """The README with a text between the two marks of that name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = readme.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{part}\n\n{end}{after}"
+
+
+def counted(result: Mapping[str, Any], file: str) -> str:
+    """The table of all counts and how they were made."""
+    engines = "".join(f", {name} {version}" for name, version in result["peers"].items())
     made = (f"`{result['command']}`, {result['cpu']} under qemu, 1×{result['block_size']}, batch 1, float32, "
             f"{result['pixels']}×{result['pixels']}, one thread; commit {result['commit']}, TVM "
-            f"{result['versions']['apache-tvm']}, {engines}. [JSON](results/{RESULTS.name})")
+            f"{result['versions']['apache-tvm']}{engines}. [JSON](results/{file})")
     rows = to_markdown(table(result["million_instructions_per_inference"]))
-    return f"{before}{START}\n{rows}\n\n{made}\n\n{END}{after}"
+    return f"{rows}\n\n{made}"
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> Row:

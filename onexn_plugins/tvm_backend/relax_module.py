@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from onexn_plugins.tvm_backend.frontend import emit_node
@@ -44,8 +45,16 @@ def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, valu
     words = [word.lower() for word in name.split() if word.isalnum()]
     kernel = builder.add_func(function, KERNEL_PREFIX + "_".join(words))
     x, *residual = (values[name] for name in call.inputs)
-    constants = [relax.const(array) for array in call.kernel.constants]
+    constants = [_weights(array) for array in call.kernel.constants]
     return builder.emit(relax.call_tir(kernel, [x, *constants, *residual], _tensor_type(graph.specs[call.output])))
+
+
+def _weights(array: np.ndarray) -> relax.Expr:
+    """Without a copy where the array can be lent: large networks leave little room. No kernel reads it there, so it may
+    lie where vector loads could not.
+    """
+    lent = array.flags.writeable and array.flags.c_contiguous
+    return relax.const(tvm_ffi.from_dlpack(array) if lent else array)
 
 
 def _result(graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:

@@ -13,6 +13,9 @@ from onexn_plugins.errors import MissingDependencyError, OneXNError
 
 # The smallest glibc asked of an ARM board: the one TVM's own aarch64 wheels ask for (manylinux_2_28).
 BOARD_GLIBC = "2.28"
+# LLVM believes a multiplication and an addition faster on a Cortex-A7 than one fused instruction, also in chains; but
+# each of the three takes four cycles for four lanes, as measurements of others say (see benchmarks/arm).
+CORTEX_A7 = ("+neon", "-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def _armv8(cpu: str, *, unrolled: bool = False) -> Target:
 _KNOWN = {
     target.name: target
     for target in (
-        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, ("+neon",), "hard", BOARD_GLIBC, False),
+        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, CORTEX_A7, "hard", BOARD_GLIBC, False),
         _armv8("cortex-a53", unrolled=True),
         _armv8("cortex-a72"),
         _armv8("cortex-a76"),

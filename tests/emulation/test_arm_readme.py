@@ -1,9 +1,23 @@
-from benchmarks.arm.page import README, filled, published, skips_zeros
+import json
+
+import pytest
+
+from benchmarks.arm import mca
+from benchmarks.arm.page import PARTS, README, counted, filled, published, skips_zeros
+from onexn_plugins.report import to_markdown
 
 
-def test_the_readme_shows_the_committed_counts():
-    readme, result = README.read_text(encoding="utf-8"), published()
-    assert filled(readme, result) == readme
+@pytest.mark.parametrize("path", PARTS, ids=PARTS.get)
+def test_the_readme_shows_the_committed_counts(path):
+    readme, result = README.read_text(encoding="utf-8"), published(path)
+    assert filled(readme, PARTS[path], counted(result, path.name)) == readme
+    assert "+changes" not in result["commit"], "published numbers come from a commit"
+
+
+def test_the_readme_shows_the_committed_cycles():
+    readme, result = README.read_text(encoding="utf-8"), json.loads(mca.RESULTS.read_text(encoding="utf-8"))
+    assert filled(readme, "mca families", to_markdown(mca.family_table(result["families"]))) == readme
+    assert filled(readme, "mca tiles", to_markdown(mca.tile_table(result["a53_tiles"]))) == readme
     assert "+changes" not in result["commit"], "published numbers come from a commit"
 
 

@@ -22,6 +22,7 @@ from onexn_plugins.tvm_backend import artefact as module
 from onexn_plugins.tvm_backend import linker, load
 from onexn_plugins.tvm_backend.artefact import CHECKSUMS, LIBRARY, METADATA, WEIGHTS, read, write
 from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.vm_network import VMNetwork
 from tests.tvm_backend import tiny_network
 
 tvm = pytest.importorskip("tvm")
@@ -117,6 +118,21 @@ def test_a_disk_that_is_really_full_ends_neither_process_nor_artefact(copy, netw
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read(copy).metadata["layers"] == []
+    assert [file.name for file in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_disk_with_room_for_code_alone(copy, network, host, monkeypatch):
+    monkeypatch.setattr(module, "CODE_BYTES", 1 << 19)
+    large = VMNetwork(network.code, np.zeros(4 << 20, np.uint8), 4 << 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OneXNError, match="cannot be written"):
+            write(copy, large, host, tiny_network.METADATA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read(copy).memory_bytes == network.memory.nbytes
     assert [file.name for file in copy.parent.iterdir()] == ["copy"]
 
 

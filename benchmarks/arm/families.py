@@ -1,0 +1,85 @@
+"""One layer for every family of kernels, as the package would compute it on a core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.kernels import (
+    DENSE_LINEAR_BLOCK,
+    Conv,
+    Epilogue,
+    Kernel,
+    Linear,
+    Tile,
+    VectorUnit,
+    conv,
+    conv_depthwise,
+    default_tile,
+    dense_conv_block,
+    depthwise,
+    linear,
+)
+
+BLOCK_SIZE, KEPT = 4, 0.25
+RELU = Epilogue(activation="relu")
+POINTWISE = Conv(1, 96, 28, 28, 96)
+_SPATIAL = Conv(1, 64, 28, 28, 64, (3, 3), padding=(1, 1, 1, 1))
+_STRIDED = Conv(1, 64, 56, 56, 64, (3, 3), (2, 2), padding=(1, 1, 1, 1))
+_DEPTHWISE = Conv(1, 96, 28, 28, 96, (3, 3), padding=(1, 1, 1, 1), groups=96)
+_LINEAR = Linear(1, 1280, 1000)
+
+Make = Callable[[VectorUnit], tuple[Kernel, Tile | None]]
+
+
+def pruned(problem: Conv | Linear, kept: float, block_size: int = BLOCK_SIZE) -> np.ndarray:
+    """A random weight with so large a share of its blocks."""
+    rng, shape = np.random.default_rng(0), problem.weight_shape
+    blocks = (rng.random((shape[0] // block_size, shape[1])) < kept).repeat(block_size, 0)
+    return rng.standard_normal(shape, np.float32) * blocks.reshape(*shape[:2], *(1 for _ in shape[2:]))
+
+
+def bias(problem: Conv | Linear) -> np.ndarray:
+    """Ones."""
+    return np.ones(problem.weight_shape[0], np.float32)
+
+
+def _conv(problem: Conv, kept: float) -> Make:
+    def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
+        tile = default_tile(problem, BLOCK_SIZE if kept < 1 else dense_conv_block(unit), unit)
+        return conv(problem, pruned(problem, kept), bias(problem), RELU, unit, tile), tile
+
+    return make
+
+
+def _linear(kept: float) -> Make:
+    def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
+        tile = default_tile(_LINEAR, BLOCK_SIZE if kept < 1 else DENSE_LINEAR_BLOCK, unit)
+        return linear(_LINEAR, pruned(_LINEAR, kept), bias(_LINEAR), Epilogue(), unit, tile), tile
+
+    return make
+
+
+def _depthwise(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
+    return depthwise(_DEPTHWISE, pruned(_DEPTHWISE, 1), bias(_DEPTHWISE), RELU, unit), None
+
+
+def _fused(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
+    tile = default_tile(POINTWISE, BLOCK_SIZE, unit)
+    return conv_depthwise(POINTWISE, pruned(POINTWISE, KEPT), bias(POINTWISE), RELU, _DEPTHWISE, pruned(_DEPTHWISE, 1),
+                          bias(_DEPTHWISE), RELU, unit, tile), tile
+
+
+FAMILIES: dict[str, Make] = {
+    "1×1, dense": _conv(POINTWISE, 1),
+    "1×1, 25 % kept": _conv(POINTWISE, KEPT),
+    "1×1 + depthwise, 25 % kept": _fused,
+    "depthwise 3×3": _depthwise,
+    "3×3 by Winograd's algorithm, dense": _conv(_SPATIAL, 1),
+    "3×3 by Winograd's algorithm, 25 % kept": _conv(_SPATIAL, KEPT),
+    "3×3 of stride 2, dense": _conv(_STRIDED, 1),
+    "3×3 of stride 2, 25 % kept": _conv(_STRIDED, KEPT),
+    "linear, dense": _linear(1),
+    "linear, 25 % kept": _linear(KEPT),
+}

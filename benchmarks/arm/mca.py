@@ -1,0 +1,152 @@
+"""python -m benchmarks.arm.mca: multiply-adds per cycle of the kernels' inner loops, by LLVM's machine code analyser.
+
+Needs llvm-mca (Debian: package llvm-19, or llvm; --mca names the command). It knows how many instructions of which kind
+a core starts per cycle and how long each takes, and nothing of caches: everything is in the first one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arm import page
+from benchmarks.arm.families import FAMILIES, KEPT, POINTWISE, RELU, bias, pruned
+from benchmarks.arm.loops import Loop, heart, multiply_adds
+from benchmarks.common.record import command_line, record
+from onexn_plugins.files import written_aside
+from onexn_plugins.report import Column, Table, to_markdown, to_text
+from onexn_plugins.tvm_backend.encode import encode
+from onexn_plugins.tvm_backend.kernels import Tile
+from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
+from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.task import vector_unit
+
+RESULTS = Path(__file__).with_name("results") / "mca.json"
+# The model of a Cortex-A9 knows no VLDMIA and VSTMIA, but VLD1 and VST1 of the same registers.
+_VECTOR_MULTIPLE = re.compile(r"v(ld|st)mia\s+(\w+), (\{.*\})")
+TURNS = 200  # of a loop, so that its beginning and end do not count
+A53_TILES = ((4, 3), (4, 4), (4, 5), (4, 6), (8, 2), (8, 3))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A processor that llvm-mca knows, in the place of one of ours.
+
+    Attributes:
+        triple, cpu: its names for it.
+        peak: instructions that nothing holds up: a vector multiply-add of sum number {0}.
+    """
+
+    triple: str
+    cpu: str
+    peak: str = "fmla v{0}.4s, v30.4s, v31.s[0]"
+
+
+# LLVM describes a Cortex-A76 as if it were a Cortex-A57, but knows its twin for servers. Of a Cortex-A7 it has nothing
+# that llvm-mca could use: a Cortex-A9 starts two instructions a cycle too, but multiplies faster and out of order.
+MODELS = {
+    "cortex-a53": Model("aarch64-linux-gnu", "cortex-a53"),
+    "cortex-a72": Model("aarch64-linux-gnu", "cortex-a72"),
+    "cortex-a76": Model("aarch64-linux-gnu", "neoverse-n1"),
+    "cortex-a7": Model("armv7-linux-gnueabihf", "cortex-a9", "vfma.f32 q{0}, q14, q15"),
+}
+
+
+@dataclass(frozen=True)
+class Analyser:
+    """llvm-mca by its command's name."""
+
+    command: str
+
+    @property
+    def version(self) -> str:
+        """As it calls itself."""
+        said = subprocess.run([self.command, "--version"], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"LLVM version \S+", said)
+        return found[0] if found else said.strip()
+
+    def cycles(self, loop: Loop, model: Model) -> float:
+        """Of one turn, when the loop runs for long."""
+        options = [f"-mtriple={model.triple}", f"-mcpu={model.cpu}", f"-iterations={TURNS}"]
+        if model.triple.startswith("armv7"):
+            options.append("-mattr=+neon,+vfp4")
+        text = "".join(_VECTOR_MULTIPLE.sub(r"v\g<1>1.64 \3, [\2]", line) + "\n" for line in loop)
+        done = subprocess.run([self.command, *options], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{self.command} ended with {done.returncode}: {done.stderr[:500]}")
+        return int(re.findall(r"Total Cycles:\s+(\d+)", done.stdout)[0]) / TURNS
+
+    def rate(self, loop: Loop, model: Model) -> float:
+        """Vector multiply-adds per cycle."""
+        return multiply_adds(loop) / self.cycles(loop, model)
+
+    def peak(self, model: Model) -> float:
+        """Of multiply-adds that wait for nothing."""
+        return self.rate([model.peak.format(number) for number in range(14)] * 4, model)
+
+
+def main() -> None:
+    arguments = _parse()
+    analyser = Analyser(arguments.mca)
+    families = [row for core in MODELS for row in _families(core, analyser)]
+    tiles = [_a53_tile(Tile(*tile), analyser) for tile in A53_TILES]
+    print(to_text(family_table(families)), to_text(tile_table(tiles)), sep="\n\n")
+    result = {**record(command_line("benchmarks.arm.mca")), "mca": analyser.version, "kept": KEPT,
+              "models": {core: model.cpu for core, model in MODELS.items()}, "families": families, "a53_tiles": tiles}
+    with written_aside(RESULTS) as unfinished:
+        unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    page.publish({"mca families": to_markdown(family_table(families)),
+                        "mca tiles": to_markdown(tile_table(tiles))})
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arm.mca", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mca", default="llvm-mca", help="the analyser's command (default %(default)s)")
+    return parser.parse_args()
+
+
+def _families(core: str, analyser: Analyser) -> list[dict[str, Any]]:
+    target, model = find_target(core), MODELS[core]
+    unit, peak, rows = vector_unit(target), analyser.peak(model), []
+    for name, make in FAMILIES.items():
+        kernel, tile = make(unit)
+        loop = heart(kernel, target)
+        rate = analyser.rate(loop, model)
+        rows.append({"core": core, "family": name, "tile": f"{tile.block_size}×{tile.vectors}" if tile else "–",
+                     "instructions": len(loop), "multiply_adds": multiply_adds(loop), "per_cycle": round(rate, 2),
+                     "share": round(rate / peak, 3)})
+    return rows
+
+
+def _a53_tile(tile: Tile, analyser: Analyser) -> dict[str, Any]:
+    """With two blocks a turn, as for other cores, and with one."""
+    target = find_target("cortex-a53")
+    encoded, rates = encode(pruned(POINTWISE, KEPT, tile.block_size), tile.block_size), {}
+    for ways, unrolled in (("two", False), ("one", True)):
+        unit = replace(vector_unit(target), unrolled=unrolled)
+        loop = heart(pointwise(POINTWISE, encoded, bias(POINTWISE), RELU, unit, tile), target)
+        rates[ways] = round(analyser.rate(loop, MODELS["cortex-a53"]), 2)
+    return {"tile": f"{tile.block_size}×{tile.vectors}", **rates}
+
+
+def family_table(rows: list[dict[str, Any]]) -> Table:
+    """A kernel family on a core per row."""
+    return Table((Column("core", "Core"), Column("family", "Kernel"), Column("tile", "Channels × vectors"),
+                  Column("instructions", "Instructions a turn"), Column("multiply_adds", "Multiply-adds among them"),
+                  Column("per_cycle", "Multiply-adds a cycle"), Column("share", "Of the peak", "percent")), tuple(rows))
+
+
+def tile_table(rows: list[dict[str, Any]]) -> Table:
+    """A tile per row."""
+    return Table((Column("tile", "Channels × vectors (1×1, 25 % kept)"), Column("two", "two blocks a turn"),
+                  Column("one", "one block a turn")), tuple(rows))
+
+
+if __name__ == "__main__":
+    main()
