@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.common.weights import pruned
 from onexn_plugins.tvm_backend.kernels import (
     DENSE_LINEAR_BLOCK,
     Conv,
@@ -33,13 +34,6 @@ _LINEAR = Linear(1, 1280, 1000)
 Make = Callable[[VectorUnit], tuple[Kernel, Tile | None]]
 
 
-def pruned(problem: Conv | Linear, kept: float, block_size: int = BLOCK_SIZE) -> np.ndarray:
-    """A random weight with so large a share of its blocks."""
-    rng, shape = np.random.default_rng(0), problem.weight_shape
-    blocks = (rng.random((shape[0] // block_size, shape[1])) < kept).repeat(block_size, 0)
-    return rng.standard_normal(shape, np.float32) * blocks.reshape(*shape[:2], *(1 for _ in shape[2:]))
-
-
 def bias(problem: Conv | Linear) -> np.ndarray:
     """Ones."""
     return np.ones(problem.weight_shape[0], np.float32)
@@ -48,7 +42,7 @@ def bias(problem: Conv | Linear) -> np.ndarray:
 def _conv(problem: Conv, kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
         tile = default_tile(problem, BLOCK_SIZE if kept < 1 else dense_conv_block(unit), unit)
-        return conv(problem, pruned(problem, kept), bias(problem), RELU, unit, tile), tile
+        return conv(problem, pruned(problem, kept, BLOCK_SIZE), bias(problem), RELU, unit, tile), tile
 
     return make
 
@@ -56,19 +50,20 @@ def _conv(problem: Conv, kept: float) -> Make:
 def _linear(kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
         tile = default_tile(_LINEAR, BLOCK_SIZE if kept < 1 else DENSE_LINEAR_BLOCK, unit)
-        return linear(_LINEAR, pruned(_LINEAR, kept), bias(_LINEAR), Epilogue(), unit, tile), tile
+        return linear(_LINEAR, pruned(_LINEAR, kept, BLOCK_SIZE), bias(_LINEAR), Epilogue(), unit, tile), tile
 
     return make
 
 
 def _depthwise(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
-    return depthwise(_DEPTHWISE, pruned(_DEPTHWISE, 1), bias(_DEPTHWISE), RELU, unit), None
+    return depthwise(_DEPTHWISE, pruned(_DEPTHWISE, 1, BLOCK_SIZE), bias(_DEPTHWISE), RELU, unit), None
 
 
 def _fused(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
     tile = default_tile(POINTWISE, BLOCK_SIZE, unit)
-    return conv_depthwise(POINTWISE, pruned(POINTWISE, KEPT), bias(POINTWISE), RELU, _DEPTHWISE, pruned(_DEPTHWISE, 1),
-                          bias(_DEPTHWISE), RELU, unit, tile), tile
+    first, second = (pruned(problem, kept, BLOCK_SIZE) for problem, kept in ((POINTWISE, KEPT), (_DEPTHWISE, 1)))
+    return conv_depthwise(POINTWISE, first, bias(POINTWISE), RELU, _DEPTHWISE, second, bias(_DEPTHWISE), RELU, unit,
+                          tile), tile
 
 
 FAMILIES: dict[str, Make] = {

@@ -16,6 +16,7 @@ import tvm
 from benchmarks.arm.counting import CPU, Counter, counter
 from benchmarks.arm.ours import RUN
 from benchmarks.common.record import command_line, record
+from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.tvm_backend.encode import encode
@@ -55,7 +56,7 @@ def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, 
          folder: Path) -> dict[str, Any]:
     problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
     block_size = dense_conv_block(unit) if kept == 1 else BLOCK_SIZE
-    weight, bias, epilogue = _weight(problem, block_size, kept), np.zeros(channels, np.float32), Epilogue(False, "relu")
+    weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
     encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
     kernels = {"direct": spatial(problem, encoded, bias, epilogue, unit, tile),
                "winograd": winograd(problem, weight, bias, epilogue, unit, tile)}
@@ -65,12 +66,6 @@ def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, 
     return {"layer": f"{channels} → {channels}, {side}×{side}", "kept": kept, **millions,
             "ratio": round(millions["winograd"] / millions["direct"], 2),
             "chosen": best_outputs(problem, encoded.density, unit) is not None}
-
-
-def _weight(problem: Conv, block_size: int, kept: float) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    blocks = rng.random((problem.out_channels // block_size, problem.in_channels, 1, 1)) < kept
-    return rng.standard_normal(problem.weight_shape, np.float32) * blocks.repeat(block_size, 0)
 
 
 def _millions(kernel: Kernel, problem: Conv, target: Target, machine: Arm64, counting: Counter, folder: Path) -> float:

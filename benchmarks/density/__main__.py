@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.record import command_line, record
+from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import Interval
 from onexn_plugins.tvm_backend.kernels import DENSE_LINEAR_BLOCK, Conv, Epilogue, Linear, default_tile, dense_conv_block
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(bench: Bench, number: int, name: str, block_size: int, share: float, pairs: int) -> dict[str, Any] | None:
     problem, unit = LAYERS[name], vector_unit(find_target("host"))
-    weight = _weight(problem, block_size, share)
+    weight = pruned(problem, share, block_size)
     task = Task(problem, weight, np.zeros(len(weight), np.float32), Epilogue())
     dense_block = DENSE_LINEAR_BLOCK if isinstance(problem, Linear) else dense_conv_block(unit)
     dense = Choice(False, default_tile(problem, dense_block, unit))
@@ -78,17 +79,6 @@ def _measure(bench: Bench, number: int, name: str, block_size: int, share: float
             "skipping_us": round(float(np.median(times.candidate)), 2),
             "ratio": {"value": round(ratio.value, 4), "low": round(ratio.low, 4), "high": round(ratio.high, 4)},
             "model": round(share / Planner(unit, None, {}).efficiency(problem, block_size), 4)}
-
-
-def _weight(problem: Conv | Linear, block_size: int, share: float) -> np.ndarray:
-    """Kept blocks drawn over the whole layer, so that block rows differ in length."""
-    generator = np.random.default_rng(0)
-    shape = problem.weight_shape
-    rows = -(-shape[0] // block_size)
-    keep = np.ones(rows * shape[1], bool)
-    keep[generator.permutation(keep.size)[round(share * keep.size):]] = False
-    mask = np.repeat(keep.reshape(rows, shape[1]), block_size, 0)[: shape[0]]
-    return (generator.standard_normal(shape) * mask.reshape(*mask.shape, *(1 for _ in shape[2:]))).astype(np.float32)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

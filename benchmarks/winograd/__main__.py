@@ -18,6 +18,7 @@ import numpy as np
 import tvm
 
 from benchmarks.common.record import command_line, record
+from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import interleave
 from onexn_plugins.tvm_backend.encode import encode
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _row(target: Target, channels: int, side: int, kept: float, rounds: int) -> dict[str, Any]:
     problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
     block_size = dense_conv_block(unit) if kept == 1 else BLOCK_SIZE
-    weight, bias, epilogue = _weight(problem, block_size, kept), np.zeros(channels, np.float32), Epilogue(False, "relu")
+    weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
     encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
     kernels = {way: spatial(problem, encoded, bias, epilogue, unit, tile) if outputs is None else
                winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs) for way, outputs in WAYS.items()}
@@ -83,15 +84,6 @@ def _runnable(kernels: dict[str, Kernel], problem: Conv, target: Target) -> dict
     x += np.random.default_rng(0).standard_normal(x.shape, np.float32)
     return {way: partial(module[names[way]], *map(tvm.runtime.tensor, (x, *kernel.constants, y)))
             for way, kernel in kernels.items()}
-
-
-def _weight(problem: Conv, block_size: int, kept: float) -> np.ndarray:
-    """Kept blocks drawn over the whole layer."""
-    generator = np.random.default_rng(0)
-    rows, inputs = problem.out_channels // block_size, problem.in_channels
-    keep = (generator.permutation(rows * inputs) < round(kept * rows * inputs)).reshape(rows, inputs)
-    mask = np.repeat(keep, block_size, 0)[:, :, None, None]
-    return (generator.standard_normal(problem.weight_shape) * mask).astype(np.float32)
 
 
 if __name__ == "__main__":
