@@ -86,8 +86,9 @@ class _Mover:
         self._moved: dict[relax.Expr, _Tensor] = {}
 
     def take_weight(self, expression: relax.Expr) -> None:
-        """Give it a place, if it is a tensor's values."""
-        if isinstance(expression, tvm.ir.Constant) and isinstance(expression.value, tvm.runtime.Tensor):
+        """Give it a place, if it is a tensor's values that have none yet."""
+        tensor = isinstance(expression, tvm.ir.Constant) and isinstance(expression.value, tvm.runtime.Tensor)
+        if tensor and expression not in self._moved:
             values = np.from_dlpack(expression.value)
             self._moved[expression] = _Tensor(self._allocate(values.nbytes), values.shape, str(values.dtype))
             self.weights.append((self._moved[expression].place, values))

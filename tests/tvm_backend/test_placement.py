@@ -14,7 +14,7 @@ from onexn_plugins.tvm_backend.lowering import compile_module, plan_module  # no
 from onexn_plugins.tvm_backend.placement import ALIGNMENT, NETWORK, place  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
-WEIGHT, SCALE = RANDOM.standard_normal((16, 12), np.float32), RANDOM.standard_normal((), np.float32)
+WEIGHT, SCALE = RANDOM.standard_normal((16, 12), np.float32), RANDOM.standard_normal((5, 1), np.float32)
 X = RANDOM.standard_normal((5, 12), np.float32)
 
 
@@ -25,7 +25,7 @@ def host():
 
 @pytest.fixture(scope="module")
 def module():
-    """Two weights, hidden activations, one of them reshaped, and two outputs."""
+    """Two weights used twice each, hidden activations, one of them reshaped, and two outputs."""
     x = relax.Var("x", relax.TensorType(X.shape, "float32"))
     builder = relax.BlockBuilder()
     with builder.function("main", [x]):
@@ -34,7 +34,8 @@ def module():
             hidden = builder.emit(relax.op.nn.softmax(relax.op.matmul(x, relax.op.permute_dims(weight))))
             folded = builder.emit(relax.op.reshape(hidden, (10, 8)))
             product = builder.emit(relax.op.matmul(relax.op.reshape(folded, (5, 16)), weight))
-            scaled = [relax.op.multiply(tensor, relax.const(SCALE)) for tensor in (product, hidden)]
+            scale = relax.const(SCALE)
+            scaled = [relax.op.multiply(tensor, scale) for tensor in (product, hidden)]
             output = builder.emit_output(relax.Tuple(scaled))
         builder.emit_func_output(output)
     return builder.finalize()
@@ -56,6 +57,7 @@ def test_it_computes_the_same(module, host):
 
 def test_weights_come_first_and_nothing_overlaps(module, host):
     placed = place(plan_module(module, host))
+    assert len(placed.weights) == 2
     ends = [place_ + values.nbytes for place_, values in placed.weights]
     assert all(place_ % ALIGNMENT == 0 for place_, _ in placed.weights)
     assert all(end <= start for end, (start, _) in zip(ends, placed.weights[1:], strict=False))
@@ -77,6 +79,14 @@ def test_a_run_makes_no_tensor_but_outputs(module, host):
     assert called.count("vm.builtin.alloc_tensor") <= 2
     assert called.count("vm.builtin.check_tensor_info") <= 1
     assert not {"vm.builtin.reshape", "runtime.TVMTensorCreateView"} & set(called)
+
+
+def test_outputs_have_memory_of_their_own(module, host):
+    network = compile_module(module, host)
+    outputs = network.run(tvm.runtime.tensor(X))
+    network.run(tvm.runtime.tensor(3 * X))
+    for output, reference in zip(outputs, expected(X), strict=True):
+        np.testing.assert_allclose(output.numpy(), reference, atol=1e-5)
 
 
 def test_kernels_keep_their_names(module, host):
