@@ -94,6 +94,8 @@ for order in ("pruner, wrapper", "wrapper, pruner", "pruner of the wrapper", "on
     model(IMAGES).square().mean().backward()  # and goes on without masks
     if rank == 0:
         print("agree:", order)
+del model, pruner  # gloo aborts where wrappers outlive the group, or one process is gone before the other is done
+dist.barrier()
 dist.destroy_process_group()
 """
 
