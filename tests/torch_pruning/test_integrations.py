@@ -52,7 +52,7 @@ def test_gradual_pruning_interrupted_and_resumed_ends_with_the_same_weights(tmp_
 
 
 WORKER = """
-import torch, torch.distributed as dist
+import os, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from onexn_plugins import fold
 from onexn_plugins.masking import masks
@@ -93,10 +93,9 @@ for order in ("pruner, wrapper", "wrapper, pruner", "pruner of the wrapper", "on
     fold(bare)
     model(IMAGES).square().mean().backward()  # and goes on without masks
     if rank == 0:
-        print("agree:", order)
-del model, pruner  # gloo aborts where wrappers outlive the group, or one process is gone before the other is done
-dist.barrier()
+        print("agree:", order, flush=True)
 dist.destroy_process_group()
+os._exit(0)  # about one in ten interpreters that shut down after gloo is aborted by torch's threads
 """
 
 
