@@ -83,8 +83,7 @@ def main() -> None:
               "models": MODELS, "families": families, "a53_tiles": tiles}
     with written_aside(RESULTS) as unfinished:
         unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    page.publish({"mca families": to_markdown(family_table(families)),
-                        "mca tiles": to_markdown(tile_table(tiles))})
+    page.publish({"mca families": to_markdown(family_table(families)), "mca tiles": to_markdown(tile_table(tiles))})
 
 
 def _parse() -> argparse.Namespace:
