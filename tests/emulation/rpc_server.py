@@ -1,16 +1,31 @@
 """Starts TVM's RPC server on the emulated board.
 
-    python rpc_server.py COMMAND OPTIONS...
+    python rpc_server.py OPTIONS...
 
-TVM starts its workers as `sys.executable -m ...`, which this machine's kernel cannot run without the emulator: COMMAND
-is a script that does.
+TVM's own command listens in a thread, and forks from there for every session: the emulator hangs in such a fork now and
+then. This one listens in the main thread, the only one.
 """
 
 from __future__ import annotations
 
-import runpy
-import sys
+import argparse
+import socket
+
+from tvm.rpc import server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port-end", type=int, help="no other port is tried")
+    parser.add_argument("--tracker", help="HOST:PORT")
+    parser.add_argument("--key", default="")
+    options = parser.parse_args()
+    listener = socket.create_server((options.host, options.port))
+    host, _, port = (options.tracker or "").rpartition(":")
+    server._listen_loop(listener, options.port, options.key, (host, int(port)) if host else None, None, None)
+
 
 if __name__ == "__main__":
-    sys.executable = sys.argv.pop(1)
-    runpy.run_module("tvm.exec.rpc_server", run_name="__main__", alter_sys=True)
+    main()

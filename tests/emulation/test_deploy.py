@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,13 +27,10 @@ KEY = "rpi4"
 
 
 @pytest.fixture(scope="module")
-def tracker_port(arm64, tmp_path_factory) -> Iterator[int]:
+def tracker_port(arm64) -> Iterator[int]:
     """A tracker's port, with the emulated board registered as KEY."""
-    python = tmp_path_factory.mktemp("board") / "python"
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(arm64.command([]))} "$@"\n')
-    python.chmod(0o755)
     port, board_port = free_port(), free_port()
-    command = [str(python), str(RPC_SERVER), str(python), *rpc_processes.server_options(board_port, port, KEY)]
+    command = arm64.command([str(RPC_SERVER), *rpc_processes.server_options(board_port, port, KEY)])
     with started(rpc_processes.tracker(port), port), started(command, board_port, arm64.environment):
         rpc_processes.wait_for_key(port, KEY)
         yield port
