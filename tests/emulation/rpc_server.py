@@ -2,13 +2,14 @@
 
     python rpc_server.py OPTIONS...
 
-TVM's own command listens in a thread, and forks from there for every session: the emulator hangs in such a fork now and
-then. This one listens in the main thread, the only one.
+TVM's own server ends its loop for good when a client is gone before its session has ended: that session's process fails,
+and the board is never free again. This one goes on; and it forks from its main thread, which emulators like better.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 
 from tvm.rpc import server
@@ -24,7 +25,9 @@ def main() -> None:
     options = parser.parse_args()
     listener = socket.create_server((options.host, options.port))
     host, _, port = (options.tracker or "").rpartition(":")
-    server._listen_loop(listener, options.port, options.key, (host, int(port)) if host else None, None, None)
+    while True:
+        with contextlib.suppress(RuntimeError):  # a session that failed
+            server._listen_loop(listener, options.port, options.key, (host, int(port)) if host else None, None, None)
 
 
 if __name__ == "__main__":
