@@ -2,14 +2,16 @@
 
     python rpc_server.py OPTIONS...
 
-TVM's own server ends its loop for good when a client is gone before its session has ended: that session's process fails,
-and the board is never free again. This one goes on; and it forks from its main thread, which emulators like better.
+TVM's own server ends its loop for good when a client is gone before its session has ended: that session's process
+fails, and the board is never free again. This one goes on; and it forks from its main thread, which emulators like
+better.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import socket
 
 from tvm.rpc import server
@@ -26,6 +28,7 @@ def main() -> None:
     listener = socket.create_server((options.host, options.port))
     host, _, port = (options.tracker or "").rpartition(":")
     while True:
+        os.chdir("/")  # a failed session leaves the loop in its folder, which is gone
         with contextlib.suppress(RuntimeError):  # a session that failed
             server._listen_loop(listener, options.port, options.key, (host, int(port)) if host else None, None, None)
 
