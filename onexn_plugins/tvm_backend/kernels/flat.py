@@ -7,6 +7,7 @@ rows where they are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from tvm.script.ir_builder import tirx as T
 
@@ -20,7 +21,7 @@ from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, Vect
 from onexn_plugins.tvm_backend.kernels.sharing import BANDS, JOBS, ROWS, Run, Sharing, each_job, pick, turn
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
-from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 
 # Multiply-adds of a channel's sums, all of which are written out: more take long to compile.
@@ -47,31 +48,32 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
          tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """The body of the fused kernel."""
     group_inputs, pixels = problem.in_channels // problem.groups, problem.height * problem.width
-    channels, cut = channels_at_once(encoded.block_size, unit), cut_pixels(pixels, tile, unit)
     strips = Strips(depthwise, unit, unit.threads if sharing.axis == BANDS else 1)
-    lead, stride = (-(-count // unit.lanes) * unit.lanes for count in (strips.lead, pixels))  # aligned stores
+    count, origins = _hidden(strips, sharing)
+    channels, cut = channels_at_once(encoded.block_size, unit), cut_pixels(count, tile, unit)
+    lead, stride = (-(-values // unit.lanes) * unit.lanes for values in (strips.lead, count))  # aligned stores
+    size = lead + channels * stride + max(0, count + strips.overrun - stride)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
 
         def emit_job(image: Expr, group: Expr) -> None:
             inputs = image * problem.in_channels + group * group_inputs
-            source = Source(buffers.x, inputs * pixels, pixels, constant=True)
 
             def emit_rows(runs: dict[str, Run]) -> None:
-                size = lead + channels * stride + max(0, strips.reach - stride)
                 hidden = T.alloc_buffer((size,), "float32", scope="global")
+                bands = runs.get(BANDS)
+                origin = 0 if bands is None else pick(origins, bands[0])
+                source = Source(buffers.x, inputs * pixels + origin, pixels, constant=True)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
                 def emit_run(run: Channels) -> None:
-                    bands = runs.get(BANDS)
-                    tiles = None if bands is None else _tiles(strips, cut, *bands)
-                    sum_run(rows, source, run, cut, planes(write, lead, stride), tiles=tiles)
+                    sum_run(rows, source, run, cut, planes(write, lead, stride))
                     with T.serial(0, run.count) as channel:
                         place, plane = lead + channel * stride, image * depthwise.out_channels + run.start + channel
-                        _sum_channel(strips, hidden, place, plane, run.start + channel, buffers, bands)
+                        _sum_channel(strips, hidden, place - origin, plane, run.start + channel, buffers, bands)
 
                 rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -83,18 +85,22 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
     return emit
 
 
-def _tiles(strips: Strips, cut: Cut, first: Expr, last: Expr) -> Run:
-    """The tiles of hidden pixels that blocks of output rows [first, last) read."""
-    width, tile = strips.depthwise.width, sum(cut.tile.widths)
+def _hidden(strips: Strips, sharing: Sharing) -> tuple[int, list[int]]:
+    """How many hidden pixels each thread sums, and by its first block of output rows where they begin.
+
+    All sum as many, so that one code does for all.
+    """
+    pixels, width = strips.depthwise.height * strips.depthwise.width, strips.depthwise.width
+    if sharing.axis != BANDS:
+        return pixels, [0]
     under = [strips.rows_under(rows) for rows in strips.blocks]
-    starts = [min(rows.start * width // tile, cut.count - 1) for rows in under]
-    stops = [min(-(-rows.stop * width // tile), cut.count) for rows in under]
-    return pick(starts, first), pick(stops, last - 1)
+    count = max(under[last - 1].stop - under[first].start for first, last in pairwise(sharing.starts)) * width
+    return count, [min(rows.start * width, pixels - count) for rows in under]
 
 
 def _sum_channel(strips: Strips, hidden: Buffer, base: Expr, plane: Expr, channel: Expr, buffers: Buffers,
                  bands: Run) -> None:
-    """The depthwise sums of the hidden channel that lies at `base`, in all blocks of rows or a thread's."""
+    """The depthwise sums of the hidden channel whose image begins at `base`, in all blocks of rows or a thread's."""
     depthwise = strips.depthwise
     values, bias = buffers.constants["dw_values"], buffers.constants["dw_bias"][channel]
     weights = [values[channel * depthwise.taps + tap] for tap in range(depthwise.taps)]

@@ -94,11 +94,10 @@ class Strips:
         return self.depthwise.padding[1]
 
     @property
-    def reach(self) -> int:
-        """Values from the first pixel on that are loaded."""
+    def overrun(self) -> int:
+        """Values behind an image's (or a block's) last pixel that are loaded; negative where not even that one is."""
         columns, right = self.depthwise.kernel[1], self.depthwise.stride[1]
-        last_row = (self.depthwise.height - 1) * self.depthwise.width
-        return last_row + (self.starts[-1] + self.lanes) * right + columns - 1 - self.lead
+        return (self.starts[-1] + self.lanes) * right + columns - 1 - self.lead - self.depthwise.width
 
     def masks(self, start: int) -> list[list[bool]]:
         """For each column of the kernel and lane of a strip whether the pixel there is one of the same row.

@@ -89,10 +89,10 @@ def padded_stride(window: Window, unit: VectorUnit) -> int:
     return (window.positions // unit.lanes + 1) * unit.lanes
 
 
-def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target, first: Start | None = None,
-            tiles: Run = None) -> None:
-    """Emit the sums of a run of channels over all pixels of a cut, or over some of its tiles."""
-    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first), tiles)
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target,
+            first: Start | None = None) -> None:
+    """Emit the sums of a run of channels over all pixels of a cut."""
+    each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first))
 
 
 def writer(buffer: Buffer) -> Callable[[Expr, Expr, int], None]:
