@@ -26,6 +26,9 @@ from onexn_plugins.tvm_backend.onnx_model import (
 
 # Stands between the name of a constant or value of the file and the number of what was made from it.
 DERIVED = "\N{MIDDLE DOT}"
+# Operators that compute each element of their result from elements at the same place.
+ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Max", "Min", "Mul",
+                         "Neg", "Relu", "Sigmoid", "Sub", "Tanh"})
 
 
 def original_name(name: str) -> str:
@@ -212,7 +215,7 @@ def _add(graph: Graph, node: Node, model: ModelProto) -> None:
         dims = np.array(graph.shape(node.inputs[0]), np.int64)
         graph.constants[node.output] = dims[node.attributes.get("start", 0):node.attributes.get("end", len(dims))]
     elif all(name in graph.constants for name in node.inputs if name) and not _is_random(node):
-        graph.constants.update(zip(node.outputs, _evaluate(graph, node), strict=True))
+        graph.constants.update(zip(node.outputs, evaluate(graph, node, graph.constants), strict=True))
     else:
         graph.nodes.append(node)
         return
@@ -256,12 +259,17 @@ def _output_spec(node: Node, name: str, kind: TypeProto | None) -> TensorSpec:
     return TensorSpec(shape, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 
-def _evaluate(graph: Graph, node: Node) -> list[np.ndarray]:
-    """The node's outputs, by ONNX's reference implementation."""
-    inputs = {name: graph.constants[name] for name in node.inputs if name}
+def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The node's outputs by ONNX's reference implementation, where `values` and constants are its inputs.
+
+    Raises:
+        OneXNError: it takes no such inputs.
+    """
+    inputs = {name: values[name] if name in values else graph.constants[name] for name in node.inputs if name}
     declared = [helper.make_value_info(name, TensorSpec(value.shape, value.dtype).onnx_type)
                 for name, value in inputs.items()]
-    results = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in node.outputs]
+    results = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(graph.dtype(name)), None)
+               for name in node.outputs]
     single = helper.make_model(helper.make_graph([node.proto], "constant", declared, results),
                                opset_imports=[helper.make_opsetid("", graph.opset)])
     try:

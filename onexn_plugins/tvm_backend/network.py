@@ -22,6 +22,7 @@ from onexn_plugins.tvm_backend.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.graph import Graph, Node, build_graph
 from onexn_plugins.tvm_backend.onnx_model import EXPORT_AGAIN, first_line, load_onnx_model, parse_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
+from onexn_plugins.tvm_backend.sinking import sink_reshapes
 from onexn_plugins.tvm_backend.targets import Target
 from onexn_plugins.tvm_backend.task import vector_unit
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
@@ -93,6 +94,7 @@ def _plan(
     graph = build_graph(model)
     check_nodes(graph)
     canonicalise(graph)
+    sink_reshapes(graph)
     fold_layers(graph)
     planner = Planner(vector_unit(processor, threads), block_size, recorded if isinstance(recorded, dict) else {})
     return Network(name, graph, *fuse(graph, planner, tuning))

@@ -87,12 +87,12 @@ class Shuffled(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear layers on vectors and on matrices, layer norm and GELU between them."""
+    """A block as ConvNeXt and transformers have them: layer norm, two linear layers with GELU between, layer scale."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.second = nn.Linear(12, 32), nn.LayerNorm(32), nn.Linear(32, 12, bias=False)
+        self.first, self.norm, self.second = nn.Linear(12, 32), nn.LayerNorm(12), nn.Linear(32, 12, bias=False)
         self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 12))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * self.second(F.gelu(self.norm(self.first(x))))
+        return x + self.scale * self.second(F.gelu(self.first(self.norm(x))))

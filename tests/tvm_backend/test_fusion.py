@@ -15,21 +15,26 @@ from onexn_plugins.tvm_backend.graph import build_graph
 from onexn_plugins.tvm_backend.kernels import VectorUnit
 from onexn_plugins.tvm_backend.onnx_model import load_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
-from tests.tvm_backend.onnx_files import make_model
+from onexn_plugins.tvm_backend.sinking import sink_reshapes
+from tests.tvm_backend.onnx_files import OPSET, make_model
 
 node = helper.make_node
 WEIGHTS = {
-    "w": np.ones((4, 4, 1, 1), np.float32), "d": np.ones((4, 1, 3, 3), np.float32), "zero": np.float32(0),
-    "six": np.float32(6), "five": np.float32(5),
+    "w": np.ones((4, 4, 1, 1), np.float32), "d": np.ones((4, 1, 3, 3), np.float32), "m": np.eye(6, dtype=np.float32),
+    "zero": np.float32(0), "one": np.float32(1), "three": np.float32([3]), "five": np.float32(5), "six": np.float32(6),
+    "half": np.float32([[[[0.5]]]]), "sixth": np.float32(1 / 6), "root": np.float32(2**0.5),
 }
 CONV = node("Conv", ["x", "w"], ["c"])
+ERF = (node("Div", ["c", "root"], ["u"]), node("Erf", ["u"], ["e"]), node("Add", ["e", "one"], ["s"]))
 
 
-def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",)) -> tuple[list[str], list[Layer]]:
+def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
+          opset: int = OPSET) -> tuple[list[str], list[Layer]]:
     """Every step by its operators, joined by + where one kernel computes them, and the layers."""
-    path.write_bytes(make_model(nodes, {"x": (1, 4, 6, 6)}, outputs, WEIGHTS).SerializeToString())
+    path.write_bytes(make_model(nodes, {"x": (1, 4, 6, 6)}, outputs, WEIGHTS, opset).SerializeToString())
     graph = build_graph(load_onnx_model(path))
     canonicalise(graph)
+    sink_reshapes(graph)
     fold_layers(graph)
     steps, layers = fuse(graph, Planner(VectorUnit(4, 16), None, {}))
     names = ["+".join(part.op for part in step.nodes) if isinstance(step, KernelCall) else f"({step.op})"
@@ -49,6 +54,20 @@ def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",))
     ([CONV, node("Sigmoid", ["c"], ["g"]), node("Mul", ["g", "c"], ["y"])], ["Conv+Sigmoid+Mul"]),
     ([CONV, node("HardSigmoid", ["c"], ["g"], alpha=1 / 6), node("Mul", ["c", "g"], ["y"])], ["Conv+HardSigmoid+Mul"]),
     ([CONV, node("Sigmoid", ["c"], ["g"]), node("Mul", ["g", "x"], ["y"])], ["Conv+Sigmoid", "(Mul)"]),
+    ([CONV, node("Max", ["c", "zero"], ["u"]), node("Min", ["six", "u"], ["y"])], ["Conv+Max+Min"]),
+    ([CONV, node("Add", ["c", "three"], ["s"]), node("Clip", ["s", "zero", "six"], ["g"]),
+      node("Mul", ["c", "g"], ["p"]), node("Div", ["p", "six"], ["y"])], ["Conv+Add+Clip+Mul+Mul"]),
+    ([CONV, node("Add", ["c", "three"], ["s"]), node("Clip", ["s", "zero", "six"], ["g"]),
+      node("Mul", ["g", "sixth"], ["u"]), node("Mul", ["c", "u"], ["y"])], ["Conv+Add+Clip+Mul+Mul"]),
+    ([CONV, node("Neg", ["c"], ["n"]), node("Exp", ["n"], ["e"]), node("Add", ["e", "one"], ["s"]),
+      node("Div", ["c", "s"], ["y"])], ["Conv+Neg+Exp+Add+Div"]),
+    ([CONV, *ERF, node("Mul", ["c", "s"], ["p"]), node("Mul", ["p", "half"], ["y"])], ["Conv+Mul+Erf+Add+Mul+Mul"]),
+    ([CONV, node("Mul", ["c", "half"], ["h"]), *ERF, node("Mul", ["h", "s"], ["y"])], ["Conv+Mul+Mul+Erf+Add+Mul"]),
+    ([CONV, *ERF, node("Mul", ["c", "s"], ["y"])], ["Conv", "(Mul)", "(Erf)", "(Add)", "(Mul)"]),
+    ([CONV, node("Mul", ["c", "half"], ["h"]), node("Relu", ["h"], ["y"])], ["Conv+Relu"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Relu", ["r"], ["q"]), node("Tanh", ["q"], ["y"])],
+     ["Conv+Relu+Relu", "(Tanh)"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Mul", ["r", "c"], ["y"])], ["Conv", "(Relu)", "(Mul)"]),
     ([CONV, node("Add", ["c", "x"], ["a"]), node("Relu", ["a"], ["y"])], ["Conv+Add+Relu"]),
     ([CONV, node("Relu", ["c"], ["r"]), node("Add", ["r", "x"], ["y"])], ["Conv+Relu", "(Add)"]),
     ([CONV, node("Add", ["c", "c"], ["y"])], ["Conv", "(Add)"]),
@@ -66,6 +85,21 @@ def test_one_kernel(tmp_path: Path, nodes: list[NodeProto], expected: list[str])
 def test_a_value_the_caller_gets_is_not_fused_away(tmp_path: Path) -> None:
     names, _ = order(tmp_path / "model.onnx", [CONV, node("Relu", ["c"], ["y"])], ("y", "c"))
     assert names == ["Conv", "(Relu)"]
+
+
+@pytest.mark.parametrize(("approximate", "expected"), [
+    ("none", ["Conv+Gelu"]), ("tanh", ["Conv", "(Gelu)"]),
+])
+def test_gelu_of_newer_opsets(tmp_path: Path, approximate: str, expected: list[str]) -> None:
+    gelu = node("Gelu", ["c"], ["y"], approximate=approximate)
+    assert order(tmp_path / "model.onnx", [CONV, gelu], opset=20)[0] == expected
+
+
+def test_a_linear_layer_of_many_axes_takes_in_what_follows(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "m"], ["c"]), *ERF, node("Mul", ["c", "s"], ["p"]), node("Mul", ["p", "half"], ["g"]),
+             node("MatMul", ["g", "m"], ["h"]), node("Add", ["x", "h"], ["y"])]
+    names, _ = order(tmp_path / "model.onnx", nodes)
+    assert [name for name in names if name != "(Reshape)"] == ["Gemm+Mul+Erf+Add+Mul+Mul", "Gemm+Add"]
 
 
 def test_a_kernel_waits_for_its_residual(tmp_path: Path) -> None:

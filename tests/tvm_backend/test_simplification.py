@@ -14,6 +14,7 @@ from onexn_plugins.tvm_backend.canonical import canonicalise
 from onexn_plugins.tvm_backend.folding import fold_layers
 from onexn_plugins.tvm_backend.graph import Graph, build_graph
 from onexn_plugins.tvm_backend.onnx_model import load_onnx_model
+from onexn_plugins.tvm_backend.sinking import sink_reshapes
 from tests.tvm_backend.onnx_files import make_model
 
 random = np.random.default_rng(0)
@@ -47,6 +48,7 @@ def simplify(model: ModelProto, path: Path) -> Graph:
     path.write_bytes(model.SerializeToString())
     graph = build_graph(load_onnx_model(path))
     canonicalise(graph)
+    sink_reshapes(graph)
     fold_layers(graph)
     return graph
 
@@ -103,6 +105,21 @@ CASES = {
     "mean over channels": ([node("ReduceMean", ["x", "axes"], ["y"])], {"axes": integers(1)}, ["ReduceMean"]),
     "linear on rows": (
         [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "b"], ["y"])], {"w": array(9, 5), "b": array(5)},
+        ["Reshape", "Gemm", "Reshape"]),
+    "what follows rows": (
+        [node("MatMul", ["x", "w"], ["h"]), node("Mul", ["s", "h"], ["m"]), node("Clip", ["m", "low"], ["c"]),
+         node("Add", ["c", "x"], ["y"])],
+        {"w": array(9, 9), "s": array(1, 1, 1, 9), "low": np.float32(-0.5)},
+        ["Reshape", "Gemm", "Clip", "Reshape", "Add", "Reshape"]),
+    "rows that are read twice": (
+        [node("MatMul", ["x", "w"], ["h"]), node("Sigmoid", ["h"], ["g"]), node("Mul", ["h", "g"], ["m"]),
+         node("Transpose", ["h"], ["t"], perm=[0, 1, 3, 2]), node("MatMul", ["m", "t"], ["y"])], {"w": array(9, 5)},
+        ["Reshape", "Gemm", "Reshape", "Sigmoid", "Mul", "Reshape", "Transpose", "MatMul"]),
+    "a scale per row stays": (
+        [node("MatMul", ["x", "w"], ["h"]), node("Mul", ["h", "s"], ["y"])], {"w": array(9, 5), "s": array(7, 1)},
+        ["Reshape", "Gemm", "Reshape", "Mul"]),
+    "a sum that grows stays": (
+        [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "x"], ["y"])], {"w": array(9, 1)},
         ["Reshape", "Gemm", "Reshape", "Add"]),
     "gemm": (
         [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w", "b"], ["g"], alpha=0.5, beta=2.0),

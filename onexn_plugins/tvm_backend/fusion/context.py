@@ -1,4 +1,4 @@
-"""What the fusion rules share: what they read, what they return, and how an activation is recognised."""
+"""What the fusion rules share: what they read and what they return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onexn_plugins.tvm_backend.folding import has_weight
+from onexn_plugins.tvm_backend.fusion.activations import activation_after
 from onexn_plugins.tvm_backend.graph import Graph, Node, original_name
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Tile, Unsupported, default_tile
 from onexn_plugins.tvm_backend.plan import Decision, Layer, Planner
@@ -84,7 +85,7 @@ class Context:
         add = self.next_node(value) if residual else None
         if add is not None and add.op == "Add" and (operand := self._other_operand(add, value)):
             nodes, other, value = [add], (operand,), add.output
-        activation, absorbed = self._activation(value)
+        activation, absorbed = activation_after(self.graph, self._consumers, value, self.covered)
         if absorbed:
             nodes, value = nodes + absorbed, absorbed[-1].output
         return Tail(tuple(nodes), Epilogue(bool(other), activation), other, value)
@@ -95,37 +96,8 @@ class Context:
         same = len(others) == 1 and others[0] in self.graph.specs
         return others[0] if same and self.graph.specs[others[0]] == self.graph.specs[value] else None
 
-    def _activation(self, value: str) -> tuple[str | None, list[Node]]:
-        node = self.next_node(value)
-        if node is not None:
-            name = activation_of(self.graph, node)
-            return (name, [node]) if name else (None, [])
-        users = self._consumers.get(value, [])
-        if len(users) != 2 or value in self.graph.outputs or not self.covered.isdisjoint(users):
-            return None, []
-        # x · gate(x): the gate is read by the product alone.
-        gate, product = sorted(users, key=lambda user: user.op == "Mul")
-        gated = {"Sigmoid": "silu", "HardSigmoid": "hardswish"}.get(gate.op)
-        if gated is None or product.op != "Mul" or activation_of(self.graph, gate) is None:
-            return None, []
-        fits = self.next_node(gate.output) is product and set(product.inputs) == {value, gate.output}
-        return (gated, [gate, product]) if fits else (None, [])
-
 
 Rule = Callable[[Context, Node], KernelCall]
-
-
-def activation_of(graph: Graph, node: Node) -> str | None:
-    """The kernels' name for what this node computes; None where it is no activation of theirs."""
-    if node.op == "Clip":
-        low, high = (graph.constant(node, position) for position in (1, 2))
-        if low is None or low.item() != 0 or (high is None and node.input(2)):
-            return None
-        return "relu" if high is None or np.isposinf(high.item()) else "relu6" if high.item() == 6 else None
-    if node.op == "HardSigmoid":
-        slope, offset = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
-        return "hardsigmoid" if abs(slope - 1 / 6) < 1e-6 and offset == 0.5 else None
-    return {"Relu": "relu", "Sigmoid": "sigmoid", "HardSwish": "hardswish"}.get(node.op)
 
 
 def layer_name(graph: Graph, node: Node) -> str:

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, concatenate, load, part, store
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,20 @@ class Output:
 
     def store(self, index: Expr, value: Expr, lanes: int) -> None:
         """Finish a vector of sums (bias included) and write it to y from flat `index` on."""
+        self.store_parts([index], value, lanes)
+
+    def store_parts(self, indices: Sequence[Expr], value: Expr, lanes: int) -> None:
+        """As store, for a vector whose parts of `lanes` go to y from each of the indices on."""
+        whole = len(indices) * lanes
         if self.residual is not None:
-            value = value + load(self.residual, index, lanes)
-        store(self.y, index, activate(value, self.epilogue.activation, lanes), lanes)
+            value = value + concatenate([load(self.residual, index, lanes) for index in indices], lanes)
+        value = activate(value, self.epilogue.activation, whole)
+        if len(indices) == 1:
+            store(self.y, indices[0], value, lanes)
+            return
+        finished = Register(value, whole)
+        for number, index in enumerate(indices):
+            store(self.y, index, part(finished, number * lanes, lanes), lanes)
 
 
 @dataclass(frozen=True)

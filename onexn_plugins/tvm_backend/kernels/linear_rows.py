@@ -25,7 +25,6 @@ from onexn_plugins.tvm_backend.kernels.vector import (
     Register,
     concatenate,
     load,
-    part,
     store,
     transpose,
 )
@@ -119,9 +118,9 @@ def _store_turned(buffers: Buffers, first: Expr, stride: int, values: list[Regis
     whole = len(values) - len(values) % _QUAD
     for channel in range(0, whole, _QUAD):
         for number, quads in enumerate(transpose(values[channel:channel + _QUAD])):
-            for start in range(0, quads.lanes, _QUAD):
-                place = first + (start + number) * stride + channel
-                buffers.output.store(place, part(quads, start, _QUAD), _QUAD)
+            places = [first + (start + number) * stride + channel for start in range(0, quads.lanes, _QUAD)]
+            buffers.output.store_parts(places, quads.value, _QUAD)
     for channel in range(whole, len(values)):
-        for lane in range(values[channel].lanes):
-            buffers.output.store(first + lane * stride + channel, values[channel].lane(lane), 1)
+        lanes = values[channel].lanes
+        places = [first + lane * stride + channel for lane in range(lanes)]
+        buffers.output.store_parts(places, values[channel].value, 1)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-ACTIVATIONS = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid")
+ACTIVATIONS = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid", "gelu")
 # Kernels index their buffers with int32.
 MAX_ELEMENTS = 2**31 - 1
 # What a kernel's vectors run over: pixels of an image, channels of a block, rows (or images) of a linear layer.

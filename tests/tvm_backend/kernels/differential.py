@@ -36,7 +36,7 @@ differential_settings = settings(max_examples=4, deadline=None, phases=[Phase.ex
 
 ACTIVATIONS = {
     None: lambda x: x, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish,
-    "hardsigmoid": F.hardsigmoid, "silu": F.silu, "sigmoid": torch.sigmoid,
+    "hardsigmoid": F.hardsigmoid, "silu": F.silu, "sigmoid": torch.sigmoid, "gelu": F.gelu,
 }
 epilogues = st.builds(Epilogue, st.booleans(), st.sampled_from(list(ACTIVATIONS)))
 units = st.sampled_from(UNITS)

@@ -62,7 +62,7 @@ def test_many_rows_fill_the_vectors_of_a_sparse_layer():
              for unit in (AVX512, SSE, NEON)
              for batch, features, block_size, residual, activation in [
                  (16, 24, 4, False, None), (50, 7, 4, True, "relu"), (37, 12, 6, False, "silu"),
-                 (131, 9, 2, True, None),
+                 (131, 9, 2, True, None), (19, 10, 6, True, "gelu"),
              ]]
     assert {case.kernel.family for case in cases} == {"linear_rows"}
     check(cases)
