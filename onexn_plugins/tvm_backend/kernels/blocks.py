@@ -85,10 +85,19 @@ class Source:
 
 
 class BlockRows:
-    """The encoded weight of a kernel under construction, which takes at least `sums` registers per output channel."""
+    """The encoded weight of a kernel under construction.
 
-    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit, sums: int = 1) -> None:
-        self._sums = sums
+    Args:
+        encoded: the weight.
+        buffers: the arrays of weight_constants.
+        unit: vector registers.
+        sums: registers that the kernel takes for an output channel at least.
+        at_once: most channels of a run; None for as many as registers hold the sums of.
+    """
+
+    def __init__(self, encoded: Encoded, buffers: dict[str, Buffer], unit: VectorUnit, sums: int = 1,
+                 at_once: int | None = None) -> None:
+        self._at_once = at_once or channels_at_once(encoded.pattern.block_size, unit, sums)
         self.encoded, self.unit, self.pattern = encoded, unit, encoded.pattern
         self.values, self.bias = buffers["values"], buffers["bias"]
         self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
@@ -115,9 +124,8 @@ class BlockRows:
 
     def _runs(self, row: Expr, start: Expr, count: int) -> list[Channels]:
         """Cut a block with more channels than registers can sum into runs that fit; a tail's are no longer."""
-        at_once = channels_at_once(self.pattern.block_size, self.unit, self._sums)
-        return [Channels(row, start + offset, offset, min(at_once, count - offset))
-                for offset in range(0, count, at_once)]
+        return [Channels(row, start + offset, offset, min(self._at_once, count - offset))
+                for offset in range(0, count, self._at_once)]
 
     def each_row_group(self, size: int, emit: Callable[[list[Channels]], None], run: Run = None) -> None:
         """As each_row of the only conv group, but up to `size` neighbouring full rows at once: emit(a run of each)."""

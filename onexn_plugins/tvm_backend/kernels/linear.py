@@ -28,14 +28,15 @@ def linear_kernel(
 ) -> Kernel:
     """A fully connected kernel; shapes are those of the buffers, whatever their unit dimensions."""
     sums = unit.registers // 2
-    vectors = len(pieces(min(encoded.block_size, sums), unit.lanes))
+    channels = min(encoded.block_size, sums)
+    vectors = len(pieces(channels, unit.lanes))
     # As many rows of x as vectors of weights where several block rows can be read side by side: that takes the fewest
     # loads, and more rows of x that are some power of two apart would fall into the same lines of the cache.
     at_once = max(1, min(problem.batch, math.isqrt(sums) if encoded.is_dense else sums // vectors))
     heavier = encoded.values.size > problem.batch * problem.in_features
 
     def emit(buffers: Buffers) -> None:
-        rows = BlockRows(encoded, buffers.constants, unit)
+        rows = BlockRows(encoded, buffers.constants, unit, at_once=channels)
 
         def each_inputs(emit_inputs: Callable[[Expr, int], None]) -> None:
             repeats, rest = divmod(problem.batch, at_once)

@@ -191,6 +191,11 @@ class VectorUnit:
             raise Unsupported(f"a vector of {self.lanes} float32 lanes")
 
     @property
+    def is_avx2(self) -> bool:
+        """Vectors of AVX-512's half and half as many registers."""
+        return self.lanes == 8
+
+    @property
     def is_arm64(self) -> bool:
         """NEON with 32 registers."""
         return self.fused_weights and self.registers >= 32
