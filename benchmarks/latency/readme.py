@@ -1,4 +1,7 @@
-"""Takes measured parts into results/ and fills this folder's README with their tables."""
+"""Takes measured parts into results/ and fills this folder's README with their tables.
+
+Processors without AVX-512 have a folder of their own there and, in the README, the tables that compare engines.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,39 @@ from onexn_plugins.report import Page, load, to_markdown, write_svg
 
 HERE = Path(__file__).parent
 README, RESULTS = HERE / "README.md", HERE / "results"
+AVX2 = RESULTS / "avx2"
 START, END = "<!-- results -->\n", "<!-- end of results -->\n"
 
 
 def publish(measured: Path) -> int:
     """Copy the parts found in `measured` to results/, draw their plots, fill the README."""
-    RESULTS.mkdir(exist_ok=True)
     for name in PARTS:
-        if (measured / f"{name}.json").exists():
-            shutil.copy(measured / f"{name}.json", RESULTS)
-    pages = published()
-    for name, page in pages.items():
-        section = page.sections[0]
-        if section.table and section.plots:
-            write_svg(section.plots[0], section.table, RESULTS / f"{name}.svg")
-    text = filled(README.read_text(encoding="utf-8"), pages)
+        path = measured / f"{name}.json"
+        if path.exists():
+            folder = RESULTS if "avx512f" in load(path).record["machine"]["vector_units"] else AVX2
+            folder.mkdir(exist_ok=True)
+            shutil.copy(path, folder)
+    for folder in (RESULTS, AVX2):
+        for name, page in published(folder).items():
+            section = page.sections[0]
+            if section.table and section.plots:
+                write_svg(section.plots[0], section.table, folder / f"{name}.svg")
+    text = filled(README.read_text(encoding="utf-8"), published(), published(AVX2))
     with written_aside(README) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return 0
 
 
-def published() -> dict[str, Page]:
-    """The pages in results/, in the order of the parts."""
-    return {name: load(RESULTS / f"{name}.json") for name in PARTS if (RESULTS / f"{name}.json").exists()}
+def published(folder: Path = RESULTS) -> dict[str, Page]:
+    """The pages in a folder of results, in the order of the parts."""
+    return {name: load(folder / f"{name}.json") for name in PARTS if (folder / f"{name}.json").exists()}
 
 
-def filled(readme: str, pages: Mapping[str, Page]) -> str:
+def filled(readme: str, pages: Mapping[str, Page], avx2: Mapping[str, Page]) -> str:
     """The README with settings and tables between its two marks."""
     before, _, rest = readme.partition(START)
     _, _, after = rest.partition(END)
-    parts = "\n".join(_part(name, page) for name, page in pages.items())
+    parts = "\n".join([*(_part(name, page) for name, page in pages.items()), _without_avx512(avx2)])
     return f"{before}{START}\n{_settings()}\n{parts}\n{END}{after}"
 
 
@@ -52,15 +58,29 @@ def _settings() -> str:
 
 
 def _part(name: str, page: Page) -> str:
-    record, machine = page.record, page.record["machine"]
     lines = [f"## {page.title}", "", page.summary, ""]
     for section in page.sections:
         if section.table:
             lines += [to_markdown(section.table), ""]
         lines += [*(f"- {note}" for note in section.notes), ""] if section.notes else []
-    lines += [f"![{page.title}](results/{name}.svg)", "",
-              f"`{record['command']}`, {record['seconds']:.0f} s on {machine['cores']} cores of {machine['processor']} "
-              f"({', '.join(machine['vector_units'])}), commit {record['commit']}, TVM "
-              f"{record['versions']['apache-tvm']}, torch {record['versions']['torch']}. "
-              f"[JSON](results/{name}.json)", ""]
+    return "\n".join([*lines, f"![{page.title}](results/{name}.svg)", "", _made(page, f"results/{name}.json"), ""])
+
+
+def _without_avx512(pages: Mapping[str, Page]) -> str:
+    lines = ["## On a processor without AVX-512", "",
+             "Goals are those for the other machine. This one had busy neighbours: intervals are wide. All engines' "
+             "times stand in the JSON.", ""]
+    for name, page in pages.items():
+        table = page.sections[0].table
+        assert table is not None
+        lines += [f"### {page.title}", "", to_markdown(table), "", _made(page, f"results/avx2/{name}.json"), ""]
     return "\n".join(lines)
+
+
+def _made(page: Page, path: str) -> str:
+    """How, where and of what the numbers were made."""
+    record, machine = page.record, page.record["machine"]
+    return (f"`{record['command']}`, {record['seconds']:.0f} s on {machine['cores']} cores of {machine['processor']} "
+            f"({', '.join(machine['vector_units'])}), commit {record['commit']}, TVM "
+            f"{record['versions']['apache-tvm']}, torch {record['versions']['torch']}. "
+            f"[JSON]({path})")

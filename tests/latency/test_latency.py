@@ -142,7 +142,7 @@ def test_a_part_from_the_network_to_the_readme(tmp_path, monkeypatch):
               "versions": {"apache-tvm": "0", "torch": torch.__version__}, "seconds": 1.0}
     page = pages.build(part, measured, part.rounds, record)
     save(page, tmp_path / "tiny.json")
-    text = readme.filled(f"before\n{readme.START}{readme.END}after\n", {"tiny": load(tmp_path / "tiny.json")})
+    text = readme.filled(f"before\n{readme.START}{readme.END}after\n", {"tiny": load(tmp_path / "tiny.json")}, {})
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| 1×4, 75 % |" in text

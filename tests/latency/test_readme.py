@@ -1,11 +1,11 @@
-from benchmarks.latency.readme import README, filled, published
+from benchmarks.latency.readme import AVX2, README, filled, published
 
 
 def test_the_readme_shows_the_committed_numbers():
-    pages = published()
+    pages, avx2 = published(), published(AVX2)
     readme = README.read_text(encoding="utf-8")
-    assert filled(readme, pages) == readme
-    for page in pages.values():
+    assert filled(readme, pages, avx2) == readme
+    for page in (*pages.values(), *avx2.values()):
         assert "+changes" not in page.record["commit"], "published numbers come from a commit"
 
 
