@@ -8,7 +8,6 @@ import numpy as np
 
 from benchmarks.common.weights import pruned
 from onexn_plugins.tvm_backend.kernels import (
-    DENSE_LINEAR_BLOCK,
     Conv,
     Epilogue,
     Kernel,
@@ -18,7 +17,7 @@ from onexn_plugins.tvm_backend.kernels import (
     conv,
     conv_depthwise,
     default_tile,
-    dense_conv_block,
+    dense_block,
     depthwise,
     linear,
 )
@@ -41,7 +40,7 @@ def bias(problem: Conv | Linear) -> np.ndarray:
 
 def _conv(problem: Conv, kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
-        tile = default_tile(problem, BLOCK_SIZE if kept < 1 else dense_conv_block(unit), unit)
+        tile = default_tile(problem, BLOCK_SIZE if kept < 1 else dense_block(problem, unit), unit)
         return conv(problem, pruned(problem, kept, BLOCK_SIZE), bias(problem), RELU, unit, tile), tile
 
     return make
@@ -49,7 +48,7 @@ def _conv(problem: Conv, kept: float) -> Make:
 
 def _linear(kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
-        tile = default_tile(_LINEAR, BLOCK_SIZE if kept < 1 else DENSE_LINEAR_BLOCK, unit)
+        tile = default_tile(_LINEAR, BLOCK_SIZE if kept < 1 else dense_block(_LINEAR, unit), unit)
         return linear(_LINEAR, pruned(_LINEAR, kept, BLOCK_SIZE), bias(_LINEAR), Epilogue(), unit, tile), tile
 
     return make

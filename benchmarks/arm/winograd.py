@@ -20,7 +20,7 @@ from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, Kernel, default_tile, dense_conv_block
+from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, Kernel, default_tile, dense_block
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
@@ -55,7 +55,7 @@ def main() -> None:
 def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, counting: Counter,
          folder: Path) -> dict[str, Any]:
     problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
-    block_size = dense_conv_block(unit) if kept == 1 else BLOCK_SIZE
+    block_size = dense_block(problem, unit) if kept == 1 else BLOCK_SIZE
     weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
     encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
     kernels = {"direct": spatial(problem, encoded, bias, epilogue, unit, tile),

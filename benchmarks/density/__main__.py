@@ -18,7 +18,7 @@ from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import Interval
-from onexn_plugins.tvm_backend.kernels import DENSE_LINEAR_BLOCK, Conv, Epilogue, Linear, default_tile, dense_conv_block
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Linear, default_tile, dense_block
 from onexn_plugins.tvm_backend.plan import Planner
 from onexn_plugins.tvm_backend.targets import find_target
 from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
@@ -66,8 +66,8 @@ def _measure(bench: Bench, number: int, name: str, block_size: int, share: float
     problem, unit = LAYERS[name], vector_unit(find_target("host"))
     weight = pruned(problem, share, block_size)
     task = Task(problem, weight, np.zeros(len(weight), np.float32), Epilogue())
-    dense_block = DENSE_LINEAR_BLOCK if isinstance(problem, Linear) else dense_conv_block(unit)
-    dense = Choice(False, default_tile(problem, dense_block, unit))
+    without_blocks = dense_block(problem, unit)
+    dense = Choice(False, default_tile(problem, without_blocks, unit))
     skipping = Choice(True, default_tile(problem, block_size, unit))
     times = bench.measure(Order(number, task, dense, skipping, pairs))
     if isinstance(times, Unusable):

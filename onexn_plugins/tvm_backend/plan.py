@@ -15,12 +15,10 @@ import torch
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels import (
-    DENSE_LINEAR_BLOCK,
     Conv,
     Linear,
     VectorUnit,
-    as_linear,
-    dense_conv_block,
+    dense_block,
     filled_lanes,
     sparse_vectors,
 )
@@ -32,6 +30,9 @@ CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
 # A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
 # hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
 LINEAR_EFFICIENCY = 1.7
+# On AVX2 indices cost more beside multiply-adds of half the lanes (0.96 of the dense time with 80 % kept, 0.6 with
+# 50 %); linear layers reach 0.5 at N = 4, 0.86 at 8 and 0.94 at 16.
+AVX2_CONV, AVX2_LINEAR, AVX2_LINEAR_MOST = 0.85, 0.11, 0.94
 # Where rows fill vectors it does as a convolution, but for turning rows into columns and back.
 ROWS_EFFICIENCY = 0.86
 # A sparse layer has to promise this much less time than a dense one, else it stays dense: with N = 4 and 95 % kept, the
@@ -111,7 +112,7 @@ class Planner:
         kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
         recorded = self._recorded_size(weight_name)
         widest = weight.shape[0] // groups
-        dense = min(dense_conv_block(self.unit) if as_linear(problem) is None else DENSE_LINEAR_BLOCK, widest)
+        dense = min(dense_block(problem, self.unit), widest)
         if bool(kernels.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
         found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
@@ -139,8 +140,12 @@ class Planner:
         """Multiply-adds per second at that block size over those of a dense kernel."""
         vectors, lanes = sparse_vectors(problem, self.unit), self.unit.lanes
         if vectors == "channels":
+            if self.unit.is_avx2:
+                return min(AVX2_LINEAR_MOST, AVX2_LINEAR * block_size)
             return min(1.0, LINEAR_EFFICIENCY * block_size / lanes)
         efficiency = CONV_EFFICIENCY.get(block_size, 1.0)
+        if self.unit.is_avx2:  # where dense layers of many rows have their vectors over rows as well
+            return efficiency * AVX2_CONV
         if vectors == "rows":
             efficiency *= ROWS_EFFICIENCY * filled_lanes(problem, self.unit)
         return efficiency

@@ -35,13 +35,12 @@ from onexn_plugins.tvm_backend.kernels.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
-__all__ = ["DENSE_LINEAR_BLOCK", "PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
+__all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
            "Pool", "Tile", "Unsupported", "VectorUnit", "Vectors", "as_linear", "conv", "conv_depthwise",
-           "default_tile", "dense_conv_block", "depthwise", "filled_lanes", "global_average_pool", "linear", "pool",
+           "default_tile", "dense_block", "depthwise", "filled_lanes", "global_average_pool", "linear", "pool",
            "sparse_vectors"]
 
-# Block size of a linear weight that has no blocks, where the caller names none.
-DENSE_LINEAR_BLOCK = 16
+_DENSE_LINEAR_BLOCK = 16
 
 
 def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
@@ -58,7 +57,7 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
         keep_all: compute zero blocks too, which makes the kernel dense.
     """
     check_problem(problem, weight, bias)
-    tile = tile or default_tile(problem, dense_conv_block(unit), unit)
+    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
     if (features := as_linear(problem)) is not None:
         return _linear(features, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
@@ -81,7 +80,7 @@ def conv_depthwise(
     check_problem(problem, weight, bias)
     check_problem(depthwise_problem, dw_weight, dw_bias)
     check_fusible(problem, epilogue, depthwise_problem)
-    tile = tile or default_tile(problem, dense_conv_block(unit), unit)
+    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
     if is_stem(problem, depthwise_problem, unit):
         return stem_kernel(problem, weight, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
                            tile, keep_all=keep_all)
@@ -94,7 +93,7 @@ def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epil
            tile: Tile | None = None, *, keep_all: bool = False) -> Kernel:
     """A fully connected 1×N layer: weight [out_features, in_features], bias [out_features]."""
     check_problem(problem, weight, bias)
-    tile = tile or default_tile(problem, DENSE_LINEAR_BLOCK, unit)
+    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
     encoded = encode(weight, tile.block_size, keep_all=keep_all)
     return _linear(problem, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
 
@@ -106,6 +105,12 @@ def as_linear(problem: Conv | Linear) -> Linear | None:
     if problem.is_pointwise and problem.height * problem.width == problem.groups == 1:
         return Linear(problem.batch, problem.in_channels, problem.out_channels)
     return None
+
+
+def dense_block(problem: Conv | Linear, unit: VectorUnit) -> int:
+    """Block size of a layer that has no blocks."""
+    features = as_linear(problem)
+    return dense_conv_block(unit) if features is None or _on_rows(features, unit) else _DENSE_LINEAR_BLOCK
 
 
 def sparse_vectors(problem: Conv | Linear, unit: VectorUnit) -> Vectors:
@@ -126,7 +131,12 @@ def _linear(
     problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
     input_shape: tuple[int, ...], output_shape: tuple[int, ...],
 ) -> Kernel:
-    """Dense weights fill vectors over the outputs, whatever the number of rows."""
-    if not encoded.is_dense and fills_vectors(problem, unit):
+    """Dense weights fill vectors over the outputs, too, whatever the number of rows."""
+    if _on_rows(problem, unit) if encoded.is_dense else fills_vectors(problem, unit):
         return linear_rows(problem, encoded, bias, epilogue, unit, tile, input_shape, output_shape)
     return linear_kernel(problem, encoded, bias, epilogue, unit, input_shape, output_shape)
+
+
+def _on_rows(problem: Linear, unit: VectorUnit) -> bool:
+    """Whether vectors over rows are faster without blocks, too: on AVX2 by up to 60 % (49 to 3136 rows)."""
+    return unit.is_avx2 and fills_vectors(problem, unit)

@@ -13,7 +13,7 @@ _WORKING_REGISTERS = 6
 _LANE_WORKING_REGISTERS = 8
 # AVX2 has 16 registers for two multiply-adds a cycle, each of which takes four cycles: eight sums are too few, and more
 # than six channels leave no room for a second vector of pixels. A last column may join 12 sums.
-_AVX2_CHANNELS, _AVX2_JOINED = 6, 13
+_AVX2_CHANNELS, _AVX2_SUMS, _AVX2_JOINED = 6, 12, 13
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> T
     elif unit.is_arm64 and (isinstance(problem, Linear) or problem.is_pointwise):
         sums = unit.registers - _LANE_WORKING_REGISTERS
     return Tile(block_size, max(1, min(8, sums // channels)))
+
+
+def sums_at_once(unit: VectorUnit) -> int:
+    """Sums that registers hold beside what a few of them multiply."""
+    return _AVX2_SUMS if unit.is_avx2 else unit.registers // 2
 
 
 def dense_conv_block(unit: VectorUnit) -> int:
