@@ -8,8 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Linear, Unsupported, conv, default_tile, linear
+from onexn_plugins.tvm_backend.kernels import (
+    Conv,
+    Epilogue,
+    Linear,
+    Unsupported,
+    conv,
+    default_tile,
+    dense_block,
+    linear,
+)
 from tests.tvm_backend.kernels.differential import (
+    AVX2,
     AVX512,
     CASES_PER_MODULE,
     NEON,
@@ -80,3 +90,17 @@ def test_a_pointwise_convolution_of_one_pixel():
 def test_arrays_of_another_shape_are_refused():
     with pytest.raises(Unsupported, match="belong"):
         linear(Linear(1, 8, 4), np.ones((8, 4), np.float32), np.ones(4, np.float32), Epilogue(), AVX512)
+
+
+def test_avx2_fills_its_registers():
+    tiles = {size: default_tile(Conv(1, 64, 14, 14, 64), size, AVX2).vectors for size in (2, 4, 6, 8, 16)}
+    assert tiles == {2: 5, 4: 3, 6: 2, 8: 3, 16: 3}
+
+
+def test_on_avx2_many_rows_fill_the_vectors_of_a_dense_layer_too():
+    many, one = Linear(49, 64, 64), Linear(1, 64, 64)
+    assert (dense_block(many, AVX2), dense_block(one, AVX2), dense_block(many, AVX512)) == (4, 16, 16)
+    weight, bias = np.ones((64, 64), np.float32), np.zeros(64, np.float32)
+    families = [linear(problem, weight, bias, Epilogue(), unit).family
+                for problem, unit in ((many, AVX2), (one, AVX2), (many, AVX512))]
+    assert families == ["linear_rows", "linear", "linear"]
