@@ -7,7 +7,7 @@ holds them: at N = 4, 1×1 and 50 % a block costs 16 bytes of weights and 1 or 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class Encoded:
         row_ptr: uint16 or int32 [block_rows + 1]; block row r owns blocks row_ptr[r] to row_ptr[r + 1].
         pattern: how the weight is cut into blocks.
         kernel: the weight's kernel shape; () for Linear.
+        slices: runs of input channels that come one after the other, see in_slices.
     """
 
     values: np.ndarray
@@ -33,6 +34,7 @@ class Encoded:
     row_ptr: np.ndarray
     pattern: BlockPattern
     kernel: tuple[int, ...]
+    slices: int = 1
 
     @property
     def block_size(self) -> int:
@@ -41,6 +43,11 @@ class Encoded:
     @property
     def taps(self) -> int:
         return int(np.prod(self.kernel, dtype=np.int64))
+
+    @property
+    def slice_channels(self) -> int:
+        """Input channels of a slice; the last may have fewer."""
+        return -(-self.pattern.in_channels // self.slices)
 
     @property
     def num_blocks(self) -> int:
@@ -54,7 +61,7 @@ class Encoded:
 
     @property
     def row_counts(self) -> np.ndarray:
-        """Kept blocks in each block row, int64 [block_rows]."""
+        """Kept blocks in each block row, int64 [slices × block_rows]."""
         pointers = self.row_ptr.astype(np.int64)
         return pointers[1:] - pointers[:-1]
 
@@ -108,12 +115,33 @@ def encode(weight: np.ndarray | Tensor, block_size: int, groups: int = 1, *, kee
     )
 
 
+def in_slices(encoded: Encoded, slices: int) -> Encoded:
+    """The same blocks slice by slice: all block rows of the first input channels, then all of the next ones.
+
+    Block row r of slice s becomes row s × block_rows + r, and indices count from the first channel of the slice.
+    """
+    sliced = replace(encoded, slices=slices)
+    block_rows = encoded.pattern.block_rows
+    slice_of = encoded.indices // sliced.slice_channels
+    rows = slice_of.astype(np.int64) * block_rows + np.repeat(np.arange(block_rows), encoded.row_counts)
+    order = np.argsort(rows, kind="stable")
+    channels = encoded.indices - slice_of * sliced.slice_channels
+    counts = np.bincount(rows, minlength=slices * block_rows)
+    return replace(
+        sliced,
+        values=encoded.values.reshape(encoded.num_blocks, -1)[order].reshape(-1),
+        indices=channels[order].astype(_index_type(sliced.slice_channels - 1)),
+        row_ptr=np.concatenate([[0], np.cumsum(counts)]).astype(encoded.row_ptr.dtype),
+    )
+
+
 def decode(encoded: Encoded) -> np.ndarray:
     """The weight back, float32 [out, in / groups, *kernel]; exact."""
     pattern = encoded.pattern
-    rows = np.repeat(np.arange(pattern.block_rows), encoded.row_counts)
+    slices, rows = np.divmod(
+        np.repeat(np.arange(encoded.slices * pattern.block_rows), encoded.row_counts), pattern.block_rows)
     blocks = np.zeros((pattern.block_rows, pattern.in_channels, encoded.taps, pattern.block_size), np.float32)
-    blocks[rows, encoded.indices] = encoded.values.reshape(-1, encoded.taps, pattern.block_size)
+    blocks[rows, encoded.indices + slices * encoded.slice_channels] = encoded.values.reshape(-1, encoded.taps, pattern.block_size)
     channels = blocks.transpose(0, 3, 1, 2).reshape(pattern.groups, -1, pattern.in_channels, encoded.taps)
     weight = channels[:, : pattern.group_channels]
     return weight.reshape(pattern.out_channels, pattern.in_channels, *encoded.kernel)

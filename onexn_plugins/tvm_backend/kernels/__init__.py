@@ -28,6 +28,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     VectorUnit,
     check_problem,
 )
+from onexn_plugins.tvm_backend.kernels.sliced import best_slices, sliced
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.stem import is_stem, stem_kernel
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
@@ -64,8 +65,12 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     outputs = best_outputs(problem, encoded.density, unit)
     if outputs is not None:
         return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
-    family = pointwise if problem.is_pointwise else spatial
-    return family(problem, encoded, bias, epilogue, unit, tile)
+    if not problem.is_pointwise:
+        return spatial(problem, encoded, bias, epilogue, unit, tile)
+    slices = best_slices(encoded, unit)
+    if slices > 1:
+        return sliced(problem, encoded, bias, epilogue, unit, tile, slices)
+    return pointwise(problem, encoded, bias, epilogue, unit, tile)
 
 
 def conv_depthwise(

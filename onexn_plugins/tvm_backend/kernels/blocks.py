@@ -38,8 +38,8 @@ def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> di
     constants = {"values": encoded.values}
     if not encoded.is_dense:
         constants["indices"] = encoded.indices
-        if encoded.blocks_per_row is None:
-            constants["row_ptr"] = encoded.row_ptr
+    if encoded.blocks_per_row is None:
+        constants["row_ptr"] = encoded.row_ptr
     constants["bias"] = np.ascontiguousarray(bias, np.float32)
     return {prefix + name: array for name, array in constants.items()}
 

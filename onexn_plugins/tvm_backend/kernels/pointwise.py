@@ -40,7 +40,7 @@ def pointwise(
     group_inputs = problem.in_channels // problem.groups
     cut = cut_pixels(pixels, tile, unit)
     group_size = max(1, GROUP_BUDGET // (4 * group_inputs * sum(cut.tile.widths)))
-    sharing = _sharing(problem, encoded, cut, unit)
+    sharing = share_pixels(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
@@ -69,7 +69,7 @@ def pointwise(
     return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue)
 
 
-def _sharing(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sharing:
+def share_pixels(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sharing:
     """Images and groups need nothing of each other, nor do tiles of pixels; block rows read the same pixels."""
     pixels = np.array(tile_pixels(cut, channels_at_once(encoded.block_size, unit), unit))
     rows = row_costs(encoded, 1) * problem.batch

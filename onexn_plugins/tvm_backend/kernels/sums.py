@@ -7,6 +7,7 @@ that 1×N is for). Pixels that do not fill a vector are summed transposed, as ve
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -15,14 +16,45 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, PixelTile
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, splat, store
+from onexn_plugins.tvm_backend.kernels.vector import (
+    Buffer,
+    Expr,
+    Register,
+    constant,
+    load,
+    pieces,
+    splat,
+    store,
+)
 
 # Takes (channel of the run, pixel, vector of sums, lanes).
 Target = Callable[[int, Expr, Expr, int], None]
-# Gives what a sum begins with: (channel of the run, pixel of the tile, lanes).
-Start = Callable[[int, int, int], Expr]
 # Kept blocks of a row from which on a turn's instructions outweigh those that an odd last block costs.
 _LONG_ROW = 8
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the sums of a run begin with.
+
+    Attributes:
+        vector: gives it for pixels: (channel of the run, pixel of the tile, lanes).
+        column: gives it for a single pixel, as vectors over the channels.
+    """
+
+    vector: Callable[[int, int, int], Expr]
+    column: Callable[[], list[Register]]
+
+
+def bias_start(rows: BlockRows, run: Channels) -> Start:
+    """Sums begin with the bias."""
+    return Start(lambda channel, _, lanes: splat(rows.bias[run.start + channel], lanes), lambda: rows.bias_vectors(run))
+
+
+def zero_start(run: Channels, unit: VectorUnit) -> Start:
+    """Sums begin with nothing."""
+    return Start(lambda _channel, _position, lanes: constant(0, lanes),
+                 lambda: [Register(constant(0, width), width) for width in pieces(run.count, unit.lanes)])
 
 
 def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
@@ -74,12 +106,13 @@ def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, 
         bias = Register(splat(rows.bias[run.start + channel], lanes), lanes)
         for position in range(0, pixels, lanes):
             store(scratch, base + channel * pixels + position, bias.value, lanes)
-    return lambda channel, position, width: load(scratch, base + channel * pixels + position, width)
+    return replace(bias_start(rows, run), vector=lambda channel, position, width: load(
+        scratch, base + channel * pixels + position, width))
 
 
 def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target,
              first: Start | None = None) -> None:
-    """Emit the sums of a run of channels over the tile whose first pixel is `start`; they begin with the bias.
+    """Emit the sums of a run of channels over the tile whose first pixel is `start`.
 
     Args:
         rows: the convolution's weight.
@@ -88,15 +121,15 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
         tile: which pixels.
         start: see above.
         target: takes the sums.
-        first: what sums begin with where not the bias itself.
+        first: what sums begin with; None for the bias.
     """
-    first = first or (lambda channel, _, lanes: splat(rows.bias[run.start + channel], lanes))
+    first = first or bias_start(rows, run)
     sums = [
-        [Register(first(channel, position, width), width)
+        [Register(first.vector(channel, position, width), width)
          for position, width in zip(tile.starts, tile.widths, strict=True)]
         for channel in range(run.count)
     ]
-    columns = [rows.bias_vectors(run) for _ in range(tile.columns)]
+    columns = [first.column() for _ in range(tile.columns)]
     seen, origin = source.seen_from(start, rows.unit)
 
     def add(block: Expr, channel: Expr, way: int) -> None:
