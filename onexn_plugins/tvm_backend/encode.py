@@ -119,18 +119,23 @@ def in_slices(encoded: Encoded, slices: int) -> Encoded:
     """The same blocks slice by slice: all block rows of the first input channels, then all of the next ones.
 
     Block row r of slice s becomes row s × block_rows + r, and indices count from the first channel of the slice.
+
+    Args:
+        encoded: the weight, in one slice.
+        slices: how many, or as many less as leave none empty.
     """
-    sliced = replace(encoded, slices=slices)
-    block_rows = encoded.pattern.block_rows
-    slice_of = encoded.indices // sliced.slice_channels
-    rows = slice_of.astype(np.int64) * block_rows + np.repeat(np.arange(block_rows), encoded.row_counts)
+    in_channels, block_rows = encoded.pattern.in_channels, encoded.pattern.block_rows
+    slice_channels = -(-in_channels // slices)
+    slices = -(-in_channels // slice_channels)
+    slice_of, channels = np.divmod(encoded.indices.astype(np.int64), slice_channels)
+    rows = slice_of * block_rows + np.repeat(np.arange(block_rows), encoded.row_counts)
     order = np.argsort(rows, kind="stable")
-    channels = encoded.indices - slice_of * sliced.slice_channels
     counts = np.bincount(rows, minlength=slices * block_rows)
     return replace(
-        sliced,
-        values=encoded.values.reshape(encoded.num_blocks, -1)[order].reshape(-1),
-        indices=channels[order].astype(_index_type(sliced.slice_channels - 1)),
+        encoded,
+        slices=slices,
+        values=encoded.values.reshape(-1, encoded.taps * encoded.block_size)[order].reshape(-1),
+        indices=channels[order].astype(_index_type(slice_channels - 1)),
         row_ptr=np.concatenate([[0], np.cumsum(counts)]).astype(encoded.row_ptr.dtype),
     )
 
@@ -138,10 +143,11 @@ def in_slices(encoded: Encoded, slices: int) -> Encoded:
 def decode(encoded: Encoded) -> np.ndarray:
     """The weight back, float32 [out, in / groups, *kernel]; exact."""
     pattern = encoded.pattern
-    slices, rows = np.divmod(
-        np.repeat(np.arange(encoded.slices * pattern.block_rows), encoded.row_counts), pattern.block_rows)
+    row_of = np.repeat(np.arange(encoded.slices * pattern.block_rows), encoded.row_counts)
+    slices, rows = np.divmod(row_of, pattern.block_rows)
+    columns = encoded.indices + slices * encoded.slice_channels
     blocks = np.zeros((pattern.block_rows, pattern.in_channels, encoded.taps, pattern.block_size), np.float32)
-    blocks[rows, encoded.indices + slices * encoded.slice_channels] = encoded.values.reshape(-1, encoded.taps, pattern.block_size)
+    blocks[rows, columns] = encoded.values.reshape(-1, encoded.taps, pattern.block_size)
     channels = blocks.transpose(0, 3, 1, 2).reshape(pattern.groups, -1, pattern.in_channels, encoded.taps)
     weight = channels[:, : pattern.group_channels]
     return weight.reshape(pattern.out_channels, pattern.in_channels, *encoded.kernel)

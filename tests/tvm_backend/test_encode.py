@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern
-from onexn_plugins.tvm_backend.encode import decode, encode
+from onexn_plugins.tvm_backend.encode import decode, encode, in_slices
 
 
 def sparse_weight(shape, block_size, density, groups=1, seed=0):
@@ -37,6 +37,28 @@ def test_round_trip_is_exact(groups, group_channels, in_channels, kernel, block_
     assert dense.is_dense
     assert dense.density == 1.0
     assert np.array_equal(decode(dense), weight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    groups=st.integers(1, 3), group_channels=st.integers(1, 13), in_channels=st.integers(1, 19),
+    kernel=st.sampled_from([(), (1, 1), (1, 3)]), slices=st.integers(1, 20),
+    density=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99),
+)
+def test_slices_hold_the_same_blocks(groups, group_channels, in_channels, kernel, slices, density, seed):
+    weight = sparse_weight((groups * group_channels, in_channels, *kernel), 4, density, groups, seed)
+    whole = encode(weight, 4, groups)
+    cut = in_slices(whole, slices)
+    assert np.array_equal(decode(cut), weight)
+    assert (cut.slices - 1) * cut.slice_channels < in_channels <= cut.slices * cut.slice_channels
+    assert np.array_equal(cut.row_counts.reshape(cut.slices, -1).sum(0), whole.row_counts)
+    assert (cut.indices < cut.slice_channels).all()
+
+
+def test_indices_within_slices_are_small():
+    weight = sparse_weight((8, 2048, 1, 1), 4, 0.5)
+    assert encode(weight, 4).indices.dtype == np.uint16
+    assert in_slices(encode(weight, 4), 8).indices.dtype == np.uint8
 
 
 @pytest.mark.parametrize(("in_channels", "dtype"), [(256, np.uint8), (257, np.uint16), (65537, np.int32)])

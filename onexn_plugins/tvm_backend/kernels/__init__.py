@@ -13,6 +13,7 @@ from onexn_plugins.tvm_backend.kernels.depthwise import depthwise
 from onexn_plugins.tvm_backend.kernels.fused import check_fusible, fused_kernel
 from onexn_plugins.tvm_backend.kernels.linear import linear_kernel
 from onexn_plugins.tvm_backend.kernels.linear_rows import filled, fills_vectors, linear_rows
+from onexn_plugins.tvm_backend.kernels.packed import is_packed, packed
 from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
 from onexn_plugins.tvm_backend.kernels.pooling import global_average_pool, pool
 from onexn_plugins.tvm_backend.kernels.problem import (
@@ -28,7 +29,6 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     VectorUnit,
     check_problem,
 )
-from onexn_plugins.tvm_backend.kernels.sliced import best_slices, sliced
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.stem import is_stem, stem_kernel
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
@@ -67,10 +67,8 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
         return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
     if not problem.is_pointwise:
         return spatial(problem, encoded, bias, epilogue, unit, tile)
-    slices = best_slices(encoded, unit)
-    if slices > 1:
-        return sliced(problem, encoded, bias, epilogue, unit, tile, slices)
-    return pointwise(problem, encoded, bias, epilogue, unit, tile)
+    family = packed if is_packed(encoded, unit) else pointwise
+    return family(problem, encoded, bias, epilogue, unit, tile)
 
 
 def conv_depthwise(

@@ -32,6 +32,8 @@ CONVS = {
     "1x1, images": Conv(3, 8, 7, 9, 6),
     "1x1, groups": Conv(2, 24, 5, 5, 30, groups=6),
     "1x1, one row": Conv(1, 9, 31, 17, 3),
+    "1x1, many rows": Conv(1, 9, 14, 14, 120),
+    "1x1, slices": Conv(2, 1200, 3, 3, 100),
     "3x3": Conv(1, 7, 20, 13, 21, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, few rows": Conv(1, 30, 3, 3, 40, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, stride, images": Conv(2, 3, 33, 31, 10, (3, 3), (2, 2), (1, 1, 1, 1)),
