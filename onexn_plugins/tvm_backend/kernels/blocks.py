@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,6 +102,12 @@ class BlockRows:
         self.encoded, self.unit, self.pattern = encoded, unit, encoded.pattern
         self.values, self.bias = buffers["values"], buffers["bias"]
         self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
+
+    def behind(self, first: Expr) -> BlockRows:
+        """The same blocks with the values that are stored from `first` on."""
+        other = copy(self)
+        other.values = view(self.values, first)
+        return other
 
     def each_row(self, group: Expr, emit: Callable[[Channels], None], run: Run = None) -> None:
         """Emit code for the block rows of a conv group: a loop over the full ones, then the tail.

@@ -9,6 +9,7 @@ kernels stays a block of zeros at every point, so that skipping blocks and Winog
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,10 @@ from onexn_plugins.tvm_backend.kernels.sharing import COPY, JOBS, ROWS, Run, Sha
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, store
 from onexn_plugins.tvm_backend.kernels.window import Image, band_start, pack
 from onexn_plugins.tvm_backend.kernels.winograd_choice import is_possible
-from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, Points, layout_for
-from onexn_plugins.tvm_backend.kernels.winograd_sums import BandSums, store_pixels, sum_points
+from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, Points, ProductLayout, layout_for
+from onexn_plugins.tvm_backend.kernels.winograd_pixels import Sums, store_pixels
+from onexn_plugins.tvm_backend.kernels.winograd_products import ProductSums
+from onexn_plugins.tvm_backend.kernels.winograd_sums import RowSums
 from onexn_plugins.tvm_backend.kernels.winograd_transform import transform
 
 
@@ -33,7 +36,8 @@ def winograd(
 ) -> Kernel:
     """A k×k kernel of any stride without dilation: per band of tile rows, transform the input once, then all sums.
 
-    `outputs` are the pixels of a tile per side, 2 or 4; of `tile` the block size counts alone.
+    `outputs` are the pixels of a tile per side, 2 or 4; where a row of points is summed at once, of `tile` the block
+    size counts alone.
 
     Raises:
         Unsupported: a dilation, or more taps than the tile allows.
@@ -46,7 +50,7 @@ def winograd(
     sharing = _sharing(layout, encoded, unit)
 
     def emit(buffers: Buffers) -> None:
-        rows = BlockRows(encoded, buffers.constants, unit, sums=layout.side[1])
+        allocate = _sums(layout, encoded, buffers.constants, unit, tile)
         bands, _ = band_start(layout.window, 0)
 
         def emit_job(image: Expr, group: Expr, band: Expr) -> None:
@@ -56,8 +60,8 @@ def winograd(
             _transform_inputs(layout, buffers.x, inputs, points, first_row, unit, sharing.axis == ROWS)
 
             def emit_rows(runs: dict[str, Run]) -> None:
-                sums = BandSums.allocate(layout, rows, group)
-                sum_points(sums, points, runs.get(ROWS))
+                sums = allocate(group)
+                sums.add(points, runs.get(ROWS))
                 store_pixels(sums, buffers.output, image, first_row, runs.get(ROWS))
 
             sharing.along((ROWS,), emit_rows)
@@ -70,6 +74,16 @@ def winograd(
     return replace(kernel, method=layout.method)
 
 
+def _sums(layout: Layout, encoded: Encoded, constants: dict[str, Buffer], unit: VectorUnit,
+          tile: Tile) -> Callable[[Expr], Sums]:
+    """Allocates the sums of a conv group."""
+    if isinstance(layout, ProductLayout):
+        products = BlockRows(replace(encoded, kernel=()), constants, unit)
+        return lambda group: ProductSums.allocate(layout, products, group, tile)
+    rows = BlockRows(encoded, constants, unit, sums=layout.side[1])
+    return lambda group: RowSums.allocate(layout, rows, group)
+
+
 def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
     tiles = layout.vectors * unit.lanes
     transforming = float(layout.channels * tiles * layout.points * COPY)
@@ -78,7 +92,7 @@ def _sharing(layout: Layout, encoded: Encoded, unit: VectorUnit) -> Sharing:
 
 
 def transformed(layout: Points, weight: np.ndarray, block_size: int, keep_all: bool) -> Encoded:
-    """The weight at every point, encoded; values lie as they are read: [rows of points, blocks, places, N]."""
+    """The weight at every point, encoded; values lie as they are read: [run of points, blocks, points, N]."""
     row_step, column_step = layout.problem.stride
     phases = {
         (down, right): vertical.weight @ weight[:, :, down::row_step, right::column_step] @ horizontal.weight.T
@@ -88,8 +102,7 @@ def transformed(layout: Points, weight: np.ndarray, block_size: int, keep_all: b
               for down, right, column in rows.places]
     encoded = encode(np.stack(points, axis=-1), block_size, layout.problem.groups, keep_all=keep_all)
     values = encoded.values.reshape(encoded.num_blocks, layout.points, encoded.block_size)
-    cuts = [rows.before(row) for rows in layout.rows for row in range(rows.first, rows.last)][1:]
-    return replace(encoded, values=np.concatenate([row.reshape(-1) for row in np.split(values, cuts, axis=1)]))
+    return replace(encoded, values=np.concatenate([run.reshape(-1) for run in np.split(values, layout.cuts, axis=1)]))
 
 
 def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, first_row: Expr, unit: VectorUnit,

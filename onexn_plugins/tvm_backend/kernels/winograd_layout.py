@@ -97,6 +97,11 @@ class Points:
         return sum(rows.points for rows in self.rows)
 
     @property
+    def cuts(self) -> list[int]:
+        """Before which points the weights of another run of points begin that are read together: rows of them."""
+        return [rows.before(row) for rows in self.rows for row in range(rows.first, rows.last)][1:]
+
+    @property
     def method(self) -> str:
         """The algorithm in the notation of the paper: F(outputs, taps)."""
         (rows, columns), (down, right) = self.problem.kernel, self.problem.stride
@@ -151,13 +156,43 @@ class Layout(Points):
         return band_start(self.window, 0)[0] * self.vectors * self.lanes
 
 
+@dataclass(frozen=True)
+class ProductLayout(Layout):
+    """As Layout, but stored [point, channel, tile]: all channels of a point are a matrix. For one phase only."""
+
+    @property
+    def cuts(self) -> list[int]:
+        """Every point's weights are read for themselves."""
+        return list(range(1, self.points))
+
+    @property
+    def stride(self) -> int:
+        """Values from one channel to the next: an odd number of vectors, for a power of two would use few sets of the
+        cache."""
+        return (self.vectors | 1) * self.lanes
+
+    @property
+    def plane(self) -> int:
+        """Values of a point."""
+        return self.channels * self.stride
+
+    @property
+    def size(self) -> int:
+        return self.points * self.plane
+
+    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
+        """Where a point lies; `tile` is the first of a vector."""
+        return (rows.before(row) + place) * self.plane + channel * self.stride + tile
+
+
 def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
     tiles = _tiles(problem, outputs)
+    kind = ProductLayout if unit.is_avx2 and problem.stride == (1, 1) else Layout
 
     def layout(rows: int) -> Layout:
         window = TileWindow(tiles, rows)
-        return Layout(problem, outputs, unit.lanes, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True))
+        return kind(problem, outputs, unit.lanes, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True))
 
     lowest = layout(1)
     tallest = BAND_BUDGET // (4 * lowest.points * lowest.channels * tiles.out_width)

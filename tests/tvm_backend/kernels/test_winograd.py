@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, Unsupported, conv
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import filterings
+from onexn_plugins.tvm_backend.kernels.winograd_layout import ProductLayout, layout_for
 from tests.tvm_backend.kernels.differential import (
     AVX2,
     AVX512,
@@ -57,7 +58,9 @@ def test_layers_of_real_networks():
     layers = [
         (4, Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),  # several bands
         (2, Conv(1, 64, 56, 56, 8, (3, 3), (1, 1), (1, 1, 1, 1)), NEON),
-        (4, Conv(1, 32, 28, 28, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX2),
+        (4, Conv(1, 32, 28, 28, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX2),  # 49 tiles: 24, 24 and 4 lanes for one
+        (4, Conv(1, 64, 56, 56, 20, (3, 3), (1, 1), (1, 1, 1, 1)), AVX2),
+        (2, Conv(2, 64, 14, 14, 24, (3, 3), (1, 1), (1, 1, 1, 1), groups=2), AVX2),
         (4, Conv(1, 64, 14, 14, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),
         (2, Conv(1, 512, 7, 7, 16, (3, 3), (1, 1), (1, 1, 1, 1)), AVX512),
         (4, Conv(1, 3, 112, 112, 16, (7, 7), (2, 2), (3, 3, 3, 3)), AVX512),
@@ -65,6 +68,27 @@ def test_layers_of_real_networks():
     relu = Epilogue(activation="relu")
     check([conv_case(partial(winograd, outputs=outputs), problem, 4, 0.5, relu, unit)
            for outputs, problem, unit in layers])
+
+
+@pytest.mark.parametrize(("unit", "stride", "by_products"), [
+    (AVX2, (1, 1), True), (AVX2, (2, 2), False), (AVX512, (1, 1), False), (NEON, (1, 1), False),
+])
+def test_avx2_sums_point_by_point(unit, stride, by_products):
+    layout = layout_for(Conv(1, 8, 20, 20, 8, (3, 3), stride), 2, unit)
+    assert isinstance(layout, ProductLayout) == by_products
+
+
+def test_points_do_not_overlap():
+    """Every value of every point has a place of its own in scratch, for both layouts, strided or not."""
+    for unit, stride in [(AVX2, (1, 1)), (AVX512, (1, 1)), (AVX2, (2, 1))]:
+        layout = layout_for(Conv(1, 3, 30, 30, 8, (3, 3), stride), 2, unit)
+        places = [layout.point(vector * unit.lanes, channel, rows, row, place) + lane
+                  for vector in range(layout.vectors) for channel in range(3) for rows in layout.rows
+                  for row in range(rows.first, rows.last) for place in range(len(rows.places))
+                  for lane in range(unit.lanes)]
+        assert len(set(places)) == len(places)
+        assert min(places) == 0
+        assert max(places) < layout.size
 
 
 @pytest.mark.parametrize(("outputs", "kernel", "stride"), ALGORITHMS)
