@@ -6,6 +6,8 @@ kernel. Every function raises `Unsupported`, before it builds anything, for what
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from onexn_plugins.tvm_backend.encode import Encoded, encode
@@ -29,6 +31,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     VectorUnit,
     check_problem,
 )
+from onexn_plugins.tvm_backend.kernels.sliced import is_sliced, sliced
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.stem import is_stem, stem_kernel
 from onexn_plugins.tvm_backend.kernels.tiling import default_tile, dense_conv_block
@@ -65,9 +68,11 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     outputs = best_outputs(problem, encoded.density, unit)
     if outputs is not None:
         return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
-    if not problem.is_pointwise:
-        return spatial(problem, encoded, bias, epilogue, unit, tile)
-    family = packed if is_packed(encoded, unit) else pointwise
+    family: Callable[..., Kernel] = pointwise if problem.is_pointwise else spatial
+    if is_packed(problem, encoded, unit):
+        family = packed
+    elif not problem.is_pointwise and is_sliced(problem, encoded, unit):
+        family = sliced
     return family(problem, encoded, bias, epilogue, unit, tile)
 
 

@@ -15,6 +15,7 @@ from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import Run, turn
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
 from onexn_plugins.tvm_backend.kernels.vector import (
+    LINE,
     Buffer,
     Expr,
     Register,
@@ -31,7 +32,6 @@ Weight = Callable[[int], Expr]
 WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
 # Weights that are asked for ahead of their use: 4 KiB, about 300 cycles of multiply-adds, as long as memory takes.
 _AHEAD = 1024
-_LINE = 16  # float32 in a cache line
 
 
 def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
@@ -200,7 +200,7 @@ class BlockRows:
         """
         if not self.unit.fused_weights:
             first = place * self.encoded.block_size + run.offset + _AHEAD
-            for line in range(0, count * self.encoded.block_size, _LINE):
+            for line in range(0, count * self.encoded.block_size, LINE):
                 prefetch(self.values, first + line)
 
     def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:

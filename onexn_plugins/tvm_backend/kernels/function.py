@@ -12,7 +12,17 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, concatenate, load, part, store
+from onexn_plugins.tvm_backend.kernels.vector import (
+    LINE,
+    Buffer,
+    Expr,
+    Register,
+    concatenate,
+    load,
+    part,
+    prefetch,
+    store,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,13 @@ class Output:
     def store(self, index: Expr, value: Expr, lanes: int) -> None:
         """Finish a vector of sums (bias included) and write it to y from flat `index` on."""
         self.store_parts([index], value, lanes)
+
+    def prefetch(self, index: Expr, count: int) -> None:
+        """Ask for the cache lines that storing `count` values from flat `index` on will touch."""
+        for line in range(0, count, LINE):
+            if self.residual is not None:
+                prefetch(self.residual, index + line)
+            prefetch(self.y, index + line, to_write=True)
 
     def store_parts(self, indices: Sequence[Expr], value: Expr, lanes: int) -> None:
         """As store, for a vector whose parts of `lanes` go to y from each of the indices on."""

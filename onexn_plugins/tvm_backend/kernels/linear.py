@@ -14,15 +14,13 @@ from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import ROWS, Run, row_costs, share
 from onexn_plugins.tvm_backend.kernels.tiling import sums_at_once
-from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, pieces, splat
+from onexn_plugins.tvm_backend.kernels.vector import LINE, Expr, Register, constant, pieces, splat
 
 # Sums that must be under way at once to hide the latency of a multiply-add (4 cycles, one or two started per cycle).
 _INDEPENDENT_SUMS = 4
 # Dense block rows read side by side: several streams of weights have more cache lines on their way than one. With six
 # MobileNetV2's classifier (1000×1280) took 79 us from the third-level cache, with one 104 us (AVX-512).
 _STREAMS = 8
-# Weights of a cache line: a run of fewer channels would have larger blocks fetched from memory more than once.
-_LINE = 16
 
 
 def linear_kernel(
@@ -30,7 +28,8 @@ def linear_kernel(
     input_shape: Sequence[int], output_shape: Sequence[int],
 ) -> Kernel:
     """A fully connected kernel; shapes are those of the buffers, whatever their unit dimensions."""
-    sums, channels = sums_at_once(unit), min(encoded.block_size, _LINE)
+    # Fewer channels would have the cache lines of larger blocks fetched from memory more than once.
+    sums, channels = sums_at_once(unit), min(encoded.block_size, LINE)
     vectors = len(pieces(channels, unit.lanes))
     # As many rows of x as vectors of weights where several block rows can be read side by side: that takes the fewest
     # loads, and more rows of x that are some power of two apart would fall into the same lines of the cache.

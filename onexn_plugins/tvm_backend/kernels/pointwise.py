@@ -69,12 +69,15 @@ def pointwise(
     return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue)
 
 
-def share_pixels(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit) -> Sharing:
-    """Images and groups need nothing of each other, nor do tiles of pixels; block rows read the same pixels."""
+def share_pixels(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit, launches: int = 1) -> Sharing:
+    """Images and groups need nothing of each other, nor do tiles of pixels; block rows read the same pixels.
+
+    `launches`: parallel loops over tiles or rows that run one after the other.
+    """
     pixels = np.array(tile_pixels(cut, channels_at_once(encoded.block_size, unit), unit))
     rows = row_costs(encoded, 1) * problem.batch
     return share(unit.threads, {
         JOBS: job_costs(encoded, pixels.sum(), problem.batch),
         TILES: pixels * rows.sum(),
         ROWS: rows * pixels.sum(),
-    }, exchanged=math.prod(problem.input_shape) + math.prod(problem.output_shape))
+    }, {TILES: launches, ROWS: launches}, math.prod(problem.input_shape) + math.prod(problem.output_shape))

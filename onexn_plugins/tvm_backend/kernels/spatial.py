@@ -26,7 +26,7 @@ def spatial(
 ) -> Kernel:
     """A k×k kernel: per band of output rows, pack the input once, then all block rows over all its pixels."""
     group_inputs, out_pixels = problem.in_channels // problem.groups, problem.out_height * problem.out_width
-    window, sharing = _bands(problem, encoded, unit)
+    window, sharing = share_windows(problem, encoded, unit)
     cut = cut_pixels(window.positions, tile, unit, padded=not window.is_compact)
     sums_stride = padded_stride(window, unit)
 
@@ -54,7 +54,7 @@ def spatial(
                     sum_run(rows, source, run, cut, planes(writer(sums), 0, sums_stride))
                     with T.serial(0, run.count) as channel:
                         plane = first + channel * out_pixels
-                        _store_rows(window, sums, channel * sums_stride, buffers.output, plane, unit)
+                        store_rows(window, sums, channel * sums_stride, buffers.output, plane, unit)
 
                 rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -67,7 +67,7 @@ def spatial(
     return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
 
 
-def _bands(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
+def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
     """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
     window = window_for(problem, problem.in_channels // problem.groups, BAND_BUDGET)
     windows = [window]
@@ -100,7 +100,7 @@ def writer(buffer: Buffer) -> Callable[[Expr, Expr, int], None]:
     return lambda index, value, lanes: store(buffer, index, value, lanes)
 
 
-def _store_rows(window: Window, sums: Buffer, base: Expr, output: Output, first: Expr, unit: VectorUnit) -> None:
+def store_rows(window: Window, sums: Buffer, base: Expr, output: Output, first: Expr, unit: VectorUnit) -> None:
     """Finish one channel of a band and leave out the junk between its rows."""
     width = window.problem.out_width
     with T.serial(0, window.rows) as row:

@@ -27,7 +27,7 @@ from onexn_plugins.tvm_backend.kernels.stem_tiles import (
     strips,
     transform_band,
 )
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, fill, load, prefetch, store
+from onexn_plugins.tvm_backend.kernels.vector import LINE, Buffer, Expr, each_strip, fill, load, prefetch, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 from onexn_plugins.tvm_backend.kernels.winograd import transformed
 
@@ -35,8 +35,6 @@ from onexn_plugins.tvm_backend.kernels.winograd import transformed
 _KEPT = 2
 # Input channels up to which this was measured to be faster; their points should stay in the second-level cache.
 _MOST_CHANNELS = 4
-
-_LINE = 16  # float32 in a cache line
 
 
 def is_stem(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
@@ -152,8 +150,8 @@ def _fetch_output(depthwise: Conv, y: Buffer, image: Expr, channel: Expr, band: 
 
 def _lines(first: Expr, count: int, turn: Expr, turns: int) -> list[Expr]:
     """A turn's share of the cache lines that hold `count` values from `first` on."""
-    lines = -(-count // (turns * _LINE))
-    return [first + (turn * lines + line) * _LINE for line in range(lines)]
+    lines = -(-count // (turns * LINE))
+    return [first + (turn * lines + line) * LINE for line in range(lines)]
 
 
 def _copy(source: Buffer, start: Expr, target: Buffer, place: Expr, count: int, unit: VectorUnit) -> None:

@@ -17,6 +17,7 @@ from tvm.script.ir_builder import tirx as T
 Expr = Any
 Buffer = Any
 
+LINE = 16  # float32 in a cache line
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 

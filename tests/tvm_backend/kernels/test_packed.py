@@ -40,6 +40,7 @@ def packed_cases(draw):
     problem = Conv(
         batch=draw(st.integers(1, 2)), in_channels=groups * draw(st.integers(1, 20)), height=draw(st.integers(1, 17)),
         width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
+        stride=draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1)])),
     )
     block_size, density, family = draw(st.integers(1, 32)), draw(densities), in_slices(draw(st.integers(1, 6)))
     return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))

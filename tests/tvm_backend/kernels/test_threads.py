@@ -10,7 +10,10 @@ import pytest
 import tvm
 
 from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.encode import encode
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, GlobalPool, Linear, Pool, sharing
+from onexn_plugins.tvm_backend.kernels.packed import packed
+from onexn_plugins.tvm_backend.kernels.sliced import sliced
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.threadpool import use_threads
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
@@ -32,13 +35,19 @@ CONVS = {
     "1x1, images": Conv(3, 8, 7, 9, 6),
     "1x1, groups": Conv(2, 24, 5, 5, 30, groups=6),
     "1x1, one row": Conv(1, 9, 31, 17, 3),
-    "1x1, many rows": Conv(1, 9, 14, 14, 120),
-    "1x1, slices": Conv(2, 1200, 3, 3, 100),
     "3x3": Conv(1, 7, 20, 13, 21, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, few rows": Conv(1, 30, 3, 3, 40, (3, 3), padding=(1, 1, 1, 1)),
     "3x3, stride, images": Conv(2, 3, 33, 31, 10, (3, 3), (2, 2), (1, 1, 1, 1)),
     "3x3, groups": Conv(1, 32, 9, 9, 32, (3, 3), padding=(1, 1, 1, 1), groups=8),
     "1x1, stride": Conv(1, 17, 15, 15, 22, stride=(2, 2)),
+}
+SLICED = {
+    "packed": (packed, Conv(1, 19, 14, 14, 23), 1),
+    "packed, slices": (packed, Conv(2, 40, 7, 9, 22), 3),
+    "packed, stride, slices": (packed, Conv(1, 40, 15, 15, 22, stride=(2, 2)), 2),
+    "packed, stride, groups": (packed, Conv(2, 24, 9, 9, 30, stride=(2, 2), groups=6), 2),
+    "sliced 3x3, stride": (sliced, Conv(1, 20, 17, 15, 21, (3, 3), (2, 2), (1, 1, 1, 1)), 2),
+    "sliced 3x3, groups": (sliced, Conv(2, 32, 9, 9, 32, (3, 3), padding=(1, 1, 1, 1), groups=8), 3),
 }
 WINOGRAD = {
     "3x3": Conv(1, 7, 9, 11, 21, (3, 3), padding=(1, 1, 1, 1)),
@@ -66,6 +75,11 @@ def problems():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"conv {name}", problem.input_shape, problem.output_shape, True,
                lambda unit, p=problem, a=arrays: kernels.conv(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
+    for name, (family, problem, slices) in SLICED.items():
+        arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
+        yield (name, problem.input_shape, problem.output_shape, True,
+               lambda unit, f=family, p=problem, a=arrays, s=slices: f(
+                   p, encode(a[0], 4, p.groups), a[1], RESIDUAL, unit, kernels.Tile(4, 2), s))
     for outputs, (name, problem) in zip((4, 2, 2), WINOGRAD.items(), strict=True):
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"winograd {name}", problem.input_shape, problem.output_shape, True,

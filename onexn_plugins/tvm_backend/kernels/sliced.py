@@ -1,0 +1,103 @@
+"""k×k (and strided 1×1) convolutions of many input channels, in slices that the first cache holds.
+
+As spatial's, but the pixels of a tile under all taps stay in the first cache while all block rows are summed over the
+slice's channels; the sums of a band wait in scratch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.encode import Encoded, in_slices
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, each_job
+from onexn_plugins.tvm_backend.kernels.slices import Slice, adding, each_slice
+from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, share_windows, store_rows, writer
+from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile, zero_start
+from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels, default_tile
+from onexn_plugins.tvm_backend.kernels.vector import Expr
+from onexn_plugins.tvm_backend.kernels.window import band_start, pack_channels
+
+# Slices pay where so many block rows use a channel's pixels: ResNet-50's 3×3 layers of stride 2 are 1.0 to 1.45 times
+# faster with 12 and more of them, up to 1.2 times slower with 3.
+_LEAST_USES = 8
+# Bytes of a tile's pixels under all taps, each counted for itself though taps share some: measured best for 3×3 taps
+# with 24 pixels of 16 to 32 channels. A block row should keep that many blocks × taps of a slice.
+_SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 64
+
+
+def is_sliced(problem: Conv, encoded: Encoded, unit: VectorUnit) -> bool:
+    """Whether slices pay; measured on AVX2 alone."""
+    uses = encoded.pattern.rows_per_group * encoded.density
+    return unit.is_avx2 and uses >= _LEAST_USES and best_slices(encoded, default_tile(problem, 4, unit), unit) > 1
+
+
+def best_slices(encoded: Encoded, tile: Tile, unit: VectorUnit) -> int:
+    """Into how many slices the input channels are best cut."""
+    tile_bytes = 4 * tile.vectors * unit.lanes * encoded.taps * encoded.pattern.in_channels
+    kept = encoded.density * encoded.pattern.in_channels * encoded.taps  # blocks × taps of a row
+    return max(1, round(min(tile_bytes / _SLICE_BYTES, kept / _SLICE_BLOCKS)))
+
+
+def sliced(
+    problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
+    slices: int | None = None,
+) -> Kernel:
+    """A k×k kernel: per band of output rows and slice of input channels all tiles, for each of them all block rows."""
+    group_inputs, group_outputs = encoded.pattern.in_channels, encoded.pattern.group_channels
+    window, sharing = share_windows(problem, encoded, unit)
+    cut = cut_pixels(window.positions, tile, unit, padded=True)
+    stride, block_rows = padded_stride(window, unit), encoded.pattern.block_rows
+    blocks = in_slices(encoded, slices or best_slices(encoded, tile, unit))
+
+    def emit(buffers: Buffers) -> None:
+        rows = BlockRows(blocks, buffers.constants, unit)
+        bands, _ = band_start(window, 0)
+
+        def emit_job(image: Expr, group: Expr, band: Expr) -> None:
+            first_row = band_start(window, band)[1]
+            scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
+            sums = T.alloc_buffer((group_outputs * stride,), "float32", scope="global")
+            inputs = image * problem.in_channels + group * group_inputs
+            shared = sharing.axis == ROWS
+            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit, shared=shared)
+
+            def emit_rows(runs: dict[str, Run]) -> None:
+                def emit_slice(part: Slice) -> None:
+                    source = Source(scratch, part.number * (blocks.slice_channels * window.size), window.size,
+                                    window.taps)
+                    write = adding(sums, part, writer(sums))
+
+                    def emit_tile(shape: PixelTile, start: Expr) -> None:
+                        def emit_run(run: Channels) -> None:
+                            target = planes(write, (run.start - group * group_outputs) * stride, stride)
+                            in_slice = replace(run, row=part.number * block_rows + run.row)
+                            sum_tile(rows, source, in_slice, shape, start, target,
+                                     None if part.begins else zero_start(run, unit))
+
+                        rows.each_row(group, emit_run, runs.get(ROWS))
+
+                    each_tile(cut, emit_tile)
+
+                each_slice(blocks, emit_slice)
+
+                def emit_stores(run: Channels) -> None:
+                    with T.serial(0, run.count) as channel:
+                        plane = (image * problem.out_channels + run.start + channel) * problem.out_height + first_row
+                        base = (run.start + channel - group * group_outputs) * stride
+                        store_rows(window, sums, base, buffers.output, plane * problem.out_width, unit)
+
+                rows.each_row(group, emit_stores, runs.get(ROWS))
+
+            sharing.along((ROWS,), emit_rows)
+
+        sizes = (problem.batch, problem.groups, bands)
+        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
+
+    name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_sliced"
+    return build(name, problem.input_shape, problem.output_shape, weight_constants(blocks, bias), emit, epilogue)
