@@ -71,7 +71,7 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     family: Callable[..., Kernel] = pointwise if problem.is_pointwise else spatial
     if is_packed(problem, encoded, unit):
         family = packed
-    elif not problem.is_pointwise and is_sliced(problem, encoded, unit):
+    elif not problem.is_pointwise and is_sliced(encoded, tile, unit):
         family = sliced
     return family(problem, encoded, bias, epilogue, unit, tile)
 

@@ -45,6 +45,11 @@ def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> di
     return {prefix + name: array for name, array in constants.items()}
 
 
+def uses(encoded: Encoded, unit: VectorUnit) -> float:
+    """How many runs of channels read an input channel on average."""
+    return encoded.density * encoded.pattern.group_channels / channels_at_once(encoded.block_size, unit)
+
+
 @dataclass(frozen=True)
 class Channels:
     """A run of output channels inside one block row.
@@ -58,7 +63,7 @@ class Channels:
 
     row: Expr
     start: Expr
-    offset: int
+    offset: Expr
     count: int
 
 
@@ -126,6 +131,13 @@ class BlockRows:
                 self._each_run(first_row + full_rows, start, tail, emit)
 
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
+        """Runs of equal length are a loop: code of their own for each takes long to compile."""
+        loops = count // self._at_once if count % self._at_once == 0 else 1
+        if loops > 1:
+            with T.serial(0, loops) as index:
+                offset = index * self._at_once
+                emit(Channels(row, start + offset, offset, self._at_once))
+            return
         for run in self._runs(row, start, count):
             emit(run)
 

@@ -13,7 +13,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded, in_slices
-from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, uses, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.pointwise import share_pixels
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
@@ -24,8 +24,8 @@ from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, pack_channels
 
-# Copying pays where so many block rows use a channel's pixels: 1.0 to 1.5 times faster than in place with 8 and more of
-# them, up to a third slower with 4 and less. Measured with the 1×1 layers of ResNet-50 and MobileNetV2.
+# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster than in place
+# with 8 of them and more, up to a third slower with 4. Measured with the 1×1 layers of ResNet-50 and MobileNetV2.
 _LEAST_USES = 8
 # Input channels of a slice: 24 pixels of 256 take 24 KiB of a first cache of 32. A block row should keep that many
 # blocks of a slice, else fetching and storing its sums outweighs.
@@ -36,7 +36,7 @@ def is_packed(problem: Conv, encoded: Encoded, unit: VectorUnit) -> bool:
     """Whether it is a 1×1 convolution whose pixels are used often enough to copy them; measured on AVX2 alone."""
     if problem.taps > 1 or any(problem.padding):
         return False
-    return unit.is_avx2 and encoded.pattern.rows_per_group * encoded.density >= _LEAST_USES
+    return unit.is_avx2 and uses(encoded, unit) >= _LEAST_USES
 
 
 def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,

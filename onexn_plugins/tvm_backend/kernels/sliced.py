@@ -12,29 +12,28 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded, in_slices
-from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, uses, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, each_job
 from onexn_plugins.tvm_backend.kernels.slices import Slice, adding, each_slice
 from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, share_windows, store_rows, writer
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile, zero_start
-from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels, default_tile
+from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
 from onexn_plugins.tvm_backend.kernels.window import band_start, pack_channels
 
-# Slices pay where so many block rows use a channel's pixels: ResNet-50's 3×3 layers of stride 2 are 1.0 to 1.45 times
-# faster with 12 and more of them, up to 1.2 times slower with 3.
+# Slices pay where so many runs of output channels use an input channel's pixels: ResNet-50's 3×3 layers of stride 2 are
+# 1.0 to 1.45 times faster with 12 of them and more, up to 1.2 times slower with 3.
 _LEAST_USES = 8
 # Bytes of a tile's pixels under all taps, each counted for itself though taps share some: measured best for 3×3 taps
 # with 24 pixels of 16 to 32 channels. A block row should keep that many blocks × taps of a slice.
 _SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 64
 
 
-def is_sliced(problem: Conv, encoded: Encoded, unit: VectorUnit) -> bool:
+def is_sliced(encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
     """Whether slices pay; measured on AVX2 alone."""
-    uses = encoded.pattern.rows_per_group * encoded.density
-    return unit.is_avx2 and uses >= _LEAST_USES and best_slices(encoded, default_tile(problem, 4, unit), unit) > 1
+    return unit.is_avx2 and uses(encoded, unit) >= _LEAST_USES and best_slices(encoded, tile, unit) > 1
 
 
 def best_slices(encoded: Encoded, tile: Tile, unit: VectorUnit) -> int:
