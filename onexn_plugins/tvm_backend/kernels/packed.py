@@ -24,8 +24,8 @@ from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, pack_channels
 
-# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster than in place
-# with 8 of them and more, up to a third slower with 4. Measured with the 1×1 layers of ResNet-50 and MobileNetV2.
+# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster with 8 of
+# them and more, up to a third slower with 4. Measured with the 1×1 layers of ResNet-50 and MobileNetV2.
 _LEAST_USES = 8
 # Input channels of a slice: 24 pixels of 256 take 24 KiB of a first cache of 32. A block row should keep that many
 # blocks of a slice, else fetching and storing its sums outweighs.
