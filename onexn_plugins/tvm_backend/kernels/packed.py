@@ -24,19 +24,21 @@ from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window, pack_channels
 
-# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster with 8 of
-# them and more, up to a third slower with 4. Measured with the 1×1 layers of ResNet-50 and MobileNetV2.
-_LEAST_USES = 8
 # Input channels of a slice: 24 pixels of 256 take 24 KiB of a first cache of 32. A block row should keep that many
 # blocks of a slice, else fetching and storing its sums outweighs.
 _SLICE_CHANNELS, _SLICE_BLOCKS = 256, 32
+# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster with 8 of
+# them and more, up to a third slower with 4; with more channels than a slice from 5 on. Measured with the 1×1 layers of
+# ResNet-50 and MobileNetV2.
+_LEAST_USES, _LEAST_USES_OF_MANY = 8, 5
 
 
 def is_packed(problem: Conv, encoded: Encoded, unit: VectorUnit) -> bool:
     """Whether it is a 1×1 convolution whose pixels are used often enough to copy them; measured on AVX2 alone."""
     if problem.taps > 1 or any(problem.padding):
         return False
-    return unit.is_avx2 and uses(encoded, unit) >= _LEAST_USES
+    least = _LEAST_USES_OF_MANY if encoded.pattern.in_channels > _SLICE_CHANNELS else _LEAST_USES
+    return unit.is_avx2 and uses(encoded, unit) >= least
 
 
 def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,

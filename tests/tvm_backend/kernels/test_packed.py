@@ -62,6 +62,8 @@ def test_slices_of_unequal_length_with_a_residual():
     (64, 64, 1.0, AVX2, "conv_1x1_packed"),
     (64, 64, 0.25, AVX2, "conv_1x1"),
     (64, 256, 0.25, AVX2, "conv_1x1_packed"),
+    (64, 256, 0.1, AVX2, "conv_1x1"),
+    (1024, 256, 0.1, AVX2, "conv_1x1_packed"),  # as many uses, but of more than the first cache holds
     (64, 256, 0.0, AVX2, "conv_1x1"),
     (64, 64, 1.0, AVX512, "conv_1x1"),
     (64, 64, 1.0, NEON, "conv_1x1"),
