@@ -108,10 +108,11 @@ class BlockRows:
         self.values, self.bias = buffers["values"], buffers["bias"]
         self._indices, self._row_ptr = buffers.get("indices"), buffers.get("row_ptr")
 
-    def behind(self, first: Expr) -> BlockRows:
-        """The same blocks with the values that are stored from `first` on."""
+    def behind(self, before: Expr, taps: int) -> BlockRows:
+        """The same blocks with the values of so many taps, those that are stored behind all values of `before` taps."""
         other = copy(self)
-        other.values = view(self.values, first)
+        other.encoded = replace(self.encoded, kernel=(taps,))
+        other.values = view(self.values, before * (self.encoded.num_blocks * self.encoded.block_size))
         return other
 
     def each_row(self, group: Expr, emit: Callable[[Channels], None], run: Run = None) -> None:

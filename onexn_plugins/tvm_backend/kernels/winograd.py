@@ -78,7 +78,7 @@ def _sums(layout: Layout, encoded: Encoded, constants: dict[str, Buffer], unit: 
           tile: Tile) -> Callable[[Expr], Sums]:
     """Allocates the sums of a conv group."""
     if isinstance(layout, ProductLayout):
-        products = BlockRows(replace(encoded, kernel=()), constants, unit)
+        products = BlockRows(encoded, constants, unit)
         return lambda group: ProductSums.allocate(layout, products, group, tile)
     rows = BlockRows(encoded, constants, unit, sums=layout.side[1])
     return lambda group: RowSums.allocate(layout, rows, group)
@@ -98,11 +98,11 @@ def transformed(layout: Points, weight: np.ndarray, block_size: int, keep_all: b
         (down, right): vertical.weight @ weight[:, :, down::row_step, right::column_step] @ horizontal.weight.T
         for (down, vertical), (right, horizontal) in layout.phases
     }
-    points = [phases[down, right][:, :, row, column] for rows in layout.rows for row in range(rows.first, rows.last)
-              for down, right, column in rows.places]
+    points = [phases[down, right][:, :, row, column] for run in layout.reading for row, down, right, column in run]
     encoded = encode(np.stack(points, axis=-1), block_size, layout.problem.groups, keep_all=keep_all)
     values = encoded.values.reshape(encoded.num_blocks, layout.points, encoded.block_size)
-    return replace(encoded, values=np.concatenate([run.reshape(-1) for run in np.split(values, layout.cuts, axis=1)]))
+    cuts = np.cumsum([len(run) for run in layout.reading])[:-1]
+    return replace(encoded, values=np.concatenate([run.reshape(-1) for run in np.split(values, cuts, axis=1)]))
 
 
 def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, first_row: Expr, unit: VectorUnit,

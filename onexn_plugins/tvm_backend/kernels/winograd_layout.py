@@ -14,6 +14,9 @@ from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filt
 
 # Bytes of transformed input a band may take: what a second-level cache of 1 MiB holds beside a row of weights.
 BAND_BUDGET = 900 * 1024
+# Bytes that a band's input and sums may take where sums go point by point and weights are few: measured best with
+# ResNet-50's stem on a second-level cache of 512 KiB, where half leaves more lanes empty.
+_BAND_AND_SUMS = 850 * 1024
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,9 @@ class Points:
         return sum(rows.points for rows in self.rows)
 
     @property
-    def cuts(self) -> list[int]:
-        """Before which points the weights of another run of points begin that are read together: rows of them."""
-        return [rows.before(row) for rows in self.rows for row in range(rows.first, rows.last)][1:]
+    def reading(self) -> list[list[tuple[int, int, int, int]]]:
+        """The order in which weights are read: runs of (row, phase row, phase column, column); here rows of points."""
+        return [[(row, *place) for place in rows.places] for rows in self.rows for row in range(rows.first, rows.last)]
 
     @property
     def method(self) -> str:
@@ -157,47 +160,101 @@ class Layout(Points):
 
 
 @dataclass(frozen=True)
+class Alike:
+    """Points that the same phases have.
+
+    Attributes:
+        first: points before them.
+        before: points before them, each counted once for every phase that has it.
+        points: (row, column) of each.
+        phases: (phase row, phase column) of those that have them.
+    """
+
+    first: int
+    before: int
+    points: tuple[tuple[int, int], ...]
+    phases: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class ProductLayout(Layout):
-    """As Layout, but stored [point, channel, tile]: all channels of a point are a matrix. For one phase only."""
+    """As Layout, but stored [point, channel, phase, tile]: what a point's sums are made of is a matrix."""
+
+    @cached_property
+    def alike(self) -> tuple[Alike, ...]:
+        found, first, before = [], 0, 0
+        by_phases: dict[tuple[tuple[int, int], ...], list[tuple[int, int]]] = {}
+        for row, column in product(range(self.side[0]), range(self.side[1])):
+            phases = tuple((down, right) for (down, vertical), (right, horizontal) in self.phases
+                           if row < vertical.points and column < horizontal.points)
+            by_phases.setdefault(phases, []).append((row, column))
+        for phases, points in by_phases.items():
+            found.append(Alike(first, before, tuple(points), phases))
+            first, before = first + len(points), before + len(points) * len(phases)
+        return tuple(found)
+
+    @cached_property
+    def numbers(self) -> dict[tuple[int, int], int]:
+        """The how manyth a point is."""
+        points = [point for alike in self.alike for point in alike.points]
+        return {point: number for number, point in enumerate(points)}
 
     @property
-    def cuts(self) -> list[int]:
-        """Every point's weights are read for themselves."""
-        return list(range(1, self.points))
+    def reading(self) -> list[list[tuple[int, int, int, int]]]:
+        return [[(row, down, right, column) for down, right in alike.phases]
+                for alike in self.alike for row, column in alike.points]
 
     @property
     def stride(self) -> int:
-        """Values from one channel to the next: an odd number of vectors, for a power of two would use few sets of the
-        cache."""
+        """Values from one phase or channel to the next: an odd number of vectors, for a power of two would use few sets
+        of the cache."""
         return (self.vectors | 1) * self.lanes
 
     @property
-    def plane(self) -> int:
-        """Values of a point."""
-        return self.channels * self.stride
-
-    @property
     def size(self) -> int:
-        return self.points * self.plane
+        return self.points * self.channels * self.stride
 
-    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
+    def point(self, tile: Expr, channel: Expr, rows: Rows, row: int, place: int) -> Expr:
         """Where a point lies; `tile` is the first of a vector."""
-        return (rows.before(row) + place) * self.plane + channel * self.stride + tile
+        down, right, column = rows.places[place]
+        alike = next(alike for alike in self.alike if (row, column) in alike.points)
+        count = len(alike.phases)
+        before = alike.before + alike.points.index((row, column)) * count
+        within = channel * count + alike.phases.index((down, right))
+        return (before * self.channels + within) * self.stride + tile
 
 
 def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
     """Bands within the budget that leave the fewest lanes empty, the tallest of those."""
     tiles = _tiles(problem, outputs)
-    kind = ProductLayout if unit.is_avx2 and problem.stride == (1, 1) else Layout
+    kind = ProductLayout if unit.is_avx2 else Layout
 
     def layout(rows: int) -> Layout:
         window = TileWindow(tiles, rows)
         return kind(problem, outputs, unit.lanes, window, cut_pixels(window.positions, Tile(1, 1), unit, padded=True))
 
     lowest = layout(1)
-    tallest = BAND_BUDGET // (4 * lowest.points * lowest.channels * tiles.out_width)
+    tallest = _band_bytes(lowest) // (4 * lowest.points * lowest.channels * tiles.out_width)
     bands = [layout(rows) for rows in range(1, max(1, min(tiles.out_height, tallest)) + 1)]
     return min(bands, key=lambda band: (band.lanes_computed, -band.window.rows))
+
+
+def _band_bytes(lowest: Layout) -> int:
+    """Bytes of transformed input a band may take; `lowest` is of bands of one row.
+
+    Where sums go point by point they take memory as well. Bands are low enough to keep both in the cache if fetching all
+    weights for every band takes less than fetching half of both from the next one.
+    """
+    if not isinstance(lowest, ProductLayout):
+        return BAND_BUDGET
+    problem, tiles = lowest.problem, lowest.window.problem
+    outputs = problem.out_channels // problem.groups
+    taken, summed = lowest.points * lowest.channels, len(lowest.numbers) * outputs
+    row_bytes = 4 * (taken + summed) * tiles.out_width
+    bands = -(-tiles.out_height // max(1, _BAND_AND_SUMS // row_bytes))
+    if bands * 4 * taken * outputs > row_bytes * tiles.out_height / 2:
+        return BAND_BUDGET
+    return _BAND_AND_SUMS * taken // (taken + summed)
 
 
 def _tiles(problem: Conv, outputs: int) -> Conv:

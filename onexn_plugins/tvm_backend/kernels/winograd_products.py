@@ -7,6 +7,7 @@ channels, and a vector of the input is fetched for two multiply-adds only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from tvm.script.ir_builder import tirx as T
 
@@ -16,7 +17,7 @@ from onexn_plugins.tvm_backend.kernels.sharing import Run
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile, zero_start
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, load, store
-from onexn_plugins.tvm_backend.kernels.winograd_layout import ProductLayout
+from onexn_plugins.tvm_backend.kernels.winograd_layout import Alike, ProductLayout
 from onexn_plugins.tvm_backend.kernels.winograd_transform import transform
 
 
@@ -26,7 +27,7 @@ class ProductSums:
 
     Attributes:
         layout: of the band.
-        rows: the transformed weight; its blocks have one value a channel at each point.
+        rows: the transformed weight.
         group: which conv group.
         tile: block size and vectors of tiles that are summed at once.
         values: the sums, [output channel, point, tile].
@@ -40,37 +41,43 @@ class ProductSums:
 
     @classmethod
     def allocate(cls, layout: ProductLayout, rows: BlockRows, group: Expr, tile: Tile) -> ProductSums:
-        size = rows.pattern.group_channels * layout.points * layout.vectors * layout.lanes
+        size = rows.pattern.group_channels * len(layout.numbers) * layout.vectors * layout.lanes
         return cls(layout, rows, group, tile, T.alloc_buffer((size,), "float32", scope="global"))
 
     def place(self, channel: Expr, point: Expr) -> Expr:
         """Where an output channel's sums at a point lie."""
         within = channel - self.group * self.rows.pattern.group_channels
-        return (within * self.layout.points + point) * (self.layout.vectors * self.layout.lanes)
+        return (within * len(self.layout.numbers) + point) * (self.layout.vectors * self.layout.lanes)
 
     def add(self, points: Buffer, run: Run) -> None:
         """All block rows for one tile after the other: its values of a point stay in the first cache."""
-        layout, unit = self.layout, self.rows.unit
-        cut = cut_pixels(layout.window.positions, self.tile, unit, padded=True)
+        for alike in self.layout.alike:
+            with T.serial(0, len(alike.points)) as index:
+                self._add_point(alike, index, points, run)
 
-        def write(index: Expr, value: Expr, lanes: int) -> None:
-            store(self.values, index, value, lanes)
+    def _add_point(self, alike: Alike, index: Expr, points: Buffer, run: Run) -> None:
+        layout, unit, phases = self.layout, self.rows.unit, len(alike.phases)
+        before = alike.before + index * phases
+        rows = self.rows.behind(before, phases)
+        source = Source(points, before * (layout.channels * layout.stride), phases * layout.stride,
+                        tuple(phase * layout.stride for phase in range(phases)))
 
-        with T.serial(0, layout.points) as point:
-            rows = self.rows.behind(point * (self.rows.encoded.num_blocks * self.rows.encoded.block_size))
-            source = Source(points, point * layout.plane, layout.stride)
+        def write(at: Expr, value: Expr, lanes: int) -> None:
+            store(self.values, at, value, lanes)
 
-            def emit_tile(shape: PixelTile, start: Expr) -> None:
-                def emit_run(channels: Channels) -> None:
-                    target = planes(write, self.place(channels.start, point), self.place(1, 0) - self.place(0, 0))
-                    sum_tile(rows, source, channels, shape, start, target, zero_start(channels, unit))
+        def emit_tile(shape: PixelTile, start: Expr) -> None:
+            def emit_run(channels: Channels) -> None:
+                first = self.place(channels.start, alike.first + index)
+                target = planes(write, first, self.place(1, 0) - self.place(0, 0))
+                sum_tile(rows, source, channels, shape, start, target, zero_start(channels, unit))
 
-                rows.each_row(self.group, emit_run, run)
+            rows.each_row(self.group, emit_run, run)
 
-            each_tile(cut, emit_tile)
+        each_tile(cut_pixels(layout.window.positions, self.tile, unit, padded=True), emit_tile)
 
     def pixels(self, channel: Expr, tile: Expr, lanes: int) -> list[list[Register]]:
         layout = self.layout
-        found = [Register(load(self.values, self.place(channel, point) + tile, lanes), lanes)
-                 for point in range(layout.points)]
+        points = product(range(layout.side[0]), range(layout.side[1]))
+        places = [self.place(channel, layout.numbers[row, column]) for row, column in points]
+        found = [Register(load(self.values, place + tile, lanes), lanes) for place in places]
         return transform(layout.vertical[0].output, layout.horizontal[0].output, found)

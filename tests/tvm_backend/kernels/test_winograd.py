@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, Unsupported, conv
+from onexn_plugins.tvm_backend.kernels.window import band_start
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import filterings
 from onexn_plugins.tvm_backend.kernels.winograd_layout import ProductLayout, layout_for
@@ -70,17 +71,23 @@ def test_layers_of_real_networks():
            for outputs, problem, unit in layers])
 
 
-@pytest.mark.parametrize(("unit", "stride", "by_products"), [
-    (AVX2, (1, 1), True), (AVX2, (2, 2), False), (AVX512, (1, 1), False), (NEON, (1, 1), False),
+@pytest.mark.parametrize("unit", [AVX2, AVX512, NEON])
+def test_avx2_sums_point_by_point(unit):
+    layout = layout_for(Conv(1, 8, 20, 20, 8, (3, 3)), 2, unit)
+    assert isinstance(layout, ProductLayout) == unit.is_avx2
+
+
+@pytest.mark.parametrize(("problem", "bands"), [
+    (Conv(1, 3, 224, 224, 64, (7, 7), (2, 2), (3, 3, 3, 3)), 14),  # few weights: 56 tiles and their sums
+    (Conv(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1)), 1),  # more weights than input
 ])
-def test_avx2_sums_point_by_point(unit, stride, by_products):
-    layout = layout_for(Conv(1, 8, 20, 20, 8, (3, 3), stride), 2, unit)
-    assert isinstance(layout, ProductLayout) == by_products
+def test_bands_are_low_where_weights_are_few(problem, bands):
+    assert band_start(layout_for(problem, 4, AVX2).window, 0)[0] == bands
 
 
 def test_points_do_not_overlap():
     """Every value of every point has a place of its own in scratch, for both layouts, strided or not."""
-    for unit, stride in [(AVX2, (1, 1)), (AVX512, (1, 1)), (AVX2, (2, 1))]:
+    for unit, stride in [(AVX2, (1, 1)), (AVX512, (1, 1)), (AVX2, (2, 1)), (AVX2, (2, 2)), (AVX512, (2, 2))]:
         layout = layout_for(Conv(1, 3, 30, 30, 8, (3, 3), stride), 2, unit)
         places = [layout.point(vector * unit.lanes, channel, rows, row, place) + lane
                   for vector in range(layout.vectors) for channel in range(3) for rows in layout.rows
