@@ -242,8 +242,8 @@ def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
 def _band_bytes(lowest: Layout) -> int:
     """Bytes of transformed input a band may take; `lowest` is of bands of one row.
 
-    Where sums go point by point they take memory as well. Bands are low enough to keep both in the cache if fetching all
-    weights for every band takes less than fetching half of both from the next one.
+    Where sums go point by point they take memory as well. Bands are low enough to keep both in the cache if fetching
+    all weights for every band takes less than fetching half of both from the next one.
     """
     if not isinstance(lowest, ProductLayout):
         return BAND_BUDGET
