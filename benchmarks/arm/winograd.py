@@ -20,8 +20,15 @@ from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, Kernel, default_tile, dense_block
-from onexn_plugins.tvm_backend.kernels.spatial import spatial
+from onexn_plugins.tvm_backend.kernels import (
+    PASS_CONFIG,
+    Conv,
+    Epilogue,
+    Kernel,
+    default_tile,
+    dense_block,
+    direct_conv,
+)
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 from onexn_plugins.tvm_backend.linker import shared_library_linker
@@ -58,7 +65,7 @@ def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, 
     block_size = dense_block(problem, unit) if kept == 1 else BLOCK_SIZE
     weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
     encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
-    kernels = {"direct": spatial(problem, encoded, bias, epilogue, unit, tile),
+    kernels = {"direct": direct_conv(problem, encoded, bias, epilogue, unit, tile),
                "winograd": winograd(problem, weight, bias, epilogue, unit, tile)}
     millions = {name: _millions(kernel, problem, target, machine, counting, folder / name)
                 for name, kernel in kernels.items()}

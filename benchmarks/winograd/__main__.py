@@ -22,8 +22,15 @@ from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import interleave
 from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, Kernel, default_tile, dense_block
-from onexn_plugins.tvm_backend.kernels.spatial import spatial
+from onexn_plugins.tvm_backend.kernels import (
+    PASS_CONFIG,
+    Conv,
+    Epilogue,
+    Kernel,
+    default_tile,
+    dense_block,
+    direct_conv,
+)
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 from onexn_plugins.tvm_backend.targets import Target, find_target
@@ -65,7 +72,7 @@ def _row(target: Target, channels: int, side: int, kept: float, rounds: int) -> 
     block_size = dense_block(problem, unit) if kept == 1 else BLOCK_SIZE
     weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
     encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
-    kernels = {way: spatial(problem, encoded, bias, epilogue, unit, tile) if outputs is None else
+    kernels = {way: direct_conv(problem, encoded, bias, epilogue, unit, tile) if outputs is None else
                winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs) for way, outputs in WAYS.items()}
     timings = interleave(_runnable(kernels, problem, target), rounds=rounds)
     times = {way: round(1e3 * timings.milliseconds(way).value, 1) for way in WAYS}

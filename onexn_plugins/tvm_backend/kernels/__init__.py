@@ -41,8 +41,8 @@ from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
 __all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
            "Pool", "Tile", "Unsupported", "VectorUnit", "Vectors", "as_linear", "conv", "conv_depthwise",
-           "default_tile", "dense_block", "depthwise", "filled_lanes", "global_average_pool", "linear", "pool",
-           "sparse_vectors"]
+           "default_tile", "dense_block", "depthwise", "direct_conv", "filled_lanes", "global_average_pool", "linear",
+           "pool", "sparse_vectors"]
 
 _DENSE_LINEAR_BLOCK = 16
 
@@ -68,6 +68,12 @@ def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue
     outputs = best_outputs(problem, encoded.density, unit)
     if outputs is not None:
         return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
+    return direct_conv(problem, encoded, bias, epilogue, unit, tile)
+
+
+def direct_conv(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
+                tile: Tile) -> Kernel:
+    """As conv, of an encoded weight and never by Winograd's algorithm."""
     family: Callable[..., Kernel] = pointwise if problem.is_pointwise else spatial
     if is_packed(problem, encoded, unit):
         family = packed
