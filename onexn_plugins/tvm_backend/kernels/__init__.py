@@ -75,7 +75,7 @@ def direct_conv(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epi
                 tile: Tile) -> Kernel:
     """As conv, of an encoded weight and never by Winograd's algorithm."""
     family: Callable[..., Kernel] = pointwise if problem.is_pointwise else spatial
-    if is_packed(problem, encoded, unit):
+    if is_packed(problem, encoded, tile, unit):
         family = packed
     elif not problem.is_pointwise and is_sliced(encoded, tile, unit):
         family = sliced

@@ -45,11 +45,6 @@ def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> di
     return {prefix + name: array for name, array in constants.items()}
 
 
-def uses(encoded: Encoded, unit: VectorUnit) -> float:
-    """How many runs of channels read an input channel on average."""
-    return encoded.density * encoded.pattern.group_channels / channels_at_once(encoded.block_size, unit)
-
-
 @dataclass(frozen=True)
 class Channels:
     """A run of output channels inside one block row.

@@ -34,11 +34,11 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     window_cost,
 )
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment
-from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, sum_run
+from onexn_plugins.tvm_backend.kernels.spatial import packed_source, padded_stride, sum_run
 from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
-from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, pack_channels, window_for
+from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
 
 # Ways from the 1×N convolution to the depthwise one: hidden channels that are read as they are, hidden rows written to
 # where they are read, channels that are copied there.
@@ -215,9 +215,7 @@ def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUni
     if problem.is_pointwise:
         pixels = problem.height * problem.width
         return Source(x, inputs * pixels, pixels, constant=True)
-    scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
-    pack_channels(window, x, inputs, count, scratch, 0, unit, shared=shared)
-    return Source(scratch, 0, window.size, window.taps)
+    return packed_source(window, x, inputs, count, unit, shared)
 
 
 def _consume(window: Window, plane: Image, scratch: Buffer, image: Expr, channel: Expr, buffers: Buffers,

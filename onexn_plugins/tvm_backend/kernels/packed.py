@@ -13,39 +13,43 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded, in_slices
-from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, uses, weight_constants
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.pointwise import share_pixels
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, TILES, Run, Sharing, each_job
-from onexn_plugins.tvm_backend.kernels.slices import Slice, adding, each_slice
-from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile, zero_start
+from onexn_plugins.tvm_backend.kernels.slices import (
+    LEAST_USES,
+    Slice,
+    adding,
+    best_slices,
+    each_slice,
+    sum_slice,
+    uses,
+)
+from onexn_plugins.tvm_backend.kernels.spatial import packed_source
+from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
-from onexn_plugins.tvm_backend.kernels.window import Window, pack_channels
+from onexn_plugins.tvm_backend.kernels.window import Window
 
-# Input channels of a slice: 24 pixels of 256 take 24 KiB of a first cache of 32. A block row should keep that many
-# blocks of a slice, else fetching and storing its sums outweighs.
-_SLICE_CHANNELS, _SLICE_BLOCKS = 256, 32
-# Copying pays where so many runs of output channels use an input channel's pixels: 1.0 to 1.5 times faster with 8 of
-# them and more, up to a third slower with 4; with more channels than a slice from 5 on. Measured with the 1×1 layers of
-# ResNet-50 and MobileNetV2.
-_LEAST_USES, _LEAST_USES_OF_MANY = 8, 5
+# As LEAST_USES, where all channels of a tile would not fit into the first cache.
+_LEAST_USES_OF_MANY = 5
 
 
-def is_packed(problem: Conv, encoded: Encoded, unit: VectorUnit) -> bool:
+def is_packed(problem: Conv, encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
     """Whether it is a 1×1 convolution whose pixels are used often enough to copy them; measured on AVX2 alone."""
     if problem.taps > 1 or any(problem.padding):
         return False
-    least = _LEAST_USES_OF_MANY if encoded.pattern.in_channels > _SLICE_CHANNELS else _LEAST_USES
+    least = _LEAST_USES_OF_MANY if best_slices(encoded, tile, unit) > 1 else LEAST_USES
     return unit.is_avx2 and uses(encoded, unit) >= least
 
 
 def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
            slices: int | None = None) -> Kernel:
     """A 1×1 kernel of any stride without padding: for each slice of the input channels and tile all block rows."""
-    pixels, block_rows = problem.out_height * problem.out_width, encoded.pattern.block_rows
-    blocks, cut = in_slices(encoded, slices or best_slices(encoded)), cut_pixels(pixels, tile, unit)
+    pixels = problem.out_height * problem.out_width
+    blocks, cut = in_slices(encoded, slices or best_slices(encoded, tile, unit)), cut_pixels(pixels, tile, unit)
     sharing = share_pixels(problem, encoded, cut, unit, launches=problem.batch * problem.groups)
     size = blocks.slice_channels * max(_stride(shape, unit) for shape in (cut.tile, cut.rest or cut.tile))
 
@@ -72,9 +76,7 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
                             if part.ends:
                                 for channel in range(run.count):
                                     buffers.output.prefetch(first + channel * pixels, sum(shape.widths))
-                            in_slice = replace(run, row=part.number * block_rows + run.row)
-                            sum_tile(rows, source, in_slice, shape, 0, planes(write, first, pixels),
-                                     None if part.begins else zero_start(run, unit))
+                            sum_slice(rows, part, source, run, shape, 0, planes(write, first, pixels))
 
                         rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -91,12 +93,6 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
     return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, epilogue)
 
 
-def best_slices(encoded: Encoded) -> int:
-    """Into how many slices the input channels are best cut."""
-    kept = encoded.density * encoded.pattern.in_channels  # blocks of a row
-    return max(1, round(min(encoded.pattern.in_channels / _SLICE_CHANNELS, kept / _SLICE_BLOCKS)))
-
-
 def _stride(shape: PixelTile, unit: VectorUnit) -> int:
     """Values from one channel's pixels to the next one's: whole vectors, so that all are aligned."""
     return -(-(sum(shape.widths) + shape.columns) // unit.lanes) * unit.lanes
@@ -108,9 +104,7 @@ def _seen(problem: Conv, x: Buffer, inputs: Expr, channels: int, unit: VectorUni
     if problem.is_pointwise:
         return Source(x, inputs * pixels, pixels)
     window = Window(problem, problem.out_height)
-    scratch = T.alloc_buffer((channels * window.size,), "float32", scope="global")
-    pack_channels(window, x, inputs, channels, scratch, 0, unit, shared=sharing.axis in (TILES, ROWS))
-    return Source(scratch, 0, window.size)
+    return packed_source(window, x, inputs, channels, unit, sharing.axis in (TILES, ROWS))
 
 
 def _copy(seen: Source, channels: int, shape: PixelTile, copied: Source) -> None:

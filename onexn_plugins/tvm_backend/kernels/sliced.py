@@ -12,35 +12,29 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded, in_slices
-from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, uses, weight_constants
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import JOBS, ROWS, Run, each_job
-from onexn_plugins.tvm_backend.kernels.slices import Slice, adding, each_slice
-from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, share_windows, store_rows, writer
-from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile, zero_start
+from onexn_plugins.tvm_backend.kernels.slices import (
+    LEAST_USES,
+    Slice,
+    adding,
+    best_slices,
+    each_slice,
+    sum_slice,
+    uses,
+)
+from onexn_plugins.tvm_backend.kernels.spatial import packed_source, padded_stride, share_windows, store_rows, writer
+from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr
-from onexn_plugins.tvm_backend.kernels.window import band_start, pack_channels
-
-# Slices pay where so many runs of output channels use an input channel's pixels: ResNet-50's 3×3 layers of stride 2 are
-# 1.0 to 1.45 times faster with 12 of them and more, up to 1.2 times slower with 3.
-_LEAST_USES = 8
-# Bytes of a tile's pixels under all taps, each counted for itself though taps share some: measured best for 3×3 taps
-# with 24 pixels of 16 to 32 channels. A block row should keep that many blocks × taps of a slice.
-_SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 64
+from onexn_plugins.tvm_backend.kernels.window import band_start
 
 
 def is_sliced(encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
     """Whether slices pay; measured on AVX2 alone."""
-    return unit.is_avx2 and uses(encoded, unit) >= _LEAST_USES and best_slices(encoded, tile, unit) > 1
-
-
-def best_slices(encoded: Encoded, tile: Tile, unit: VectorUnit) -> int:
-    """Into how many slices the input channels are best cut."""
-    tile_bytes = 4 * tile.vectors * unit.lanes * encoded.taps * encoded.pattern.in_channels
-    kept = encoded.density * encoded.pattern.in_channels * encoded.taps  # blocks × taps of a row
-    return max(1, round(min(tile_bytes / _SLICE_BYTES, kept / _SLICE_BLOCKS)))
+    return unit.is_avx2 and uses(encoded, unit) >= LEAST_USES and best_slices(encoded, tile, unit) > 1
 
 
 def sliced(
@@ -51,8 +45,7 @@ def sliced(
     group_inputs, group_outputs = encoded.pattern.in_channels, encoded.pattern.group_channels
     window, sharing = share_windows(problem, encoded, unit)
     cut = cut_pixels(window.positions, tile, unit, padded=True)
-    stride, block_rows = padded_stride(window, unit), encoded.pattern.block_rows
-    blocks = in_slices(encoded, slices or best_slices(encoded, tile, unit))
+    stride, blocks = padded_stride(window, unit), in_slices(encoded, slices or best_slices(encoded, tile, unit))
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(blocks, buffers.constants, unit)
@@ -60,24 +53,19 @@ def sliced(
 
         def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(window, band)[1]
-            scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
             sums = T.alloc_buffer((group_outputs * stride,), "float32", scope="global")
             inputs = image * problem.in_channels + group * group_inputs
-            shared = sharing.axis == ROWS
-            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit, shared=shared)
+            band_source = packed_source(window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS, first_row)
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 def emit_slice(part: Slice) -> None:
-                    source = Source(scratch, part.number * (blocks.slice_channels * window.size), window.size,
-                                    window.taps)
+                    source = replace(band_source, base=part.number * (blocks.slice_channels * window.size))
                     write = adding(sums, part, writer(sums))
 
                     def emit_tile(shape: PixelTile, start: Expr) -> None:
                         def emit_run(run: Channels) -> None:
                             target = planes(write, (run.start - group * group_outputs) * stride, stride)
-                            in_slice = replace(run, row=part.number * block_rows + run.row)
-                            sum_tile(rows, source, in_slice, shape, start, target,
-                                     None if part.begins else zero_start(run, unit))
+                            sum_slice(rows, part, source, run, shape, start, target)
 
                         rows.each_row(group, emit_run, runs.get(ROWS))
 

@@ -36,11 +36,8 @@ def spatial(
 
         def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(window, band)[1]
-            scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
             inputs = image * problem.in_channels + group * group_inputs
-            shared = sharing.axis == ROWS
-            pack_channels(window, buffers.x, inputs, group_inputs, scratch, first_row, unit, shared=shared)
-            source = Source(scratch, 0, window.size, window.taps)
+            source = packed_source(window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS, first_row)
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 channels = channels_at_once(encoded.block_size, unit)
@@ -65,6 +62,14 @@ def spatial(
 
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
     return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+
+
+def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool,
+                  first_row: Expr = 0) -> Source:
+    """`count` input channels of a band, packed into scratch that vectors may run over; threads may share that."""
+    scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
+    pack_channels(window, x, inputs, count, scratch, first_row, unit, shared=shared)
+    return Source(scratch, 0, window.size, window.taps)
 
 
 def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:

@@ -47,7 +47,12 @@ class ProductSums:
     def place(self, channel: Expr, point: Expr) -> Expr:
         """Where an output channel's sums at a point lie."""
         within = channel - self.group * self.rows.pattern.group_channels
-        return (within * len(self.layout.numbers) + point) * (self.layout.vectors * self.layout.lanes)
+        return within * self.channel_stride + point * (self.layout.vectors * self.layout.lanes)
+
+    @property
+    def channel_stride(self) -> int:
+        """Sums of an output channel."""
+        return len(self.layout.numbers) * self.layout.vectors * self.layout.lanes
 
     def add(self, points: Buffer, run: Run) -> None:
         """All block rows for one tile after the other: its values of a point stay in the first cache."""
@@ -68,7 +73,7 @@ class ProductSums:
         def emit_tile(shape: PixelTile, start: Expr) -> None:
             def emit_run(channels: Channels) -> None:
                 first = self.place(channels.start, alike.first + index)
-                target = planes(write, first, self.place(1, 0) - self.place(0, 0))
+                target = planes(write, first, self.channel_stride)
                 sum_tile(rows, source, channels, shape, start, target, zero_start(channels, unit))
 
             rows.each_row(self.group, emit_run, run)

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from benchmarks.common.weights import pruned
 from onexn_plugins.pattern import BlockPattern, weight_mask
 from onexn_plugins.tvm_backend import kernels
+from onexn_plugins.tvm_backend.encode import encode
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Linear, VectorUnit
 from onexn_plugins.tvm_backend.kernels.vector import constant, store
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
@@ -91,6 +93,17 @@ def conv_case(family: Callable[..., Kernel], problem: Conv, block_size: int, den
     tile = kernels.default_tile(problem, block_size, unit) if vectors is None else kernels.Tile(block_size, vectors)
     kernel = family(problem, weight, bias, epilogue, unit, tile)
     return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
+
+
+def in_slices(family: Callable[..., Kernel], slices: int | None) -> Callable[..., Kernel]:
+    """A family of sliced kernels with so many slices, as conv_case wants it; None leaves their number to the kernel."""
+    return lambda problem, weight, bias, epilogue, unit, tile: family(
+        problem, encode(weight, tile.block_size, problem.groups), bias, epilogue, unit, tile, slices)
+
+
+def pruned_weight(channels: int, out_channels: int, kept: float) -> np.ndarray:
+    """[out_channels, channels, 1, 1] with exactly that share of the blocks of four, drawn over the layer."""
+    return pruned(Conv(1, channels, 7, 7, out_channels), kept, 4)
 
 
 def check(cases: Sequence[Case]) -> None:

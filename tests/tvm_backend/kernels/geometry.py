@@ -30,6 +30,16 @@ def convolutions(draw, in_channels, out_channels, groups=1, *, pooling=False):
                 groups)
 
 
+@st.composite
+def pointwise_problems(draw):
+    """1×1 convolutions of stride 1."""
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    return Conv(
+        batch=draw(st.integers(1, 2)), in_channels=groups * draw(st.integers(1, 20)), height=draw(st.integers(1, 17)),
+        width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
+    )
+
+
 def size_for(out_size, kernel, stride, dilation, padding):
     """The smallest image side, at least 1, that gives out_size or more."""
     return max(1, (out_size - 1) * stride + (kernel - 1) * dilation + 1 - padding)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv
-from onexn_plugins.tvm_backend.kernels.packed import best_slices, packed
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, conv
+from onexn_plugins.tvm_backend.kernels.packed import packed
+from onexn_plugins.tvm_backend.kernels.slices import best_slices
 from tests.tvm_backend.kernels.differential import (
     AVX2,
     AVX512,
@@ -20,29 +23,17 @@ from tests.tvm_backend.kernels.differential import (
     densities,
     differential_settings,
     epilogues,
-    random_array,
+    in_slices,
+    pruned_weight,
     units,
 )
-
-
-def in_slices(slices):
-    """The family of kernels with so many slices; None leaves it to the kernel."""
-
-    def family(problem, weight, bias, epilogue, unit, tile):
-        return packed(problem, encode(weight, tile.block_size, problem.groups), bias, epilogue, unit, tile, slices)
-
-    return family
+from tests.tvm_backend.kernels.geometry import pointwise_problems
 
 
 @st.composite
 def packed_cases(draw):
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    problem = Conv(
-        batch=draw(st.integers(1, 2)), in_channels=groups * draw(st.integers(1, 20)), height=draw(st.integers(1, 17)),
-        width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
-        stride=draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1)])),
-    )
-    block_size, density, family = draw(st.integers(1, 32)), draw(densities), in_slices(draw(st.integers(1, 6)))
+    problem = replace(draw(pointwise_problems()), stride=draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1)])))
+    block_size, density, family = draw(st.integers(1, 32)), draw(densities), in_slices(packed, draw(st.integers(1, 6)))
     return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
 
@@ -54,7 +45,7 @@ def test_any_packed_convolution_equals_torch(cases):
 
 def test_slices_of_unequal_length_with_a_residual():
     """900 channels make four slices of 225, 700 make three of 234, 234 and 232; 49 pixels leave one single pixel."""
-    check([conv_case(in_slices(None), Conv(1, channels, 7, 7, 12), 4, density, Epilogue(True, "relu6"), AVX2)
+    check([conv_case(in_slices(packed, None), Conv(1, channels, 7, 7, 12), 4, density, Epilogue(True, "relu6"), AVX2)
            for channels in (900, 700) for density in (0.5, 1.0)])
 
 
@@ -69,19 +60,11 @@ def test_slices_of_unequal_length_with_a_residual():
     (64, 64, 1.0, NEON, "conv_1x1"),
 ])
 def test_pixels_are_packed_where_many_block_rows_use_them(channels, out_channels, kept, unit, family):
-    weight, bias = weight_of(channels, out_channels, kept), np.zeros(out_channels, np.float32)
+    weight, bias = pruned_weight(channels, out_channels, kept), np.zeros(out_channels, np.float32)
     kernel = conv(Conv(1, channels, 7, 7, out_channels), weight, bias, Epilogue(), unit)
     assert kernel.family == family
 
 
 @pytest.mark.parametrize(("channels", "kept", "slices"), [(256, 1.0, 1), (1024, 1.0, 4), (1024, 0.1, 3), (256, 0.1, 1)])
 def test_slices_fit_the_first_cache_but_keep_blocks_enough(channels, kept, slices):
-    assert best_slices(encode(weight_of(channels, 512, kept), 4)) == slices
-
-
-def weight_of(channels, out_channels, kept):
-    """Exactly that share of the blocks of four is kept, drawn over the layer."""
-    rng = np.random.default_rng(0)
-    blocks = rng.permutation(out_channels // 4 * channels) < round(kept * out_channels // 4 * channels)
-    mask = np.repeat(blocks.reshape(out_channels // 4, channels, 1, 1), 4, 0)
-    return random_array((out_channels, channels, 1, 1), rng) * mask
+    assert best_slices(encode(pruned_weight(channels, 512, kept), 4), Tile(4, 3), AVX2) == slices

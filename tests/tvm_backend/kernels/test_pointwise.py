@@ -23,15 +23,12 @@ from tests.tvm_backend.kernels.differential import (
     random_array,
     units,
 )
+from tests.tvm_backend.kernels.geometry import pointwise_problems
 
 
 @st.composite
 def pointwise_cases(draw):
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    problem = Conv(
-        batch=draw(st.integers(1, 2)), in_channels=groups * draw(st.integers(1, 20)), height=draw(st.integers(1, 17)),
-        width=draw(st.integers(1, 17)), out_channels=groups * draw(st.integers(1, 40)), groups=groups,
-    )
+    problem = draw(pointwise_problems())
     block_size, density = draw(st.integers(1, 32)), draw(densities)
     return conv_case(conv, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.encode import encode
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, conv
 from onexn_plugins.tvm_backend.kernels.sliced import sliced
 from tests.tvm_backend.kernels.differential import (
@@ -19,31 +18,18 @@ from tests.tvm_backend.kernels.differential import (
     densities,
     differential_settings,
     epilogues,
+    in_slices,
+    pruned_weight,
     units,
 )
-from tests.tvm_backend.kernels.geometry import size_for
-from tests.tvm_backend.kernels.test_packed import weight_of
-
-
-def in_slices(slices):
-    """The family of kernels with so many slices; None leaves it to the kernel."""
-
-    def family(problem, weight, bias, epilogue, unit, tile):
-        return sliced(problem, encode(weight, tile.block_size, problem.groups), bias, epilogue, unit, tile, slices)
-
-    return family
+from tests.tvm_backend.kernels.geometry import convolutions
 
 
 @st.composite
 def sliced_cases(draw):
-    kernel, stride = draw(st.sampled_from([((3, 3), (1, 1)), ((3, 3), (2, 2)), ((1, 1), (2, 2)), ((2, 5), (1, 3))]))
-    groups, padding = draw(st.sampled_from([1, 1, 2])), tuple(draw(st.integers(0, 2)) for _ in range(4))
-    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1)]))
-    height, width = (size_for(draw(st.integers(1, 12)), kernel[axis], stride[axis], dilation[axis],
-                              padding[axis] + padding[axis + 2]) for axis in range(2))
-    problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 9)), height, width,
-                   groups * draw(st.integers(1, 20)), kernel, stride, padding, dilation, groups)
-    block_size, density, family = draw(st.integers(1, 9)), draw(densities), in_slices(draw(st.integers(1, 4)))
+    groups = draw(st.sampled_from([1, 1, 2]))
+    problem = draw(convolutions(groups * draw(st.integers(1, 9)), groups * draw(st.integers(1, 20)), groups))
+    block_size, density, family = draw(st.integers(1, 9)), draw(densities), in_slices(sliced, draw(st.integers(1, 4)))
     return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
 
@@ -56,7 +42,7 @@ def test_any_sliced_convolution_equals_torch(cases):
 def test_bands_and_slices_of_unequal_length():
     """260 channels make 9 slices of 29 with 28 in the last one; 140 rows of 64 channels make several bands."""
     stride = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}
-    check([conv_case(in_slices(None), problem, 4, 0.6, Epilogue(True, "relu"), AVX2)
+    check([conv_case(in_slices(sliced, None), problem, 4, 0.6, Epilogue(True, "relu"), AVX2)
            for problem in (Conv(1, 260, 7, 7, 12, **stride), Conv(1, 64, 140, 40, 8, **stride))])
 
 
@@ -68,6 +54,6 @@ def test_bands_and_slices_of_unequal_length():
     (64, 1.0, NEON, "conv_3x3"),
 ])
 def test_slices_are_taken_where_channels_are_many_and_used_often(channels, kept, unit, family):
-    weight = np.tile(weight_of(channels, 64, kept), (1, 1, 3, 3))
+    weight = np.tile(pruned_weight(channels, 64, kept), (1, 1, 3, 3))
     problem = Conv(1, channels, 14, 14, 64, (3, 3), (2, 2), (1, 1, 1, 1))
     assert conv(problem, weight, np.zeros(64, np.float32), Epilogue(), unit).family == family
