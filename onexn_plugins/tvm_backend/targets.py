@@ -17,6 +17,9 @@ BOARD_GLIBC = "2.28"
 # each of the three takes four cycles for four lanes, as measurements of others say (see benchmarks/arm).
 CORTEX_A7 = ("+neon", "-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 
+# AMD's first core with AVX-512 has data paths of 256 bits.
+HALVED = ("znver4",)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,6 +36,7 @@ class Target:
         float_abi: "hard" where the ABI passes floats in vector registers and LLVM has to be told.
         glibc: the oldest glibc the library must run with; None leaves it to the linker.
         unrolled: LLVM unrolls loops by itself for this core.
+        halved: works on one half of a vector register after the other.
         tvm_runtime: TVM's runtime can be installed there; elsewhere a network becomes a program of its own.
     """
 
@@ -47,6 +51,7 @@ class Target:
     glibc: str | None = None
     tvm_runtime: bool = True
     unrolled: bool = False
+    halved: bool = False
 
     @property
     def architecture(self) -> str:
@@ -104,7 +109,7 @@ def why_not_here(target: Target) -> str | None:
 def _x86(name: str, cpu: str, level: int) -> Target:
     """An x86-64 core of one of the psABI's levels: 2 has SSE4.2, 3 AVX2 and FMA, 4 AVX-512."""
     lanes, registers = {2: (4, 16), 3: (8, 16), 4: (16, 32)}[level]
-    return Target(name, "x86_64-linux-gnu", cpu, lanes, registers, fused_weights=False)
+    return Target(name, "x86_64-linux-gnu", cpu, lanes, registers, fused_weights=False, halved=cpu in HALVED)
 
 
 def _armv8(cpu: str, *, unrolled: bool = False) -> Target:

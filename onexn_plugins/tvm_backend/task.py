@@ -13,7 +13,7 @@ from onexn_plugins.tvm_backend.targets import Target
 
 def vector_unit(target: Target, threads: int = 1) -> VectorUnit:
     """The vector registers of a target, as the kernels see them, and how many cores share a kernel."""
-    return VectorUnit(target.lanes, target.registers, target.fused_weights, threads, target.unrolled)
+    return VectorUnit(target.lanes, target.registers, target.fused_weights, threads, target.unrolled, target.halved)
 
 
 @dataclass(frozen=True)

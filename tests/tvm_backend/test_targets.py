@@ -38,6 +38,16 @@ def test_an_unknown_target_is_answered_with_the_closest_names():
         find_target("")
 
 
+@pytest.mark.parametrize(("cpu", "halved"), [("znver4", True), ("znver5", False), ("sapphirerapids", False)])
+def test_zen_4_works_on_one_half_of_a_register_after_the_other(monkeypatch, cpu, halved):
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(module, "_processor_flags", lambda: module._vector_features(cpu))
+    monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_cpu", lambda: cpu)
+    host = find_target("host")
+    assert (host.cpu, host.lanes, host.halved) == (cpu, 16, halved)
+
+
 @pytest.mark.parametrize(("level", "lanes"), [(2, 4), (3, 8), (4, 16)])
 def test_the_host_is_never_more_than_the_kernel_reports(monkeypatch, level, lanes):
     """A virtual machine may hide AVX-512 or AVX2 of a processor whose name promises them."""

@@ -126,6 +126,13 @@ class BlockRows:
             with turn(full_rows, run):
                 self._each_run(first_row + full_rows, start, tail, emit)
 
+    def each_few_rows(self, count: int, emit: Callable[[tuple[Expr, Expr]], None], run: Run = None) -> None:
+        """Emit a loop over runs, for each_row, of up to `count` block rows of a conv group."""
+        first, last = (0, self.pattern.rows_per_group) if run is None else run
+        with T.serial(0, tirx.truncdiv(last - first + (count - 1), count)) as index:
+            start = first + index * count
+            emit((start, tirx.min(start + count, last)))
+
     def _each_run(self, row: Expr, start: Expr, count: int, emit: Callable[[Channels], None]) -> None:
         """Runs of equal length are a loop: code of their own for each takes long to compile."""
         loops = count // self._at_once if count % self._at_once == 0 else 1

@@ -17,17 +17,22 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.masked import Strips, sum_masked
+from onexn_plugins.tvm_backend.kernels.packed import aligned, is_aligned
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.sharing import BANDS, JOBS, ROWS, Run, Sharing, each_job, pick, turn
+from onexn_plugins.tvm_backend.kernels.slices import LEAST_USES, uses
 from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
-from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.tiling import cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 
 # Multiply-adds of a channel's sums, all of which are written out: more take long to compile.
 _MOST_INSTRUCTIONS = 3000
 # Hidden pixels of a channel up to which rows that fill vectors are better flat, too.
 _MOST_PIXELS = 28 * 28
+# Vectors stored before the first is read: a load of pixels that several stores left waits for them to reach the cache
+# (on Intel's cores with AVX-512 about 20 cycles each, which makes pairs of 7×7 pixels three times as slow).
+_STORES = 64
 
 
 def is_flat(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
@@ -50,9 +55,11 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
     group_inputs, pixels = problem.in_channels // problem.groups, problem.height * problem.width
     strips = Strips(depthwise, unit, unit.threads if sharing.axis == BANDS else 1)
     count, origins = _hidden(strips, sharing)
-    channels, cut = channels_at_once(encoded.block_size, unit), cut_pixels(count, tile, unit)
+    cut = cut_pixels(count, tile, unit)
     lead, stride = (-(-values // unit.lanes) * unit.lanes for values in (strips.lead, count))  # aligned stores
-    size = lead + channels * stride + max(0, count + strips.overrun - stride)
+    packs = unit.is_wide and uses(encoded, unit) >= LEAST_USES and not is_aligned(pixels, unit)
+    at_once = min(encoded.pattern.rows_per_group, _rows_at_once(stride // unit.lanes, encoded.block_size))
+    size = lead + at_once * encoded.block_size * stride + max(0, count + strips.overrun - stride)
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)
@@ -65,17 +72,30 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
                 bands = runs.get(BANDS)
                 origin = 0 if bands is None else pick(origins, bands[0])
                 source = Source(buffers.x, inputs * pixels + origin, pixels, constant=True)
+                if packs:
+                    source = aligned(source, group_inputs, count, unit)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
 
-                def emit_run(run: Channels) -> None:
-                    sum_run(rows, source, run, cut, planes(write, lead, stride))
-                    with T.serial(0, run.count) as channel:
-                        place, plane = lead + channel * stride, image * depthwise.out_channels + run.start + channel
-                        _sum_channel(strips, hidden, place - origin, plane, run.start + channel, buffers, bands)
+                def emit_few(few: tuple[Expr, Expr]) -> None:
+                    before = group * encoded.pattern.group_channels + few[0] * encoded.block_size
 
-                rows.each_row(group, emit_run, runs.get(ROWS))
+                    def emit_run(run: Channels) -> None:
+                        place = lead + (run.start - before) * stride
+                        sum_run(rows, source, run, cut, planes(write, place, stride))
+
+                    def emit_depthwise(run: Channels) -> None:
+                        with T.serial(0, run.count) as index:
+                            channel = run.start + index
+                            place = lead + (channel - before) * stride - origin
+                            plane = image * depthwise.out_channels + channel
+                            _sum_channel(strips, hidden, place, plane, channel, buffers, bands)
+
+                    rows.each_row(group, emit_run, few)
+                    rows.each_row(group, emit_depthwise, few)
+
+                rows.each_few_rows(at_once, emit_few, runs.get(ROWS))
 
             sharing.along((ROWS, BANDS), emit_rows)
 
@@ -83,6 +103,11 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     return emit
+
+
+def _rows_at_once(vectors: int, block_size: int) -> int:
+    """Block rows whose hidden channels, of so many vectors, are summed before the first of them is read."""
+    return -(-_STORES // (vectors * block_size))
 
 
 def _hidden(strips: Strips, sharing: Sharing) -> tuple[int, list[int]]:

@@ -7,6 +7,7 @@ over the next ones. Between slices the sums wait in y.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -30,19 +31,44 @@ from onexn_plugins.tvm_backend.kernels.slices import (
 from onexn_plugins.tvm_backend.kernels.spatial import packed_source
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 
-# As LEAST_USES, where all channels of a tile would not fit into the first cache.
-_LEAST_USES_OF_MANY = 5
+# As LEAST_USES, where all channels of a tile would not fit into the first cache: on AVX2, and on AVX-512 where vectors
+# cross no cache lines in place.
+_LEAST_USES_OF_MANY, _LEAST_USES_OF_ALIGNED = 5, 16
 
 
 def is_packed(problem: Conv, encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
-    """Whether it is a 1×1 convolution whose pixels are used often enough to copy them; measured on AVX2 alone."""
-    if problem.taps > 1 or any(problem.padding):
+    """Whether it is a 1×1 convolution whose pixels are used often enough to copy them."""
+    if problem.taps > 1 or any(problem.padding) or not (unit.is_avx2 or unit.is_wide):
         return False
-    least = _LEAST_USES_OF_MANY if best_slices(encoded, tile, unit) > 1 else LEAST_USES
-    return unit.is_avx2 and uses(encoded, unit) >= least
+    return uses(encoded, unit) >= _least_uses(problem, best_slices(encoded, tile, unit) > 1, unit)
+
+
+def _least_uses(problem: Conv, many: bool, unit: VectorUnit) -> float:
+    """Uses of an input channel from which on packing pays; `many` channels do not fit into the first cache."""
+    if unit.is_avx2:
+        return _LEAST_USES_OF_MANY if many else LEAST_USES
+    if is_aligned(problem.out_height * problem.out_width, unit):
+        return _LEAST_USES_OF_ALIGNED if many else math.inf
+    return LEAST_USES
+
+
+def is_aligned(pixels: int, unit: VectorUnit) -> bool:
+    """Whether channels of so many pixels begin at whole vectors, so that in place no vector crosses cache lines."""
+    return pixels % unit.lanes == 0
+
+
+def aligned(seen: Source, channels: int, pixels: int, unit: VectorUnit) -> Source:
+    """A copy of some channels' pixels, each channel at whole vectors; `seen` begins with the first of them."""
+    stride = (-(-pixels // unit.lanes) | 1) * unit.lanes  # odd: a power of two would use few sets of the cache
+    copied = T.alloc_buffer((channels * stride,), "float32", scope="global")
+    with T.serial(0, channels) as channel:
+        each_strip(pixels, unit.lanes, lambda position, lanes: store(
+            copied, channel * stride + position,
+            load(seen.buffer, seen.base + channel * seen.channel_stride + position, lanes), lanes))
+    return Source(copied, 0, stride)
 
 
 def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,

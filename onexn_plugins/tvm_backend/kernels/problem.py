@@ -178,6 +178,7 @@ class VectorUnit:
             x86 broadcasts them from memory instead.
         threads: cores that share every kernel large enough.
         unrolled: LLVM unrolls loops by itself for this core.
+        halved: works on one half of a register after the other (AVX-512 on Zen 4).
     """
 
     lanes: int
@@ -185,6 +186,7 @@ class VectorUnit:
     fused_weights: bool = False
     threads: int = 1
     unrolled: bool = False
+    halved: bool = False
 
     def __post_init__(self) -> None:
         if self.lanes not in (4, 8, 16):
@@ -194,6 +196,14 @@ class VectorUnit:
     def is_avx2(self) -> bool:
         """Vectors of AVX-512's half and half as many registers."""
         return self.lanes == 8
+
+    @property
+    def is_wide(self) -> bool:
+        """AVX-512 that starts as many multiply-adds of whole registers a cycle as loads: Intel, and AMD from Zen 5 on.
+
+        What crosses cache lines counts as two loads, so vectors should be aligned.
+        """
+        return self.lanes == 16 and not self.halved
 
     @property
     def is_arm64(self) -> bool:

@@ -17,8 +17,8 @@ from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, load, store
 Write = Callable[[Expr, Expr, int], None]
 
 # Runs of output channels from which on it pays that an input channel's pixels stay in the first cache: ResNet-50's and
-# MobileNetV2's layers are 1.0 to 1.5 times faster with 8 and more of them, up to a third slower with 4.
-LEAST_USES = 8
+# MobileNetV2's layers are 1.0 to 1.5 times faster with 7 and more of them, up to a third slower with 4.
+LEAST_USES = 7
 # Bytes of a tile's pixels under all taps in a slice, each tap's counted for itself: of a first cache of 32 KiB. A block
 # row should keep that many blocks × taps of a slice, else fetching and storing its sums outweighs.
 _SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 32

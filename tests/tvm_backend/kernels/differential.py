@@ -26,8 +26,9 @@ from onexn_plugins.tvm_backend.kernels.vector import constant, store
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
 
 AVX512, AVX2, SSE = VectorUnit(16, 32), VectorUnit(8, 16), VectorUnit(4, 16)
+ZEN4 = VectorUnit(16, 32, halved=True)
 NEON, NEON_V7 = VectorUnit(4, 32, fused_weights=True), VectorUnit(4, 16, fused_weights=True)
-UNITS = [AVX512, AVX2, SSE, NEON, NEON_V7]
+UNITS = [AVX512, ZEN4, AVX2, SSE, NEON, NEON_V7]
 TOLERANCE = 1e-5  # of the largest output
 CASES_PER_MODULE = 6  # compiling costs more than running: many kernels share a module
 GUARD = 1024  # NaNs on either side of a buffer

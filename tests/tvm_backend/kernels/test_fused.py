@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,6 +108,33 @@ def test_pairs_of_vectors_on_arm():
             cases.append(fused_case(problem, depthwise, block_size, 0.6, Epilogue(activation="relu6"),
                                     Epilogue(True, "relu6"), unit))
     check(cases)
+
+
+def test_pairs_with_few_weights_come_in_bands():
+    """What is summed for a band of rows stays in the first cache; with many weights the rows bands share cost more."""
+    def sums(inputs):
+        problem = Conv(1, inputs, 60, 64, 8)
+        return fused_case(problem, depthwise_after(problem, 3, 2), 4, 1.0, Epilogue(), Epilogue(True), AVX512)
+
+    few, many = sums(4), sums(40)
+    assert scratch_bytes(few.kernel) <= 20 * 1024 < scratch_bytes(many.kernel)
+    check([few, many])
+
+
+def test_hidden_channels_are_read_some_time_after_they_were_written():
+    """Small ones come many at a time: 11 block rows of 7×7 pixels are more than that, 50 channels end within a row."""
+    problem = Conv(2, 12, 7, 7, 100, groups=2)
+    depthwise = depthwise_after(problem, 5, 1)
+    cases = [fused_case(problem, depthwise, size, 0.5, Epilogue(activation="relu6"), Epilogue(True), unit)
+             for unit in (AVX512, AVX2) for size in (4, 9)]
+    assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise_flat"}
+    check(cases)
+
+
+def scratch_bytes(kernel):
+    """Of the largest buffer that the kernel allocates."""
+    found = re.findall(r"T.alloc_buffer\(\((\d+),\)", kernel.func.script())
+    return 4 * max(map(int, found))
 
 
 def test_pixels_left_over_in_rows_of_every_other_one():

@@ -18,6 +18,7 @@ from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
     NEON,
+    ZEN4,
     check,
     conv_case,
     densities,
@@ -56,13 +57,22 @@ def test_slices_of_unequal_length_with_a_residual():
     (64, 256, 0.1, AVX2, "conv_1x1"),
     (1024, 256, 0.1, AVX2, "conv_1x1_packed"),  # as many uses, but of more than the first cache holds
     (64, 256, 0.0, AVX2, "conv_1x1"),
-    (64, 64, 1.0, AVX512, "conv_1x1"),
+    (64, 64, 1.0, AVX512, "conv_1x1_packed"),
+    (64, 64, 0.25, AVX512, "conv_1x1"),
+    (64, 64, 1.0, ZEN4, "conv_1x1"),
     (64, 64, 1.0, NEON, "conv_1x1"),
 ])
 def test_pixels_are_packed_where_many_block_rows_use_them(channels, out_channels, kept, unit, family):
     weight, bias = pruned_weight(channels, out_channels, kept), np.zeros(out_channels, np.float32)
     kernel = conv(Conv(1, channels, 7, 7, out_channels), weight, bias, Epilogue(), unit)
     assert kernel.family == family
+
+
+@pytest.mark.parametrize(("channels", "family"), [(64, "conv_1x1"), (256, "conv_1x1_packed")])
+def test_aligned_pixels_are_packed_where_there_are_many(channels, family):
+    """A channel of 8×8 pixels is four whole vectors."""
+    weight, bias = pruned_weight(channels, 64, 1.0), np.zeros(64, np.float32)
+    assert conv(Conv(1, channels, 8, 8, 64), weight, bias, Epilogue(), AVX512).family == family
 
 
 @pytest.mark.parametrize(("channels", "kept", "slices"), [(256, 1.0, 1), (1024, 1.0, 4), (1024, 0.1, 3), (256, 0.1, 1)])

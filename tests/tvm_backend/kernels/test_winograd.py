@@ -18,6 +18,7 @@ from tests.tvm_backend.kernels.differential import (
     AVX2,
     AVX512,
     NEON,
+    ZEN4,
     check,
     conv_case,
     densities,
@@ -71,10 +72,11 @@ def test_layers_of_real_networks():
            for outputs, problem, unit in layers])
 
 
-@pytest.mark.parametrize("unit", [AVX2, AVX512, NEON])
-def test_avx2_sums_point_by_point(unit):
-    layout = layout_for(Conv(1, 8, 20, 20, 8, (3, 3)), 2, unit)
-    assert isinstance(layout, ProductLayout) == unit.is_avx2
+@pytest.mark.parametrize(("unit", "pixels", "by_points"), [
+    (AVX2, 6, True), (AVX512, 6, False), (AVX512, 20, True), (ZEN4, 20, False), (NEON, 20, False)])
+def test_sums_go_point_by_point_where_enough_tiles_share_a_weight(unit, pixels, by_points):
+    layout = layout_for(Conv(1, 8, pixels, pixels, 8, (3, 3)), 2, unit)
+    assert isinstance(layout, ProductLayout) == by_points
 
 
 @pytest.mark.parametrize(("problem", "bands"), [
