@@ -1,4 +1,4 @@
-"""One layer as a kernel is asked for it, with or without the depthwise layer after it: what is planned and tuned."""
+"""One layer as a kernel is asked for it, with or without the layers computed with it: what is planned and tuned."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Task:
         weight, bias: float32, in the layout of torch.
         epilogue: residual and activation.
         depthwise: the depthwise layer computed with it.
+        projection: the 1×1 layer after that, computed with both, and how.
     """
 
     problem: Conv | Linear
@@ -48,6 +49,7 @@ class Task:
     bias: np.ndarray
     epilogue: Epilogue
     depthwise: Task | None = None
+    projection: tuple[Task, Choice] | None = None
 
     @property
     def groups(self) -> int:
@@ -56,7 +58,7 @@ class Task:
     @property
     def last(self) -> Task:
         """The task whose output and residual the kernel has."""
-        return self.depthwise or self
+        return self.projection[0] if self.projection else self.depthwise or self
 
     def kernel(self, unit: VectorUnit, choice: Choice) -> Kernel:
         """The kernel that computes it.
@@ -72,4 +74,12 @@ class Task:
         second = self.depthwise
         assert isinstance(second.problem, Conv)
         return kernels.conv_depthwise(self.problem, *first, second.problem, second.weight, second.bias, second.epilogue,
-                                      unit, choice.tile, keep_all=not choice.sparse)
+                                      unit, choice.tile, keep_all=not choice.sparse, projection=self._projection())
+
+    def _projection(self) -> kernels.Projection | None:
+        if self.projection is None:
+            return None
+        task, choice = self.projection
+        assert isinstance(task.problem, Conv)
+        return kernels.projection(task.problem, task.weight, task.bias, task.epilogue, choice.tile,
+                                  keep_all=not choice.sparse)

@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.kernels import VectorUnit
 from onexn_plugins.tvm_backend.onnx_model import load_onnx_model
 from onexn_plugins.tvm_backend.plan import Layer, Planner
 from onexn_plugins.tvm_backend.sinking import sink_reshapes
+from tests.tvm_backend.kernels.differential import AVX2, AVX512, SSE
 from tests.tvm_backend.onnx_files import OPSET, make_model
 
 node = helper.make_node
@@ -28,15 +29,15 @@ CONV = node("Conv", ["x", "w"], ["c"])
 ERF = (node("Div", ["c", "root"], ["u"]), node("Erf", ["u"], ["e"]), node("Add", ["e", "one"], ["s"]))
 
 
-def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
-          opset: int = OPSET) -> tuple[list[str], list[Layer]]:
+def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",), opset: int = OPSET, *,
+          side: int = 6, unit: VectorUnit = SSE) -> tuple[list[str], list[Layer]]:
     """Every step by its operators, joined by + where one kernel computes them, and the layers."""
-    path.write_bytes(make_model(nodes, {"x": (1, 4, 6, 6)}, outputs, WEIGHTS, opset).SerializeToString())
+    path.write_bytes(make_model(nodes, {"x": (1, 4, side, side)}, outputs, WEIGHTS, opset).SerializeToString())
     graph = build_graph(load_onnx_model(path))
     canonicalise(graph)
     sink_reshapes(graph)
     fold_layers(graph)
-    steps, layers = fuse(graph, Planner(VectorUnit(4, 16), None, {}))
+    steps, layers = fuse(graph, Planner(unit, None, {}))
     names = ["+".join(part.op for part in step.nodes) if isinstance(step, KernelCall) else f"({step.op})"
              for step in steps]
     return names, layers
@@ -82,6 +83,31 @@ def test_one_kernel(tmp_path: Path, nodes: list[NodeProto], expected: list[str])
     assert order(tmp_path / "model.onnx", nodes)[0] == expected
 
 
+RESIDUAL = [CONV, node("Relu", ["c"], ["r"]), node("Conv", ["r", "d"], ["e"], group=4, pads=[1, 1, 1, 1]),
+            node("Relu", ["e"], ["s"]), node("Conv", ["s", "w"], ["p"]), node("Add", ["p", "x"], ["y"])]
+
+
+@pytest.mark.parametrize(("side", "unit", "expected"), [
+    (192, AVX512, ["Conv+Relu+Conv+Relu+Conv+Add"]),
+    (64, AVX512, ["Conv+Relu+Conv+Relu", "Conv+Add"]),
+    (192, AVX2, ["Conv+Relu+Conv+Relu", "Conv+Add"]),
+])
+def test_a_large_inverted_residual_is_one_kernel(tmp_path: Path, side: int, unit: VectorUnit,
+                                                 expected: list[str]) -> None:
+    names, layers = order(tmp_path / "model.onnx", RESIDUAL, side=side, unit=unit)
+    assert names == expected
+    together = ["conv + depthwise + conv", "depthwise", "conv"]
+    apart = ["conv + depthwise", *together[1:]]
+    assert [layer.operator for layer in layers] == (together if len(names) == 1 else apart)
+    assert ("computed with the convolution before it" in layers[-1].reason) == (len(names) == 1)
+
+
+@pytest.mark.parametrize("outputs", [("y", "s"), ("y", "e")])
+def test_a_depthwise_output_that_others_read_is_not_fused_away(tmp_path: Path, outputs: tuple[str, ...]) -> None:
+    names, _ = order(tmp_path / "model.onnx", RESIDUAL, outputs, side=192, unit=AVX512)
+    assert names[-1] == "Conv+Add"
+
+
 def test_a_value_the_caller_gets_is_not_fused_away(tmp_path: Path) -> None:
     names, _ = order(tmp_path / "model.onnx", [CONV, node("Relu", ["c"], ["y"])], ("y", "c"))
     assert names == ["Conv", "(Relu)"]
@@ -111,7 +137,7 @@ def test_weights_computed_at_run_time_are_left_to_tvm(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     inputs = {"x": (1, 4, 6, 6), "k": (4, 4, 1, 1)}
     path.write_bytes(make_model([node("Conv", ["x", "k"], ["y"], "c")], inputs, ["y"]).SerializeToString())
-    steps, layers = fuse(build_graph(load_onnx_model(path)), Planner(VectorUnit(4, 16), None, {}))
+    steps, layers = fuse(build_graph(load_onnx_model(path)), Planner(SSE, None, {}))
     assert not isinstance(steps[0], KernelCall)
     assert layers[0].name == "c"
     assert "no kernel" in layers[0].reason

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from onexn_plugins.tvm_backend.fusion.context import Context, KernelCall, Rule, describe
 from onexn_plugins.tvm_backend.fusion.conv import fuse_conv, fuse_depthwise
-from onexn_plugins.tvm_backend.fusion.conv_depthwise import fuse_conv_depthwise
+from onexn_plugins.tvm_backend.fusion.conv_depthwise import fuse_conv_depthwise, fuse_inverted_residual
 from onexn_plugins.tvm_backend.fusion.linear import fuse_linear
 from onexn_plugins.tvm_backend.fusion.pooling import fuse_global_pool, fuse_pool
 from onexn_plugins.tvm_backend.graph import Graph, Node
@@ -20,7 +20,7 @@ __all__ = ["KernelCall", "fuse"]
 
 # By operator, the rule that takes in the most first.
 RULES: dict[str, tuple[Rule, ...]] = {
-    "Conv": (fuse_conv_depthwise, fuse_depthwise, fuse_conv),
+    "Conv": (fuse_inverted_residual, fuse_conv_depthwise, fuse_depthwise, fuse_conv),
     "Gemm": (fuse_linear,),
     "MaxPool": (fuse_pool,),
     "AveragePool": (fuse_pool,),

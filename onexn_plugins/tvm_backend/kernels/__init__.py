@@ -12,7 +12,7 @@ import numpy as np
 
 from onexn_plugins.tvm_backend.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.depthwise import depthwise
-from onexn_plugins.tvm_backend.kernels.fused import check_fusible, fused_kernel
+from onexn_plugins.tvm_backend.kernels.fused import check_fusible, check_projection, fused_kernel
 from onexn_plugins.tvm_backend.kernels.linear import linear_kernel
 from onexn_plugins.tvm_backend.kernels.linear_rows import filled, fills_vectors, linear_rows
 from onexn_plugins.tvm_backend.kernels.packed import is_packed, packed
@@ -31,6 +31,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     VectorUnit,
     check_problem,
 )
+from onexn_plugins.tvm_backend.kernels.projection import Projection, projection
 from onexn_plugins.tvm_backend.kernels.sliced import is_sliced, sliced
 from onexn_plugins.tvm_backend.kernels.spatial import spatial
 from onexn_plugins.tvm_backend.kernels.stem import is_stem, stem_kernel
@@ -40,9 +41,9 @@ from onexn_plugins.tvm_backend.kernels.winograd import winograd
 from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 
 __all__ = ["PASS_CONFIG", "Conv", "Epilogue", "GlobalPool", "Kernel", "Linear",
-           "Pool", "Tile", "Unsupported", "VectorUnit", "Vectors", "as_linear", "conv", "conv_depthwise",
+           "Pool", "Projection", "Tile", "Unsupported", "VectorUnit", "Vectors", "as_linear", "conv", "conv_depthwise",
            "default_tile", "dense_block", "depthwise", "direct_conv", "filled_lanes", "global_average_pool", "linear",
-           "pool", "sparse_vectors"]
+           "pool", "projection", "sparse_vectors"]
 
 _DENSE_LINEAR_BLOCK = 16
 
@@ -85,22 +86,25 @@ def direct_conv(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epi
 def conv_depthwise(
     problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue,
     depthwise_problem: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
-    unit: VectorUnit, tile: Tile | None = None, *, keep_all: bool = False,
+    unit: VectorUnit, tile: Tile | None = None, *, keep_all: bool = False, projection: Projection | None = None,
 ) -> Kernel:
-    """A 1×N convolution, its activation and the depthwise convolution that follows, without the tensor between.
+    """A 1×N convolution, its activation and the depthwise convolution that follows, without the tensor between; and, if
+    it is asked for, the 1×1 convolution after that.
 
-    x is the convolution's input; the residual (of dw_epilogue) and y have the depthwise one's output shape.
+    x is the convolution's input; the residual (of the last one's epilogue) and y have the last one's output shape.
     """
     check_problem(problem, weight, bias)
     check_problem(depthwise_problem, dw_weight, dw_bias)
     check_fusible(problem, epilogue, depthwise_problem)
+    if projection is not None:
+        check_projection(problem, depthwise_problem, dw_epilogue, projection.problem, unit)
     tile = tile or default_tile(problem, dense_block(problem, unit), unit)
     if is_stem(problem, depthwise_problem, unit):
         return stem_kernel(problem, weight, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
-                           tile, keep_all=keep_all)
+                           tile, keep_all=keep_all, projection=projection)
     encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
     return fused_kernel(problem, encoded, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
-                        tile)
+                        tile, projection)
 
 
 def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,

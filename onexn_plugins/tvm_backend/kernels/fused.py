@@ -18,9 +18,10 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
 from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
 from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
-from onexn_plugins.tvm_backend.kernels.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.masked import Strips
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
+from onexn_plugins.tvm_backend.kernels.projection import Projection, Rows, fused
 from onexn_plugins.tvm_backend.kernels.sharing import (
     BANDS,
     JOBS,
@@ -35,6 +36,7 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
 )
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment
 from onexn_plugins.tvm_backend.kernels.spatial import packed_source, padded_stride, sum_run
+from onexn_plugins.tvm_backend.kernels.stem import is_stem
 from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
@@ -44,6 +46,10 @@ from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, 
 # multiply-adds of a hidden pixel up to which it pays that neighbouring bands both sum the rows they share: pairs of
 # MobileNetV2 at 112×112 are then 1.15 to 1.5 times faster, at 56×56 up to 1.3 times; dense ones would lose 4 %.
 _WINDOWS_BUDGET, _FEW_MACS = 20 * 1024, 12
+# Bytes of a band's output that a projection reads: a quarter of a second-level cache of 2 MiB.
+_PROJECTED_BUDGET = 512 * 1024
+# Bytes of an image's output of the depthwise convolution from which on a projection is computed with it.
+_LEAST_PROJECTED = 256 * 1024
 # Ways from the 1×N convolution to the depthwise one: hidden channels that are read as they are, hidden rows written to
 # where they are read, channels that are copied there.
 _FLAT, _DIRECT, _PACKED = "flat", "direct", "packed"
@@ -59,25 +65,44 @@ def check_fusible(problem: Conv, epilogue: Epilogue, depthwise: Conv) -> None:
         raise Unsupported("a residual between the convolution and the depthwise one")
 
 
+def check_projection(problem: Conv, depthwise: Conv, dw_epilogue: Epilogue, projection: Conv,
+                     unit: VectorUnit) -> None:
+    """Raise Unsupported unless a 1×1 convolution takes what the depthwise one gives, and it pays not to store that.
+
+    Measured on AVX-512 with whole data paths.
+    """
+    if not projection.is_pointwise or problem.groups != 1 or projection.groups != 1:
+        raise Unsupported("a projection is 1×1, of one group and after one of one group")
+    if projection.input_shape != depthwise.output_shape or dw_epilogue.residual:
+        raise Unsupported(f"the depthwise convolution gives {depthwise.output_shape}, the projection takes "
+                          f"{projection.input_shape}")
+    if not is_stem(problem, depthwise, unit) and _way(problem, depthwise, unit) != _DIRECT:
+        raise Unsupported("hidden rows do not fill vectors")
+    if not unit.is_wide or 4 * math.prod(depthwise.output_shape[1:]) < _LEAST_PROJECTED:
+        raise Unsupported("what the depthwise convolution gives stays in the cache")
+
+
 def fused_kernel(
     problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue,
     depthwise: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
-    unit: VectorUnit, tile: Tile,
+    unit: VectorUnit, tile: Tile, projection: Projection | None = None,
 ) -> Kernel:
-    """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
+    """The fused kernel; x is the convolution's input, residual and y are the last one's."""
     way = _way(problem, depthwise, unit)
-    sharing = _sharing(problem, encoded, depthwise, unit, way)
+    sharing = _sharing(problem, encoded, depthwise, unit, way, projection)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
     if way == _FLAT:
         name = f"{name}_flat"
         emit = flat(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     else:
-        window = _window(encoded, depthwise, unit, sharing, way)
+        window = _window(encoded, depthwise, unit, sharing, way, projection)
         constants |= anchors(window, unit)
-        fused = _direct if way == _DIRECT else _packed
-        emit = fused(problem, encoded, epilogue, window, unit, tile, sharing)
-    return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+        if way == _DIRECT:
+            emit = _direct(problem, encoded, epilogue, window, unit, tile, sharing, dw_epilogue, projection)
+        else:
+            emit = _packed(problem, encoded, epilogue, window, unit, tile, sharing)
+    return fused(name, problem, depthwise, constants, emit, dw_epilogue, projection)
 
 
 def _way(problem: Conv, depthwise: Conv, unit: VectorUnit) -> str:
@@ -87,52 +112,65 @@ def _way(problem: Conv, depthwise: Conv, unit: VectorUnit) -> str:
     return _DIRECT if is_direct(depthwise, unit) else _PACKED
 
 
-def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, way: str) -> Sharing:
+def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, way: str,
+             projection: Projection | None) -> Sharing:
     """Images and groups need nothing of each other; block rows read the same input, bands about a part of it each."""
     pixels, rows_per_group = problem.out_height * problem.out_width, encoded.pattern.rows_per_group
     following = window_cost(depthwise) * encoded.block_size  # of each block row
+    if projection:
+        following += projection.macs / len(encoded.row_counts)
     rows = (row_costs(encoded, pixels) + following * problem.groups) * problem.batch
     candidates = {JOBS: job_costs(encoded, pixels, problem.batch, following * rows_per_group)}
     if way != _PACKED:
-        count, height = _bands(encoded, depthwise, unit, way)
+        count, height = _bands(encoded, depthwise, unit, way, projection)
         taken = min(depthwise.height, (height - 1) * depthwise.stride[0] + depthwise.kernel[0])
         share_of_rows = max(height / depthwise.out_height, taken / depthwise.height)
         candidates[BANDS] = np.full(count, rows.sum() * share_of_rows)
     launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
     exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
-    return share(unit.threads, candidates | {ROWS: rows}, {ROWS: launches, BANDS: launches}, exchanged)
+    if projection is None:  # which needs all hidden channels
+        candidates[ROWS] = rows
+    return share(unit.threads, candidates, {ROWS: launches, BANDS: launches}, exchanged)
 
 
-def _bands(encoded: Encoded, depthwise: Conv, unit: VectorUnit, way: str) -> tuple[int, int]:
+def _bands(encoded: Encoded, depthwise: Conv, unit: VectorUnit, way: str,
+           projection: Projection | None) -> tuple[int, int]:
     """How many bands threads may take, and the output rows of one."""
     if way == _FLAT:
         blocks = Strips(depthwise, unit, unit.threads).blocks
         return len(blocks), max(map(len, blocks))
-    height = _cached_rows(encoded, depthwise, unit) or band_rows(depthwise, unit)
+    height = _cached_rows(encoded, depthwise, unit, projection) or band_rows(depthwise, unit)
     return -(-depthwise.out_height // height), height
 
 
-def _window(encoded: Encoded, depthwise: Conv, unit: VectorUnit, sharing: Sharing, way: str) -> Window:
+def _window(encoded: Encoded, depthwise: Conv, unit: VectorUnit, sharing: Sharing, way: str,
+            projection: Projection | None) -> Window:
     """The depthwise convolution's scratch of one channel: all rows or a band where written to directly."""
     if way == _PACKED:
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
-    rows = _cached_rows(encoded, depthwise, unit)
+    rows = _cached_rows(encoded, depthwise, unit, projection)
     if rows is None:
         rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
     return Window(depthwise, rows, unit.lanes)  # what is written and read most should not cross cache lines
 
 
-def _cached_rows(encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> int | None:
-    """Output rows of a band whose windows the first cache holds; None where bands do not pay."""
+def _cached_rows(encoded: Encoded, depthwise: Conv, unit: VectorUnit, projection: Projection | None) -> int | None:
+    """Output rows of a band whose windows the first cache holds, or whose output for a projection the second; None
+    where bands do not pay."""
     macs = encoded.density * encoded.pattern.in_channels * encoded.taps
-    if not unit.is_wide or macs > _FEW_MACS:
+    if unit.is_wide and macs <= _FEW_MACS:
+        budget = _WINDOWS_BUDGET // channels_at_once(encoded.block_size, unit)
+        rows = window_for(depthwise, 1, budget, unit.lanes).rows
+    elif projection:
+        most = max(1, _PROJECTED_BUDGET // (4 * depthwise.out_channels * depthwise.out_width))
+        rows = -(-depthwise.out_height // -(-depthwise.out_height // most))
+    else:
         return None
-    budget = _WINDOWS_BUDGET // channels_at_once(encoded.block_size, unit)
-    return window_for(depthwise, 1, budget, unit.lanes).rows
+    return min(rows, band_rows(depthwise, unit))
 
 
-def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,
-            tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
+def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit, tile: Tile,
+            sharing: Sharing, dw_epilogue: Epilogue, projection: Projection | None) -> Callable[[Buffers], None]:
     """Hidden rows go straight into the depthwise convolution's windows."""
     group_inputs = problem.in_channels // problem.groups
     channels = channels_at_once(encoded.block_size, unit)
@@ -168,20 +206,28 @@ def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
                 def emit_rows(runs: dict[str, Run]) -> None:
                     windows = new_windows() if job_windows is None else job_windows
 
+                    between = projection.scratch(window.rows, unit) if projection else None
+
                     def emit_band(first_row: Expr | None) -> None:
                         if not whole:
                             pad(windows)
+                        start = 0 if first_row is None else first_row
+                        target = Rows.of_output(buffers, window.problem, image)
+                        if projection:
+                            target = projection.takes(buffers, dw_epilogue, between, window.rows, unit)
 
                         def emit_run(run: Channels) -> None:
                             biases = written_out_bias(rows, run, cut, windows, 0)
                             sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases,
                                      first_row)
-                            with T.serial(0, run.count) as channel:
-                                place, plane = begin + channel * window.size, run.start + channel
-                                start = 0 if first_row is None else first_row
-                                _sum_band(window, windows, place, image, plane, start, buffers, unit)
+                            with T.serial(0, run.count) as index:
+                                place, channel = begin + index * window.size, run.start + index
+                                sum_channel(window, windows, place, channel, target.buffers,
+                                            target.first(channel, start), unit)
 
                         rows.each_row(group, emit_run, runs.get(ROWS))
+                        if projection:
+                            projection.sum_rows(buffers, between, window.rows, image, start, window.rows, unit)
 
                     _each_band(window, emit_band, runs.get(BANDS))
 
@@ -224,6 +270,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
                 channels = channels_at_once(encoded.block_size, unit)
                 hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
                 scratch = T.alloc_buffer((window.size,), "float32", scope="global")
+                target = Rows.of_output(buffers, window.problem, image)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
@@ -233,7 +280,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
                     sum_run(rows, source, run, cut, planes(write, 0, stride), biases)
                     with T.serial(0, run.count) as channel:
                         plane = Image(hidden, channel * stride, hidden_window.row_stride)
-                        _consume(window, plane, scratch, image, run.start + channel, buffers, unit)
+                        _consume(window, plane, scratch, run.start + channel, target, unit)
 
                 rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -254,19 +301,9 @@ def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUni
     return packed_source(window, x, inputs, count, unit, shared)
 
 
-def _consume(window: Window, plane: Image, scratch: Buffer, image: Expr, channel: Expr, buffers: Buffers,
-             unit: VectorUnit) -> None:
+def _consume(window: Window, plane: Image, scratch: Buffer, channel: Expr, target: Rows, unit: VectorUnit) -> None:
     """The depthwise convolution of one hidden channel."""
     with T.serial(0, band_start(window, 0)[0]) as band:
         first_row = band_start(window, band)[1]
         pack(window, plane, scratch, 0, first_row, unit)
-        _sum_band(window, scratch, 0, image, channel, first_row, buffers, unit)
-
-
-def _sum_band(window: Window, scratch: Buffer, base: Expr, image: Expr, channel: Expr, first_row: Expr,
-              buffers: Buffers, unit: VectorUnit) -> None:
-    """The depthwise sums of a band of one channel, from its window at `base`."""
-    depthwise = window.problem
-    out_plane = image * depthwise.out_channels + channel
-    first = (out_plane * depthwise.out_height + first_row) * depthwise.out_width
-    sum_channel(window, scratch, base, channel, buffers, first, unit)
+        sum_channel(window, scratch, 0, channel, target.buffers, target.first(channel, first_row), unit)

@@ -7,6 +7,7 @@ two rows that the next band's depthwise sums read too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,9 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.projection import Projection, Rows, fused
 from onexn_plugins.tvm_backend.kernels.stem_sums import StripSums
 from onexn_plugins.tvm_backend.kernels.stem_tiles import (
     OUTPUTS,
@@ -52,9 +54,9 @@ def is_stem(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
 def stem_kernel(
     problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue,
     depthwise: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
-    unit: VectorUnit, tile: Tile, *, keep_all: bool = False,
+    unit: VectorUnit, tile: Tile, *, keep_all: bool = False, projection: Projection | None = None,
 ) -> Kernel:
-    """The fused kernel; x is the convolution's input, residual and y are the depthwise one's."""
+    """The fused kernel; x is the convolution's input, residual and y are the last one's."""
     points, lanes = strip_points(problem, unit), unit.lanes
     encoded = transformed(points, weight, tile.block_size, keep_all)
     window = Window(depthwise, STRIP_ROWS + 1, lanes)  # the last row is of zeros, below the image
@@ -72,9 +74,13 @@ def stem_kernel(
             _copy(buffers.constants["values"], 0, windows, 0, encoded.values.size, unit)
         rows = BlockRows(encoded, buffers.constants | {"values": windows}, unit, VECTORS * OUTPUTS)
         sums = StripSums.allocate(points, rows, tile.block_size, across)
+        between = projection.scratch(STRIP_ROWS + 1, unit) if projection else None
 
         def emit_band(image: Expr, band: Expr) -> None:
             transform_band(points, buffers.x, image, band * STRIP_ROWS, sums.source, unit)
+            target = Rows.of_output(buffers, depthwise, image)
+            if projection:
+                target = projection.takes(buffers, dw_epilogue, between, STRIP_ROWS + 1, unit)
 
             def emit_run(run: Channels) -> None:
                 first = begin + run.start * window.size
@@ -84,17 +90,20 @@ def stem_kernel(
                         store(windows, place + _first_pixel(window) + strip * lanes, value, lanes)
 
                     _fetch_input(problem, buffers.x, image, band + 1, run.row * across + strip, turns)
-                    for channel in range(run.count):
+                    for channel in range(run.count if projection is None else 0):
                         _fetch_output(depthwise, buffers.output.y, image, run.start + channel, band, strip, across)
                     sums.emit(run, strip, finish, write)
                 with T.serial(0, run.count) as channel:
                     place = first + channel * window.size
-                    _sum_band(window, windows, place, image, run.start + channel, band, buffers, unit)
+                    _sum_band(window, windows, place, run.start + channel, band, target, unit)
                     kept = (_KEPT - 1) * window.row_stride + depthwise.width
                     place = place + _first_pixel(window)
                     _copy(windows, place + STRIP_ROWS * window.row_stride, windows, place, kept, unit)
 
             rows.each_row(0, emit_run)
+            if projection:
+                _each_part(depthwise, band, lambda first, count, _, in_band: projection.sum_rows(
+                    buffers, between, STRIP_ROWS + 1, image, first, count, unit, in_band))
 
         with T.serial(0, problem.batch) as image:
             fill(windows, begin, problem.out_channels * window.size, 0.0, lanes)
@@ -103,7 +112,7 @@ def stem_kernel(
 
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"winograd_{OUTPUTS}x{OUTPUTS}_3x3_depthwise"
-    kernel = build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+    kernel = fused(name, problem, depthwise, constants, emit, dw_epilogue, projection)
     return replace(kernel, method=points.method)
 
 
@@ -112,24 +121,29 @@ def _first_pixel(window: Window) -> int:
     return window.phases[0, 0].base + window.problem.padding[1]
 
 
-def _sum_band(window: Window, windows: Buffer, place: Expr, image: Expr, channel: Expr, band: Expr, buffers: Buffers,
+def _sum_band(window: Window, windows: Buffer, place: Expr, channel: Expr, band: Expr, target: Rows,
               unit: VectorUnit) -> None:
     """The depthwise sums of one channel, whose window is at `place`, in all rows that have their hidden rows now."""
-    depthwise = window.problem
-    plane = (image * depthwise.out_channels + channel) * depthwise.out_height
 
-    def sum_rows(count: int, first: Expr, row: int) -> None:
-        """Of `count` output rows from `first` on; their hidden rows begin at `row` of the window."""
-        sum_channel(Window(depthwise, count, window.alignment), windows, place + row * window.row_stride, channel,
-                    buffers, (plane + first) * depthwise.out_width, unit)
+    def emit(first: Expr, count: int, row: int, in_band: int) -> None:
+        sum_channel(Window(window.problem, count, window.alignment), windows, place + row * window.row_stride, channel,
+                    target.buffers, target.first(channel, first, in_band), unit)
 
+    _each_part(window.problem, band, emit)
+
+
+def _each_part(depthwise: Conv, band: Expr, emit: Callable[[Expr, int, int, int], None]) -> None:
+    """Emit code for the output rows that have their hidden rows once a band has.
+
+    emit(first of them, how many, the row of the window where their hidden rows begin, how many such rows come before).
+    """
     with T.If(band == 0):
         with T.Then():
-            sum_rows(STRIP_ROWS - 1, 0, 1)
+            emit(0, STRIP_ROWS - 1, 1, 0)
         with T.Else():
-            sum_rows(STRIP_ROWS, band * STRIP_ROWS - 1, 0)
+            emit(band * STRIP_ROWS - 1, STRIP_ROWS, 0, 0)
     with T.If((band + 1) * STRIP_ROWS == depthwise.out_height), T.Then():
-        sum_rows(1, depthwise.out_height - 1, STRIP_ROWS)
+        emit(depthwise.out_height - 1, 1, STRIP_ROWS, min(STRIP_ROWS, depthwise.out_height - 1))
 
 
 def _fetch_input(problem: Conv, x: Buffer, image: Expr, band: Expr, turn: Expr, turns: int) -> None:

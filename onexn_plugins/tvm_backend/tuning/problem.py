@@ -34,6 +34,9 @@ def problem_of(task: Task) -> str:
     words = [_geometry(task.problem), _pattern(task), _epilogue(task.epilogue)]
     if task.depthwise is not None:
         words += ["then", _geometry(task.depthwise.problem), _epilogue(task.depthwise.epilogue)]
+    if task.projection is not None:
+        last, choice = task.projection
+        words += ["then", _geometry(last.problem), _pattern(last), str(choice), _epilogue(last.epilogue)]
     return " ".join(words)
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Unsupported, conv_depthwise, default_tile
+from onexn_plugins.tvm_backend.kernels import (
+    Conv,
+    Epilogue,
+    Unsupported,
+    conv_depthwise,
+    default_tile,
+    projection,
+)
 from onexn_plugins.tvm_backend.kernels.direct import is_direct
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
@@ -57,16 +65,24 @@ def depthwise_after(problem, size, stride):
                 (stride, stride), padding, groups=channels)
 
 
-def fused_case(problem, depthwise, block_size, density, epilogue, dw_epilogue, unit, seed=0):
+def fused_case(problem, depthwise, block_size, density, epilogue, dw_epilogue, unit, seed=0, projected=None):
+    """`projected`: the problem of the 1×1 convolution after them, its block size and its epilogue."""
     rng = np.random.default_rng(seed)
     x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
     weight = random_weight(problem, block_size, density, rng)
     dw_weight, dw_bias = random_array(depthwise.weight_shape, rng), random_array((problem.out_channels,), rng)
-    residual = [random_array(depthwise.output_shape, rng)] if dw_epilogue.residual else []
-    kernel = conv_depthwise(problem, weight, bias, epilogue, depthwise, dw_weight, dw_bias, dw_epilogue, unit,
-                            default_tile(problem, block_size, unit))
+    build = partial(conv_depthwise, problem, weight, bias, epilogue, depthwise, dw_weight, dw_bias, dw_epilogue, unit,
+                    default_tile(problem, block_size, unit))
     hidden = finish(convolve(problem, x, weight, bias), epilogue, [])
-    expected = finish(convolve(depthwise, hidden, dw_weight, dw_bias), dw_epilogue, residual)
+    between = convolve(depthwise, hidden, dw_weight, dw_bias)
+    if projected is None:
+        residual = [random_array(depthwise.output_shape, rng)] if dw_epilogue.residual else []
+        return Case(build(), [x, *residual], finish(between, dw_epilogue, residual))
+    last, size, last_epilogue = projected
+    arrays = random_weight(last, size, density, rng), random_array((last.out_channels,), rng)
+    residual = [random_array(last.output_shape, rng)] if last_epilogue.residual else []
+    expected = finish(convolve(last, finish(between, dw_epilogue, []), *arrays), last_epilogue, residual)
+    kernel = build(projection=projection(last, *arrays, last_epilogue, default_tile(last, size, unit)))
     return Case(kernel, [x, *residual], expected)
 
 

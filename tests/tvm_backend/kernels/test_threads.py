@@ -11,7 +11,7 @@ import tvm
 
 from onexn_plugins.tvm_backend import kernels
 from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, GlobalPool, Linear, Pool, sharing
+from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, GlobalPool, Linear, Pool, fused, sharing
 from onexn_plugins.tvm_backend.kernels.packed import packed
 from onexn_plugins.tvm_backend.kernels.sliced import sliced
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
@@ -107,16 +107,34 @@ def problems():
     yield "mean", means.input_shape, means.output_shape, False, lambda unit: kernels.global_average_pool(means, unit)
 
 
+def projections():
+    """As problems, of AVX-512 alone."""
+    rng = np.random.default_rng(0)
+    for outputs, kept in ((40, 0.1), (400, 1.0)):  # bands for the first cache and for the second
+        problem = Conv(1, 18, 57, 48, outputs)
+        after = depthwise_after(problem, 3, 2)
+        last = Conv(1, outputs, after.out_height, after.out_width, 11)
+        arrays = random_weight(problem, 4, kept, rng), random_array((outputs,), rng)
+        more = random_array(after.weight_shape, rng), random_array((outputs,), rng)
+        after_all = kernels.projection(last, random_weight(last, 4, 0.5, rng), arrays[1][:11], RESIDUAL,
+                                       kernels.Tile(4, 2))
+        yield (f"projection of {outputs}", problem.input_shape, last.output_shape, True,
+               lambda unit, p=problem, a=arrays, d=after, m=more, z=after_all: kernels.conv_depthwise(
+                   p, *a, RELU6, d, *m, RELU6, unit, kernels.Tile(4, 2), projection=z))
+
+
 @pytest.fixture
 def no_threshold(monkeypatch):
     monkeypatch.setattr(sharing, "LAUNCH", 0)
 
 
-@pytest.mark.parametrize(("unit", "threads", "part"), [
-    (AVX512, 2, slice(None)), (AVX2, 3, slice(0, None, 2)), (NEON, 4, slice(1, None, 2)),
+@pytest.mark.parametrize(("unit", "threads", "chosen"), [
+    (AVX512, 2, problems), (AVX512, 3, projections), (AVX2, 3, lambda: list(problems())[::2]),
+    (NEON, 4, lambda: list(problems())[1::2]),
 ])
-def test_shared_kernels_give_the_same_bits(unit, threads, part, no_threshold):
-    made = {f"kernel_{index}": problem for index, problem in enumerate(list(problems())[part])}
+def test_shared_kernels_give_the_same_bits(unit, threads, chosen, no_threshold, monkeypatch):
+    monkeypatch.setattr(fused, "_LEAST_PROJECTED", 0)
+    made = {f"kernel_{index}": problem for index, problem in enumerate(chosen())}
     built = {f"{name}_{count}": make(replace(unit, threads=count))
              for count in (1, threads) for name, (*_, make) in made.items()}
     functions = {name: kernel.func.with_attr("global_symbol", name) for name, kernel in built.items()}
