@@ -37,6 +37,9 @@ from onexn_plugins.tvm_backend.kernels.window import Window
 # As LEAST_USES, where all channels of a tile would not fit into the first cache: on AVX2, and on AVX-512 where vectors
 # cross no cache lines in place.
 _LEAST_USES_OF_MANY, _LEAST_USES_OF_ALIGNED = 5, 16
+# Bytes of an image that a second-level cache of 2 MiB does not hold beside the output: then it is best read once, and
+# aligned channels are packed as others (256→64 at 56×56, half of the blocks kept: 1.2 times faster).
+_LARGE = 1024 * 1024
 
 
 def is_packed(problem: Conv, encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
@@ -50,9 +53,10 @@ def _least_uses(problem: Conv, many: bool, unit: VectorUnit) -> float:
     """Uses of an input channel from which on packing pays; `many` channels do not fit into the first cache."""
     if unit.is_avx2:
         return _LEAST_USES_OF_MANY if many else LEAST_USES
-    if is_aligned(problem.out_height * problem.out_width, unit):
-        return _LEAST_USES_OF_ALIGNED if many else math.inf
-    return LEAST_USES
+    pixels = problem.out_height * problem.out_width
+    if not is_aligned(pixels, unit) or 4 * problem.in_channels // problem.groups * pixels >= _LARGE:
+        return LEAST_USES
+    return _LEAST_USES_OF_ALIGNED if many else math.inf
 
 
 def is_aligned(pixels: int, unit: VectorUnit) -> bool:

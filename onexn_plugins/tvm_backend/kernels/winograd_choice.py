@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, VectorUnit
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import MOST_POINTS
-from onexn_plugins.tvm_backend.kernels.winograd_layout import layout_for
+from onexn_plugins.tvm_backend.kernels.winograd_layout import Layout, ProductLayout, layout_for
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Costs:
 # Times on AVX-512 of ResNet-50's layers at 1 to 100 % of the blocks. On AVX2 and SSE they choose the fastest in 30 of
 # 32 cases, in the worst one 1.3 times slower than that (benchmarks/winograd).
 _X86 = Costs(there=21, back=5, weight=4, sums=1, phases=0.7, direct=0.95)
+# Point by point on AVX-512 with whole data paths: points that lie far apart take longer to write (ResNet-50's layers of
+# 28 and 56 pixels a side at 10 to 100 % of the blocks).
+_WIDE_BY_POINTS = replace(_X86, there=34, back=11)
 # On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of ResNet-18's layers and small
 # ones at 3 to 100 % of the blocks (benchmarks/arm). 32-bit ARM: as before that was counted, a guess.
 _ARM64 = Costs(there=4.4, back=4.4, weight=0, sums=0.85, phases=0.85, direct=1)
@@ -49,18 +52,26 @@ def best_outputs(problem: Conv, kept: float, unit: VectorUnit) -> int | None:
     """
     inputs, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     pixels = problem.out_height * problem.out_width
-    costs = _ARM64 if unit.is_arm64 else _ARM32 if unit.fused_weights else _X86
 
     def cost(size: int) -> float:
         layout = layout_for(problem, size, unit)
+        costs = _costs(layout, unit)
         tiles = layout.lanes_computed
         transforms = tiles * (costs.there * layout.points * inputs + costs.back * math.prod(layout.side) * outputs)
         rate = costs.sums if len(layout.phases) == 1 else costs.phases
         return kept * layout.points * inputs * outputs * (tiles / rate + costs.weight) + transforms
 
-    direct = kept * problem.taps * inputs * outputs * (pixels / costs.direct + costs.weight)
+    any_size = _costs(None, unit)
+    direct = kept * problem.taps * inputs * outputs * (pixels / any_size.direct + any_size.weight)
     best = min(_sizes(problem, unit), key=cost, default=None)
     return best if best is not None and cost(best) < direct else None
+
+
+def _costs(layout: Layout | None, unit: VectorUnit) -> Costs:
+    """What transforms of a layout cost, and a direct kernel."""
+    if unit.fused_weights:
+        return _ARM64 if unit.is_arm64 else _ARM32
+    return _WIDE_BY_POINTS if unit.is_wide and isinstance(layout, ProductLayout) else _X86
 
 
 def _sizes(problem: Conv, unit: VectorUnit) -> list[int]:

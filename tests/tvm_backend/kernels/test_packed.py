@@ -68,11 +68,15 @@ def test_pixels_are_packed_where_many_block_rows_use_them(channels, out_channels
     assert kernel.family == family
 
 
-@pytest.mark.parametrize(("channels", "family"), [(64, "conv_1x1"), (256, "conv_1x1_packed")])
-def test_aligned_pixels_are_packed_where_there_are_many(channels, family):
+@pytest.mark.parametrize(("channels", "side", "kept", "family"), [
+    (64, 8, 1.0, "conv_1x1"), (256, 8, 1.0, "conv_1x1_packed"), (256, 8, 0.5, "conv_1x1"),
+    (256, 32, 0.5, "conv_1x1_packed"),  # more than the second cache holds
+    (256, 32, 0.25, "conv_1x1"),
+])
+def test_aligned_pixels_are_packed_where_there_are_many(channels, side, kept, family):
     """A channel of 8×8 pixels is four whole vectors."""
-    weight, bias = pruned_weight(channels, 64, 1.0), np.zeros(64, np.float32)
-    assert conv(Conv(1, channels, 8, 8, 64), weight, bias, Epilogue(), AVX512).family == family
+    weight, bias = pruned_weight(channels, 64, kept), np.zeros(64, np.float32)
+    assert conv(Conv(1, channels, side, side, 64), weight, bias, Epilogue(), AVX512).family == family
 
 
 @pytest.mark.parametrize(("channels", "kept", "slices"), [(256, 1.0, 1), (1024, 1.0, 4), (1024, 0.1, 3), (256, 0.1, 1)])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Tile, Unsupported, conv
 from onexn_plugins.tvm_backend.kernels.window import band_start
 from onexn_plugins.tvm_backend.kernels.winograd import winograd
+from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import filterings
 from onexn_plugins.tvm_backend.kernels.winograd_layout import ProductLayout, layout_for
 from tests.tvm_backend.kernels.differential import (
@@ -70,6 +71,12 @@ def test_layers_of_real_networks():
     relu = Epilogue(activation="relu")
     check([conv_case(partial(winograd, outputs=outputs), problem, 4, 0.5, relu, unit)
            for outputs, problem, unit in layers])
+
+
+@pytest.mark.parametrize(("kept", "unit", "outputs"), [
+    (0.1, AVX512, None), (0.1, ZEN4, 4), (0.25, AVX512, 4), (1.0, AVX512, 4)])
+def test_points_that_lie_far_apart_take_longer_to_write(kept, unit, outputs):
+    assert best_outputs(Conv(1, 128, 28, 28, 128, (3, 3), padding=(1, 1, 1, 1)), kept, unit) == outputs
 
 
 @pytest.mark.parametrize(("unit", "pixels", "by_points"), [
