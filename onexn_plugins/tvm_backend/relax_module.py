@@ -45,8 +45,11 @@ def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, valu
     words = [word.lower() for word in name.split() if word.isalnum()]
     kernel = builder.add_func(function, KERNEL_PREFIX + "_".join(words))
     x, *residual = (values[name] for name in call.inputs)
-    constants = [_weights(array) for array in call.kernel.constants]
-    return builder.emit(relax.call_tir(kernel, [x, *constants, *residual], _tensor_type(graph.specs[call.output])))
+    arguments = [x, *(_weights(array) for array in call.kernel.constants), *residual]
+    made = _tensor_type(graph.specs[call.output])
+    if call.kernel.in_place:
+        return builder.emit(relax.call_tir_inplace(kernel, arguments, len(arguments) - 1, made))
+    return builder.emit(relax.call_tir(kernel, arguments, made))
 
 
 def _weights(array: np.ndarray) -> relax.Expr:

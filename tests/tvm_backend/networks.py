@@ -70,6 +70,22 @@ class Mobile(nn.Module):
         return F.hardswish(self.depthwise_5(F.silu(self.widen(x))))
 
 
+class Bottlenecks(nn.Module):
+    """Residual blocks that end in a 1×1 convolution, the first with one in its shortcut, as ResNet-50 has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 24, 24, 24)
+        self.inner = nn.ModuleList(nn.Conv2d(width, 16, 1) for width in widths[:3])
+        self.outer = nn.ModuleList(nn.Conv2d(16, 24, 1) for _ in range(3))
+        self.shortcut = nn.Conv2d(8, 24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
+            x = F.relu(outer(F.relu(inner(x))) + (x if index else self.shortcut(x)))
+        return x
+
+
 class Shuffled(nn.Module):
     """Two inputs, three outputs; chunk, concat, channel shuffle, an input and a constant passed on as outputs."""
 

@@ -34,7 +34,7 @@ from onexn_plugins.tvm_backend import (
 from onexn_plugins.tvm_backend import inputs as given_inputs
 from onexn_plugins.tvm_backend.kernels import sharing
 from onexn_plugins.zoo import load_model
-from tests.tvm_backend.networks import Mixed, Mlp, Mobile, Shuffled, prune
+from tests.tvm_backend.networks import Bottlenecks, Mixed, Mlp, Mobile, Shuffled, prune
 
 TOLERANCE = 1e-4
 
@@ -86,6 +86,15 @@ def test_every_convolution(tmp_path: Path, size: tuple[int, int], batch: int) ->
 def test_mobile_blocks(tmp_path: Path, block_size: int) -> None:
     compiled = compile_and_compare(prune(Mobile(), block_size), (torch.randn(1, 8, 14, 14),), tmp_path / "model.onnx")
     assert any(layer.operator == "conv + depthwise" for layer in compiled.layers)
+
+
+def test_residuals_are_overwritten_and_every_run_gives_the_same(tmp_path: Path) -> None:
+    x = torch.randn(2, 8, 7, 7)
+    compiled = compile_and_compare(prune(Bottlenecks()), (x,), tmp_path / "model.onnx")
+    again = [compiled.run(x.numpy()).tobytes() for _ in range(2)]
+    assert again[0] == again[1]
+    hidden = 4 * 2 * 49 * 24
+    assert compiled._network.memory.nbytes - compiled._network.weight_bytes < 3 * hidden
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:

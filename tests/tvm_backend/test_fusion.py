@@ -108,6 +108,32 @@ def test_a_depthwise_output_that_others_read_is_not_fused_away(tmp_path: Path, o
     assert names[-1] == "Conv+Add"
 
 
+SECOND = node("Conv", ["c", "w"], ["h"])
+MORE = [node("Relu", ["h"], ["r"]), node("Conv", ["r", "w"], ["e"])]
+
+
+@pytest.mark.parametrize(("nodes", "outputs", "expected"), [
+    ([CONV, SECOND, *MORE, node("Add", ["e", "c"], ["y"])], ("y",), True),
+    ([CONV, SECOND, *MORE, node("Add", ["e", "c"], ["y"])], ("y", "c"), False),
+    ([CONV, SECOND, *MORE, node("Add", ["e", "x"], ["y"])], ("y",), False),  # the caller's
+    ([CONV, SECOND, node("Add", ["h", "c"], ["y"])], ("y",), False),  # the convolution's own input
+    ([CONV, SECOND, *MORE, node("Add", ["e", "c"], ["y"]), node("Conv", ["c", "w"], ["z"])], ("y", "z"), False),
+    ([CONV, node("Conv", ["c", "w"], ["z"]), SECOND, *MORE, node("Add", ["e", "c"], ["y"])], ("y", "z"), True),
+    ([CONV, node("Tanh", ["c"], ["t"]), SECOND, *MORE, node("Add", ["e", "c"], ["y"])], ("y", "t"), False),
+    ([node("Tanh", ["x"], ["c"]), SECOND, *MORE, node("Add", ["e", "c"], ["y"])], ("y",), False),
+])
+def test_a_residual_that_nothing_reads_later_is_overwritten(tmp_path: Path, nodes: list[NodeProto],
+                                                            outputs: tuple[str, ...], expected: bool) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make_model(nodes, {"x": (1, 4, 6, 6)}, outputs, WEIGHTS).SerializeToString())
+    graph = build_graph(load_onnx_model(path))
+    fold_layers(graph)
+    steps, _ = fuse(graph, Planner(SSE, None, {}))
+    calls = [step for step in steps if isinstance(step, KernelCall)]
+    assert [call.kernel.in_place for call in calls if len(call.inputs) == 2] == [expected]
+    assert not any(call.task.epilogue.in_place for call in calls), "tuning measures kernels with buffers of their own"
+
+
 def test_a_value_the_caller_gets_is_not_fused_away(tmp_path: Path) -> None:
     names, _ = order(tmp_path / "model.onnx", [CONV, node("Relu", ["c"], ["y"])], ("y", "c"))
     assert names == ["Conv", "(Relu)"]

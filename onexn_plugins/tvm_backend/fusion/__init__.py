@@ -42,7 +42,7 @@ def fuse(graph: Graph, planner: Planner,
             continue
         call, reasons = _first_match(context, node)
         if call is not None:
-            context.covered.update(call.nodes)
+            context.take(call)
             ends[call.nodes[-1]] = call
             layers.extend(call.layers)
         elif node.op in ("Conv", "Gemm"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,9 @@ class Context:
     def __init__(self, graph: Graph, planner: Planner, tuning: Tuning | None = None) -> None:
         self.graph, self.planner, self.unit, self.tuning = graph, planner, planner.unit, tuning
         self.covered: set[Node] = set()
+        self.made: set[str] = set()  # values that kernels make
+        self.ends: dict[Node, int] = {}  # where in the graph's order the call that covers a node runs
+        self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._single = graph.single_consumers()
         self._consumers = graph.consumers()
 
@@ -89,6 +92,28 @@ class Context:
         if absorbed:
             nodes, value = nodes + absorbed, absorbed[-1].output
         return Tail(tuple(nodes), Epilogue(bool(other), activation), other, value)
+
+    def in_place(self, task: Task, tail: Tail) -> Task:
+        """The task, allowed to write over its residual where all others that read it have run by then.
+
+        It has to be the tensor of a kernel of ours that kernels alone read: other operators may give views of it.
+        """
+        if not tail.residual or not self._is_last(tail):
+            return task
+        return replace(task, epilogue=replace(task.epilogue, in_place=True))
+
+    def _is_last(self, tail: Tail) -> bool:
+        residual, end = tail.residual[0], self._places[tail.nodes[-1]]
+        if residual not in self.made or residual in self.graph.outputs:
+            return False
+        readers = [reader for reader in self._consumers[residual] if reader not in tail.nodes]
+        return all(reader in self.ends and self.ends[reader] < end for reader in readers)
+
+    def take(self, call: KernelCall) -> None:
+        """Remember what a call covers and makes."""
+        self.covered.update(call.nodes)
+        self.made.add(call.output)
+        self.ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
 
     def _other_operand(self, add: Node, value: str) -> str | None:
         """The other activation of an Add, where both have the output's shape."""

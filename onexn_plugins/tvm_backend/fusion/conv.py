@@ -14,7 +14,7 @@ def fuse_conv(context: Context, node: Node) -> KernelCall:
     problem, (weight, bias), tail = conv_problem(context, node), context.weight(node), context.tail(node)
     task = Task(problem, weight, bias, tail.epilogue)
     decision, choice = context.choose(node, task)
-    kernel = task.kernel(context.unit, choice)
+    kernel = context.in_place(task, tail).kernel(context.unit, choice)
     layer = describe(context, node, "conv", algorithm_reason(decision, kernel), task, decision, choice.tile)
     return KernelCall((node, *tail.nodes), kernel, (node.inputs[0], *tail.residual), tail.output, (layer,), task,
                       choice)

@@ -74,9 +74,15 @@ def build(
     constants: dict[str, np.ndarray],
     emit: Callable[[Buffers], None],
     epilogue: Epilogue | None = None,
+    *,
+    over_residual: bool = False,
 ) -> Kernel:
-    """A kernel called `name` whose body is what `emit` writes with the flat buffers it is given."""
+    """A kernel called `name` whose body is what `emit` writes with the flat buffers it is given.
+
+    `over_residual`: y and the residual may be one buffer, if the epilogue allows.
+    """
     epilogue = epilogue or Epilogue()
+    in_place = over_residual and epilogue.residual and epilogue.in_place
     arrays = {key: _at_least_one(array) for key, array in constants.items()}
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
@@ -85,10 +91,10 @@ def build(
             x = _argument("x", input_shape)
             buffers = {key: _argument(key, array.shape, str(array.dtype)) for key, array in arrays.items()}
             residual = _argument("residual", output_shape) if epilogue.residual else None
-            y = _argument("y", output_shape)
-            output = Output(_flat(y), None if residual is None else _flat(residual), epilogue)
-            emit(Buffers(_flat(x), buffers, output))
-        return Kernel(builder.get(), tuple(arrays.values()))
+            y = None if in_place else _argument("y", output_shape)
+            added = None if residual is None else _flat(residual)
+            emit(Buffers(_flat(x), buffers, Output(added if y is None else _flat(y), added, epilogue)))
+        return Kernel(builder.get(), tuple(arrays.values()), in_place=in_place)
 
 
 def _argument(name: str, shape: Sequence[int], dtype: str = "float32") -> Buffer:

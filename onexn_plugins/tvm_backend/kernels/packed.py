@@ -83,8 +83,11 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
     sharing = share_pixels(problem, encoded, cut, unit, launches=problem.batch * problem.groups)
     size = blocks.slice_channels * max(_stride(shape, unit) for shape in (cut.tile, cut.rest or cut.tile))
 
+    in_place = epilogue.residual and epilogue.in_place  # then the residual waits in y as sums do
+
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(blocks, buffers.constants, unit)
+        output = replace(buffers.output, residual=None) if in_place else buffers.output
 
         def emit_job(image: Expr, group: Expr) -> None:
             inputs = image * problem.in_channels + group * blocks.pattern.in_channels
@@ -95,7 +98,7 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
 
                 def emit_slice(part: Slice) -> None:
                     base = seen.base + part.number * (blocks.slice_channels * pixels)
-                    write = adding(buffers.output.y, part, buffers.output.store)
+                    write = adding(output.y, part, output.store, begun=in_place)
 
                     def emit_tile(shape: PixelTile, start: Expr) -> None:
                         source = Source(copied, 0, _stride(shape, unit))
@@ -105,7 +108,7 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
                             first = (image * problem.out_channels + run.start) * pixels + start
                             if part.ends:
                                 for channel in range(run.count):
-                                    buffers.output.prefetch(first + channel * pixels, sum(shape.widths))
+                                    output.prefetch(first + channel * pixels, sum(shape.widths))
                             sum_slice(rows, part, source, run, shape, 0, planes(write, first, pixels))
 
                         rows.each_row(group, emit_run, runs.get(ROWS))
@@ -120,7 +123,8 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     constants = weight_constants(blocks, bias)
-    return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+    return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, epilogue,
+                 over_residual=True)
 
 
 def _stride(shape: PixelTile, unit: VectorUnit) -> int:

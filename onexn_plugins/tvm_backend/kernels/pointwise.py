@@ -66,7 +66,8 @@ def pointwise(
         sharing.along((JOBS, TILES, ROWS), emit_share)
 
     constants = weight_constants(encoded, bias)
-    return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+    return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue,
+                 over_residual=True)
 
 
 def share_pixels(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit, launches: int = 1) -> Sharing:

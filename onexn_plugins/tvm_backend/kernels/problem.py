@@ -157,10 +157,14 @@ class GlobalPool:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows the sum: + bias (always), + residual (a tensor of the output's shape), then the activation."""
+    """What follows the sum: + bias (always), + residual (a tensor of the output's shape), then the activation.
+
+    `in_place`: nothing else reads the residual, so that the output may be written over it.
+    """
 
     residual: bool = False
     activation: str | None = None
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:
@@ -225,14 +229,16 @@ class Kernel:
 
     Attributes:
         func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), the residual
-            [output_shape] where the epilogue has one, y [output_shape].
+            [output_shape] where the epilogue has one, y [output_shape]; not y where the kernel works in place.
         constants: values, indices, row pointers, bias ...
         method: the algorithm in words, for reports; empty where sums are computed as they are defined.
+        in_place: y is written over the residual.
     """
 
     func: Any
     constants: tuple[np.ndarray, ...]
     method: str = ""
+    in_place: bool = False
 
     @property
     def family(self) -> str:

@@ -71,11 +71,14 @@ def each_slice(blocks: Encoded, emit: Callable[[Slice], None]) -> None:
     emit(Slice(last, channels, begins=not last, ends=True))
 
 
-def adding(sums: Buffer, part: Slice, finish: Write) -> Write:
-    """Writes the sums of a slice: added to those before, which wait in `sums`; the last ones are finished."""
+def adding(sums: Buffer, part: Slice, finish: Write, *, begun: bool = False) -> Write:
+    """Writes the sums of a slice: added to those before, which wait in `sums`; the last ones are finished.
+
+    `begun`: something waits there before the first slice as well.
+    """
 
     def write(index: Expr, value: Expr, lanes: int) -> None:
-        if not part.begins:
+        if begun or not part.begins:
             value = value + load(sums, index, lanes)
         if part.ends:
             finish(index, value, lanes)

@@ -41,7 +41,7 @@ ACTIVATIONS = {
     None: lambda x: x, "relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish,
     "hardsigmoid": F.hardsigmoid, "silu": F.silu, "sigmoid": torch.sigmoid, "gelu": F.gelu,
 }
-epilogues = st.builds(Epilogue, st.booleans(), st.sampled_from(list(ACTIVATIONS)))
+epilogues = st.builds(Epilogue, st.booleans(), st.sampled_from(list(ACTIVATIONS)), st.booleans())
 units = st.sampled_from(UNITS)
 densities = st.sampled_from([0.0, 0.1, 0.5, 1.0])
 
@@ -132,8 +132,9 @@ def compile_functions(functions: dict[str, Any], *, optimise: bool = True) -> An
 
 def run(function: Any, case: Case) -> np.ndarray:
     """The kernel's output; inputs and output lie between NaNs, and those around the output must survive."""
-    whole, y = guarded(np.full(case.expected.shape, np.nan, np.float32))
-    inputs = [guarded(array)[1] for array in case.inputs]
+    *inputs, before = case.inputs if case.kernel.in_place else [*case.inputs, np.full_like(case.expected, np.nan)]
+    whole, y = guarded(np.array(before, np.float32))
+    inputs = [guarded(array)[1] for array in inputs]
     constants = [guarded(array)[1] for array in case.kernel.constants]
     function(*map(tvm.runtime.from_dlpack, [inputs[0], *constants, *inputs[1:], y]))
     outside = np.concatenate([whole[: _offset(whole, y)], whole[_offset(whole, y) + y.size :]])
