@@ -3,14 +3,14 @@ import shutil
 import pytest
 
 from benchmarks.latency import readme as publishing
-from benchmarks.latency.readme import AVX2, README, RESULTS, filled, published
+from benchmarks.latency.readme import OTHERS, README, RESULTS, filled, others_published, published
 
 
 def test_the_readme_shows_the_committed_numbers():
-    pages, avx2 = published(), published(AVX2)
+    pages, others = published(), others_published()
     readme = README.read_text(encoding="utf-8")
-    assert filled(readme, pages, avx2) == readme
-    for page in (*pages.values(), *avx2.values()):
+    assert filled(readme, pages, others) == readme
+    for page in (*pages.values(), *(page for found in others.values() for page in found.values())):
         assert "+changes" not in page.record["commit"], "published numbers come from a commit"
 
 
@@ -24,14 +24,14 @@ def test_the_front_page_shows_the_committed_numbers():
         assert " | ".join(cells) in front
 
 
-@pytest.mark.parametrize(("measured", "taken_into"), [(RESULTS, "results"), (AVX2, "results/avx2")])
+@pytest.mark.parametrize(("measured", "taken_into"), [
+    (RESULTS, "results"), *((RESULTS / name, f"results/{name}") for name in OTHERS)])
 def test_results_are_published_beside_those_of_their_kind_of_processor(measured, taken_into, tmp_path, monkeypatch):
     found = tmp_path / "measured"
     found.mkdir()
     shutil.copy(measured / "mobilenet_v2.json", found)
     monkeypatch.setattr(publishing, "README", tmp_path / "README.md")
     monkeypatch.setattr(publishing, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(publishing, "AVX2", tmp_path / "results" / "avx2")
     shutil.copy(README, tmp_path)
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(publishing, "published", lambda folder=tmp_path / "results": published(folder))
