@@ -12,13 +12,20 @@ from dataclasses import replace
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.encode import Encoded
+from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.spatial import sum_run
-from onexn_plugins.tvm_backend.kernels.sums import Start, Target
-from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, shuffle, store
-from onexn_plugins.tvm_backend.kernels.window import Window
+from onexn_plugins.tvm_backend.kernels.depthwise import sum_channel
+from onexn_plugins.tvm_backend.kernels.function import Buffers
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
+from onexn_plugins.tvm_backend.kernels.projection import Destination, Projection
+from onexn_plugins.tvm_backend.kernels.sharing import BANDS, JOBS, ROWS, Run, Sharing, each_job
+from onexn_plugins.tvm_backend.kernels.sliding import row_alignment
+from onexn_plugins.tvm_backend.kernels.spatial import pixels_of, sum_run
+from onexn_plugins.tvm_backend.kernels.sums import Start, Target, bias_pixels, written_out_bias
+from onexn_plugins.tvm_backend.kernels.tiling import Cut, channels_at_once, cut_pixels
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, shuffle, store
+from onexn_plugins.tvm_backend.kernels.window import Window, band_start
 
 # Share of the lanes of its vectors that a row must fill: sums that cross rows leave no lane idle.
 _FILL = 0.85
@@ -46,6 +53,87 @@ def cut_row(depthwise: Conv, tile: Tile, unit: VectorUnit) -> Cut:
     """A hidden row as tiles; where its pixels are to be split, two vectors become two with two shuffles."""
     cut = cut_pixels(depthwise.width, tile, unit)
     return cut.paired() if depthwise.stride[1] == 2 else cut
+
+
+def direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit, tile: Tile,
+           sharing: Sharing, dw_epilogue: Epilogue, projection: Projection | None) -> Callable[[Buffers], None]:
+    """Hidden rows go straight into the depthwise convolution's windows."""
+    group_inputs = problem.in_channels // problem.groups
+    channels = channels_at_once(encoded.block_size, unit)
+    hidden_window = Window(problem, problem.out_height, row_alignment(unit))
+    row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
+    cut = cut_row(window.problem, tile, unit)
+    begin = channels * bias_pixels(cut, unit)
+    whole = window.rows == window.problem.out_height  # then rows overwrite rows and leave the padding as it is
+
+    def finish(value: Expr, lanes: int) -> Expr:
+        return Register(activate(value, epilogue.activation, lanes), lanes).value
+
+    def emit(buffers: Buffers) -> None:
+        rows = BlockRows(encoded, buffers.constants, unit)
+
+        def pad(windows: Buffer) -> None:
+            fill(windows, begin, channels * window.size, 0.0, unit.lanes)
+
+        def new_windows() -> Buffer:
+            windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
+            if whole:
+                pad(windows)
+            return windows
+
+        def emit_jobs(job_runs: dict[str, Run]) -> None:
+            shared = sharing.axis in (ROWS, BANDS)  # then every thread has windows of its own
+            job_windows = None if shared else new_windows()
+
+            def emit_job(image: Expr, group: Expr) -> None:
+                inputs = image * problem.in_channels + group * group_inputs
+                source = pixels_of(hidden_window, buffers.x, inputs, group_inputs, unit, shared)
+
+                def emit_rows(runs: dict[str, Run]) -> None:
+                    windows = new_windows() if job_windows is None else job_windows
+                    between = projection.scratch(window.rows, unit) if projection else None
+
+                    def emit_band(first_row: Expr | None) -> None:
+                        if not whole:
+                            pad(windows)
+                        start = 0 if first_row is None else first_row
+                        target = Destination.of_output(buffers, window.problem, image)
+                        if projection:
+                            target = projection.takes(buffers, dw_epilogue, between, window.rows, unit)
+
+                        def emit_run(run: Channels) -> None:
+                            biases = written_out_bias(rows, run, cut, windows, 0)
+                            sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases,
+                                     first_row)
+                            with T.serial(0, run.count) as index:
+                                place, channel = begin + index * window.size, run.start + index
+                                sum_channel(window, windows, place, channel, target.buffers,
+                                            target.first(channel, start), unit)
+
+                        rows.each_row(group, emit_run, runs.get(ROWS))
+                        if projection:
+                            projection.sum_rows(buffers, between, window.rows, image, start, window.rows, unit)
+
+                    _each_band(window, emit_band, runs.get(BANDS))
+
+                sharing.along((ROWS, BANDS), emit_rows)
+
+            each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
+
+        sharing.along((JOBS,), emit_jobs)
+
+    return emit
+
+
+def _each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
+    """Emit code for every band of an image, or those of a run, given its first output row; None for a whole image."""
+    count = band_start(window, 0)[0]
+    if count == 1:
+        emit(None)
+        return
+    first, last = (0, count) if run is None else run
+    with T.serial(0, last - first) as index:
+        emit(band_start(window, first + index)[1])
 
 
 def sum_rows(rows: BlockRows, source: Source, row_stride: int, run: Channels, window: Window, cut: Cut,

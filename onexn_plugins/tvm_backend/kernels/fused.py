@@ -14,14 +14,14 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
-from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import band_rows, cut_row, is_direct, sum_rows
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, direct, is_direct
 from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.masked import Strips
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
-from onexn_plugins.tvm_backend.kernels.projection import Projection, Rows, fused
+from onexn_plugins.tvm_backend.kernels.projection import Destination, Projection, fused
 from onexn_plugins.tvm_backend.kernels.sharing import (
     BANDS,
     JOBS,
@@ -35,11 +35,11 @@ from onexn_plugins.tvm_backend.kernels.sharing import (
     window_cost,
 )
 from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment
-from onexn_plugins.tvm_backend.kernels.spatial import packed_source, padded_stride, sum_run
+from onexn_plugins.tvm_backend.kernels.spatial import padded_stride, pixels_of, sum_run
 from onexn_plugins.tvm_backend.kernels.stem import is_stem
 from onexn_plugins.tvm_backend.kernels.sums import bias_pixels, planes, written_out_bias
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, Register, fill, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, store
 from onexn_plugins.tvm_backend.kernels.window import Image, Window, band_start, pack, window_for
 
 # Bytes of the windows of the channels summed at once that stay in a first cache of 32 KiB beside what is summed, and
@@ -67,18 +67,17 @@ def check_fusible(problem: Conv, epilogue: Epilogue, depthwise: Conv) -> None:
 
 def check_projection(problem: Conv, depthwise: Conv, dw_epilogue: Epilogue, projection: Conv,
                      unit: VectorUnit) -> None:
-    """Raise Unsupported unless a 1×1 convolution takes what the depthwise one gives, and it pays not to store that.
-
-    Measured on AVX-512 with whole data paths.
-    """
+    """Raise Unsupported unless a 1×1 convolution takes what the depthwise one gives, and it pays not to store that."""
     if not projection.is_pointwise or problem.groups != 1 or projection.groups != 1:
         raise Unsupported("a projection is 1×1, of one group and after one of one group")
     if projection.input_shape != depthwise.output_shape or dw_epilogue.residual:
         raise Unsupported(f"the depthwise convolution gives {depthwise.output_shape}, the projection takes "
                           f"{projection.input_shape}")
+    if not unit.is_wide:
+        raise Unsupported("measured on AVX-512 with whole data paths alone")
     if not is_stem(problem, depthwise, unit) and _way(problem, depthwise, unit) != _DIRECT:
         raise Unsupported("hidden rows do not fill vectors")
-    if not unit.is_wide or 4 * math.prod(depthwise.output_shape[1:]) < _LEAST_PROJECTED:
+    if 4 * math.prod(depthwise.output_shape[1:]) < _LEAST_PROJECTED:
         raise Unsupported("what the depthwise convolution gives stays in the cache")
 
 
@@ -99,7 +98,7 @@ def fused_kernel(
         window = _window(encoded, depthwise, unit, sharing, way, projection)
         constants |= anchors(window, unit)
         if way == _DIRECT:
-            emit = _direct(problem, encoded, epilogue, window, unit, tile, sharing, dw_epilogue, projection)
+            emit = direct(problem, encoded, epilogue, window, unit, tile, sharing, dw_epilogue, projection)
         else:
             emit = _packed(problem, encoded, epilogue, window, unit, tile, sharing)
     return fused(name, problem, depthwise, constants, emit, dw_epilogue, projection)
@@ -169,88 +168,6 @@ def _cached_rows(encoded: Encoded, depthwise: Conv, unit: VectorUnit, projection
     return min(rows, band_rows(depthwise, unit))
 
 
-def _direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit, tile: Tile,
-            sharing: Sharing, dw_epilogue: Epilogue, projection: Projection | None) -> Callable[[Buffers], None]:
-    """Hidden rows go straight into the depthwise convolution's windows."""
-    group_inputs = problem.in_channels // problem.groups
-    channels = channels_at_once(encoded.block_size, unit)
-    hidden_window = Window(problem, problem.out_height, row_alignment(unit))
-    row_stride = problem.width if problem.is_pointwise else hidden_window.row_stride
-    cut = cut_row(window.problem, tile, unit)
-    begin = channels * bias_pixels(cut, unit)
-    whole = window.rows == window.problem.out_height  # then rows overwrite rows and leave the padding as it is
-
-    def finish(value: Expr, lanes: int) -> Expr:
-        return Register(activate(value, epilogue.activation, lanes), lanes).value
-
-    def emit(buffers: Buffers) -> None:
-        rows = BlockRows(encoded, buffers.constants, unit)
-
-        def pad(windows: Buffer) -> None:
-            fill(windows, begin, channels * window.size, 0.0, unit.lanes)
-
-        def new_windows() -> Buffer:
-            windows = T.alloc_buffer((begin + channels * window.size,), "float32", scope="global")
-            if whole:
-                pad(windows)
-            return windows
-
-        def emit_jobs(job_runs: dict[str, Run]) -> None:
-            shared = sharing.axis in (ROWS, BANDS)  # then every thread has windows of its own
-            job_windows = None if shared else new_windows()
-
-            def emit_job(image: Expr, group: Expr) -> None:
-                inputs = image * problem.in_channels + group * group_inputs
-                source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, shared)
-
-                def emit_rows(runs: dict[str, Run]) -> None:
-                    windows = new_windows() if job_windows is None else job_windows
-
-                    between = projection.scratch(window.rows, unit) if projection else None
-
-                    def emit_band(first_row: Expr | None) -> None:
-                        if not whole:
-                            pad(windows)
-                        start = 0 if first_row is None else first_row
-                        target = Rows.of_output(buffers, window.problem, image)
-                        if projection:
-                            target = projection.takes(buffers, dw_epilogue, between, window.rows, unit)
-
-                        def emit_run(run: Channels) -> None:
-                            biases = written_out_bias(rows, run, cut, windows, 0)
-                            sum_rows(rows, source, row_stride, run, window, cut, windows, begin, finish, biases,
-                                     first_row)
-                            with T.serial(0, run.count) as index:
-                                place, channel = begin + index * window.size, run.start + index
-                                sum_channel(window, windows, place, channel, target.buffers,
-                                            target.first(channel, start), unit)
-
-                        rows.each_row(group, emit_run, runs.get(ROWS))
-                        if projection:
-                            projection.sum_rows(buffers, between, window.rows, image, start, window.rows, unit)
-
-                    _each_band(window, emit_band, runs.get(BANDS))
-
-                sharing.along((ROWS, BANDS), emit_rows)
-
-            each_job((problem.batch, problem.groups), job_runs.get(JOBS), emit_job)
-
-        sharing.along((JOBS,), emit_jobs)
-
-    return emit
-
-
-def _each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
-    """Emit code for every band of an image, or those of a run, given its first output row; None for a whole image."""
-    count = band_start(window, 0)[0]
-    if count == 1:
-        emit(None)
-        return
-    first, last = (0, count) if run is None else run
-    with T.serial(0, last - first) as index:
-        emit(band_start(window, first + index)[1])
-
-
 def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit,
             tile: Tile, sharing: Sharing) -> Callable[[Buffers], None]:
     """Whole hidden channels, then packed into the depthwise convolution's window."""
@@ -264,13 +181,13 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
 
         def emit_job(image: Expr, group: Expr) -> None:
             inputs = image * problem.in_channels + group * group_inputs
-            source = _source(hidden_window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS)
+            source = pixels_of(hidden_window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS)
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 channels = channels_at_once(encoded.block_size, unit)
                 hidden = T.alloc_buffer((channels * (stride + bias_pixels(cut, unit)),), "float32", scope="global")
                 scratch = T.alloc_buffer((window.size,), "float32", scope="global")
-                target = Rows.of_output(buffers, window.problem, image)
+                target = Destination.of_output(buffers, window.problem, image)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
                     store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
@@ -292,16 +209,8 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
     return emit
 
 
-def _source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool) -> Source:
-    """A group's input channels: x itself where pixels map one to one, else packed scratch; threads may share it."""
-    problem = window.problem
-    if problem.is_pointwise:
-        pixels = problem.height * problem.width
-        return Source(x, inputs * pixels, pixels, constant=True)
-    return packed_source(window, x, inputs, count, unit, shared)
-
-
-def _consume(window: Window, plane: Image, scratch: Buffer, channel: Expr, target: Rows, unit: VectorUnit) -> None:
+def _consume(window: Window, plane: Image, scratch: Buffer, channel: Expr, target: Destination,
+             unit: VectorUnit) -> None:
     """The depthwise convolution of one hidden channel."""
     with T.serial(0, band_start(window, 0)[0]) as band:
         first_row = band_start(window, band)[1]

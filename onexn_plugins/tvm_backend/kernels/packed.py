@@ -82,7 +82,6 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
     blocks, cut = in_slices(encoded, slices or best_slices(encoded, tile, unit)), cut_pixels(pixels, tile, unit)
     sharing = share_pixels(problem, encoded, cut, unit, launches=problem.batch * problem.groups)
     size = blocks.slice_channels * max(_stride(shape, unit) for shape in (cut.tile, cut.rest or cut.tile))
-
     in_place = epilogue.residual and epilogue.in_place  # then the residual waits in y as sums do
 
     def emit(buffers: Buffers) -> None:

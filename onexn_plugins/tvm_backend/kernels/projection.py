@@ -24,7 +24,7 @@ _PREFIX = "projection_"
 
 
 @dataclass(frozen=True)
-class Rows:
+class Destination:
     """Where a depthwise convolution's output goes.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows:
     of_band: bool = False
 
     @classmethod
-    def of_output(cls, buffers: Buffers, depthwise: Conv, image: Expr) -> Rows:
+    def of_output(cls, buffers: Buffers, depthwise: Conv, image: Expr) -> Destination:
         """The kernel's own output."""
         pixels = depthwise.out_height * depthwise.out_width
         return cls(buffers, image * (depthwise.out_channels * pixels), pixels, depthwise.out_width)
@@ -85,23 +85,24 @@ class Projection:
 
     @property
     def macs(self) -> float:
-        """Multiply-adds, and those that storing its sums is worth."""
+        """Multiply-adds for an image, and those that storing its sums is worth."""
         pixels = self.problem.out_height * self.problem.out_width
-        return float(row_costs(self.encoded, pixels).sum()) * self.problem.batch
+        return float(row_costs(self.encoded, pixels).sum())
 
     def stride(self, rows: int, unit: VectorUnit) -> int:
-        """Values between two channels of scratch for so many rows: whole vectors, an odd number of them, as a power of
-        two would use few sets of the cache."""
+        """Values between two channels of scratch for so many rows: an odd number of whole vectors, as a power of two
+        would use few sets of the cache.
+        """
         return (-(-rows * self.problem.width // unit.lanes) | 1) * unit.lanes
 
     def scratch(self, rows: int, unit: VectorUnit) -> Buffer:
         """For so many rows of all input channels."""
         return T.alloc_buffer((self.problem.in_channels * self.stride(rows, unit),), "float32", scope="global")
 
-    def takes(self, buffers: Buffers, epilogue: Epilogue, scratch: Buffer, rows: int, unit: VectorUnit) -> Rows:
+    def takes(self, buffers: Buffers, epilogue: Epilogue, scratch: Buffer, rows: int, unit: VectorUnit) -> Destination:
         """Where the depthwise convolution, of this epilogue, leaves the rows of a band."""
         taken = replace(buffers, output=Output(scratch, None, epilogue))
-        return Rows(taken, 0, self.stride(rows, unit), self.problem.width, of_band=True)
+        return Destination(taken, 0, self.stride(rows, unit), self.problem.width, of_band=True)
 
     def sum_rows(self, buffers: Buffers, scratch: Buffer, band_rows: int, image: Expr, first_row: Expr, rows: int,
                  unit: VectorUnit, in_band: int = 0) -> None:

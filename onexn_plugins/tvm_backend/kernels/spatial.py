@@ -72,6 +72,15 @@ def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: Vec
     return Source(scratch, 0, window.size, window.taps)
 
 
+def pixels_of(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool) -> Source:
+    """A group's input channels: x itself where pixels map one to one, else packed scratch; threads may share it."""
+    problem = window.problem
+    if problem.is_pointwise:
+        pixels = problem.height * problem.width
+        return Source(x, inputs * pixels, pixels, constant=True)
+    return packed_source(window, x, inputs, count, unit, shared)
+
+
 def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
     """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
     window = window_for(problem, problem.in_channels // problem.groups, BAND_BUDGET)

@@ -18,7 +18,7 @@ from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, weight
 from onexn_plugins.tvm_backend.kernels.depthwise import depthwise_constants, sum_channel
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, VectorUnit
-from onexn_plugins.tvm_backend.kernels.projection import Projection, Rows, fused
+from onexn_plugins.tvm_backend.kernels.projection import Destination, Projection, fused
 from onexn_plugins.tvm_backend.kernels.stem_sums import StripSums
 from onexn_plugins.tvm_backend.kernels.stem_tiles import (
     OUTPUTS,
@@ -78,7 +78,7 @@ def stem_kernel(
 
         def emit_band(image: Expr, band: Expr) -> None:
             transform_band(points, buffers.x, image, band * STRIP_ROWS, sums.source, unit)
-            target = Rows.of_output(buffers, depthwise, image)
+            target = Destination.of_output(buffers, depthwise, image)
             if projection:
                 target = projection.takes(buffers, dw_epilogue, between, STRIP_ROWS + 1, unit)
 
@@ -121,7 +121,7 @@ def _first_pixel(window: Window) -> int:
     return window.phases[0, 0].base + window.problem.padding[1]
 
 
-def _sum_band(window: Window, windows: Buffer, place: Expr, channel: Expr, band: Expr, target: Rows,
+def _sum_band(window: Window, windows: Buffer, place: Expr, channel: Expr, band: Expr, target: Destination,
               unit: VectorUnit) -> None:
     """The depthwise sums of one channel, whose window is at `place`, in all rows that have their hidden rows now."""
 
