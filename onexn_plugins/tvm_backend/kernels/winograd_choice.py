@@ -33,8 +33,8 @@ class Costs:
 # Times on AVX-512 of ResNet-50's layers at 1 to 100 % of the blocks. On AVX2 and SSE they choose the fastest in 30 of
 # 32 cases, in the worst one 1.3 times slower than that (benchmarks/winograd).
 _X86 = Costs(there=21, back=5, weight=4, sums=1, phases=0.7, direct=0.95)
-# Point by point on AVX-512 with whole data paths: points that lie far apart take longer to write. They choose the fastest
-# in 14 of 16 cases, in the worst one 1.1 times slower than that (benchmarks/winograd/results/intel.json).
+# Point by point on AVX-512 with whole data paths: points that lie far apart take longer to write. So the fastest is
+# chosen in 14 of 16 cases, in the worst one 1.1 times slower than that (benchmarks/winograd/results/intel.json).
 _WIDE_BY_POINTS = replace(_X86, there=34, back=11)
 # On 64-bit ARM transforming is cheaper beside multiply-adds of four lanes: instructions of ResNet-18's layers and small
 # ones at 3 to 100 % of the blocks (benchmarks/arm). 32-bit ARM: as before that was counted, a guess.
