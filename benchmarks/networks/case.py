@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def measure(network: str, pixels: int, ratio: float, opset: int | None = None, t
         NoFile: the tool cannot write this opset.
 
     Returns:
-        "difference_torch" and "difference_onnxruntime": largest absolute difference over the output's largest value;
+        "difference_exact", "difference_torch" and "difference_onnxruntime": largest absolute difference over the
+        output's largest value, from torch in float64, torch in float32 and onnxruntime;
         "sparse", "dense", "ordinary": how many layers our kernels skip blocks in, compute whole, or leave to TVM;
         "why": how many layers gave each reason; "layers": all of them; "compile_seconds".
     """
@@ -47,7 +49,7 @@ def measure(network: str, pixels: int, ratio: float, opset: int | None = None, t
         OneXNPruner(model, image, block_size=BLOCK_SIZE, pruning_ratio=ratio, full="convnext" in network).step()
         fold(model)
     with torch.no_grad():
-        expected = model(image).numpy()
+        expected, exact = model(image).numpy(), deepcopy(model).double()(image.double()).numpy()
     with tempfile.TemporaryDirectory(prefix="onexn-networks-") as folder:
         path = Path(folder) / "network.onnx"
         if opset is None:
@@ -60,7 +62,8 @@ def measure(network: str, pixels: int, ratio: float, opset: int | None = None, t
         compiled = compile_model(path)
         seconds = time.monotonic() - started
     output = compiled.run(image.numpy())
-    return {"difference_torch": _difference(output, expected), "difference_onnxruntime": _difference(output, peer),
+    return {"difference_exact": _difference(output, exact), "difference_torch": _difference(output, expected),
+            "difference_onnxruntime": _difference(output, peer),
             "compile_seconds": round(seconds, 1), **_layers(compiled)}
 
 
