@@ -53,8 +53,10 @@ def test_what_a_tool_cannot_write_is_told(tool, said):
 def test_rows_are_summed_up(tmp_path):
     right = {"network": "a", "state": "right", "difference_torch": 1e-6, "difference_onnxruntime": 2e-6}
     refused = {"network": "c", "state": "no file", "said": "No Adapter"}
-    rows = [right, right | {"network": "b", "state": "wrong"}, refused]
-    told = "2 networks, 2 cases, 1 of them right, largest difference 2.0e-06; 1 files that their tool cannot write."
+    exact = {"network": "d", "state": "right", "difference_exact": 1.5e-6, "difference_torch": 9e-6,
+             "difference_onnxruntime": 9e-6}
+    rows = [right, right | {"network": "b", "state": "wrong"}, refused, exact]
+    told = "3 networks, 3 cases, 2 of them right, largest difference 2.0e-06; 1 files that their tool cannot write."
     assert summary(rows) == told
     write(tmp_path / "rows.json", {"command": "this", "tolerance": 1e-4, "networks": rows})
     assert json.loads((tmp_path / "rows.json").read_text())["networks"] == rows

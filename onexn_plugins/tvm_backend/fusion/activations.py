@@ -8,7 +8,7 @@ value is all that comes out of them, it is compared with the activations that ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -35,7 +35,7 @@ _EXPECTED = {name: function(_SAMPLES.astype(np.float64)) for name, function in _
 
 
 def activation_after(graph: Graph, consumers: Consumers, value: str,
-                     taken: set[Node]) -> tuple[str | None, list[Node]]:
+                     taken: Set[Node]) -> tuple[str | None, list[Node]]:
     """The kernels' name for the activation of a layer's result, and the nodes that compute it, the last of which gives
     it; (None, []) where there is none.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,12 +53,16 @@ class Context:
 
     def __init__(self, graph: Graph, planner: Planner, tuning: Tuning | None = None) -> None:
         self.graph, self.planner, self.unit, self.tuning = graph, planner, planner.unit, tuning
-        self.covered: set[Node] = set()
-        self.made: set[str] = set()  # values that kernels make
-        self.ends: dict[Node, int] = {}  # where in the graph's order the call that covers a node runs
+        self._made: set[str] = set()  # values that kernels make
+        self._ends: dict[Node, int] = {}  # where in the graph's order the call that covers a node runs
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._single = graph.single_consumers()
         self._consumers = graph.consumers()
+
+    @property
+    def covered(self) -> Set[Node]:
+        """The nodes that a kernel call computes already."""
+        return self._ends.keys()
 
     def next_node(self, value: str) -> Node | None:
         """The one node that reads this value, if there is just one and no kernel computes it already."""
@@ -104,16 +108,15 @@ class Context:
 
     def _is_last(self, tail: Tail) -> bool:
         residual, end = tail.residual[0], self._places[tail.nodes[-1]]
-        if residual not in self.made or residual in self.graph.outputs:
+        if residual not in self._made or residual in self.graph.outputs:
             return False
         readers = [reader for reader in self._consumers[residual] if reader not in tail.nodes]
-        return all(reader in self.ends and self.ends[reader] < end for reader in readers)
+        return all(reader in self._ends and self._ends[reader] < end for reader in readers)
 
     def take(self, call: KernelCall) -> None:
         """Remember what a call covers and makes."""
-        self.covered.update(call.nodes)
-        self.made.add(call.output)
-        self.ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
+        self._made.add(call.output)
+        self._ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
 
     def _other_operand(self, add: Node, value: str) -> str | None:
         """The other activation of an Add, where both have the output's shape."""

@@ -31,7 +31,7 @@ from onexn_plugins.tvm_backend.kernels.slices import (
 from onexn_plugins.tvm_backend.kernels.spatial import packed_source
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, each_strip, load, store
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, channel_stride, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.window import Window
 
 # As LEAST_USES, where all channels of a tile would not fit into the first cache: on AVX2, and on AVX-512 where vectors
@@ -66,7 +66,7 @@ def is_aligned(pixels: int, unit: VectorUnit) -> bool:
 
 def aligned(seen: Source, channels: int, pixels: int, unit: VectorUnit) -> Source:
     """A copy of some channels' pixels, each channel at whole vectors; `seen` begins with the first of them."""
-    stride = (-(-pixels // unit.lanes) | 1) * unit.lanes  # odd: a power of two would use few sets of the cache
+    stride = channel_stride(pixels, unit.lanes)
     copied = T.alloc_buffer((channels * stride,), "float32", scope="global")
     with T.serial(0, channels) as channel:
         each_strip(pixels, unit.lanes, lambda position, lanes: store(

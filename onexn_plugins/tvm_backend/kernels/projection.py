@@ -18,7 +18,7 @@ from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Ti
 from onexn_plugins.tvm_backend.kernels.sharing import row_costs
 from onexn_plugins.tvm_backend.kernels.sums import each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.tiling import PixelTile, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr
+from onexn_plugins.tvm_backend.kernels.vector import Buffer, Expr, channel_stride
 
 _PREFIX = "projection_"
 
@@ -90,10 +90,8 @@ class Projection:
         return float(row_costs(self.encoded, pixels).sum())
 
     def stride(self, rows: int, unit: VectorUnit) -> int:
-        """Values between two channels of scratch for so many rows: an odd number of whole vectors, as a power of two
-        would use few sets of the cache.
-        """
-        return (-(-rows * self.problem.width // unit.lanes) | 1) * unit.lanes
+        """Values between two channels of scratch for so many rows."""
+        return channel_stride(rows * self.problem.width, unit.lanes)
 
     def scratch(self, rows: int, unit: VectorUnit) -> Buffer:
         """For so many rows of all input channels."""

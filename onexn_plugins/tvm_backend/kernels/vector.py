@@ -55,6 +55,13 @@ def prefetch(buffer: Buffer, index: Expr, *, to_write: bool = False) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, writing, all_caches, data))
 
 
+def channel_stride(values: int, lanes: int) -> int:
+    """Values between two channels of scratch that hold so many each: an odd number of whole vectors, so that all are
+    aligned and channels do not share few sets of the cache, as a power of two would have it.
+    """
+    return (-(-values // lanes) | 1) * lanes
+
+
 def view(buffer: Buffer, first: Expr) -> Buffer:
     """What lies in a buffer from `first` on, as a buffer whose address is computed here, once.
 

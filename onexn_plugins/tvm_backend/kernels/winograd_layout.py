@@ -8,7 +8,7 @@ from itertools import product
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.tiling import Cut, cut_pixels
-from onexn_plugins.tvm_backend.kernels.vector import Expr
+from onexn_plugins.tvm_backend.kernels.vector import Expr, channel_stride
 from onexn_plugins.tvm_backend.kernels.window import TileWindow, band_start
 from onexn_plugins.tvm_backend.kernels.winograd_filtering import Filtering, filterings
 
@@ -210,9 +210,8 @@ class ProductLayout(Layout):
 
     @property
     def stride(self) -> int:
-        """Values from one phase or channel to the next: an odd number of vectors, for a power of two would use few sets
-        of the cache."""
-        return (self.vectors | 1) * self.lanes
+        """Values from one phase or channel to the next."""
+        return channel_stride(self.window.positions, self.lanes)
 
     @property
     def size(self) -> int:

@@ -19,6 +19,7 @@ from onexn_plugins.tvm_backend.kernels import (
     projection,
 )
 from onexn_plugins.tvm_backend.kernels.direct import is_direct
+from onexn_plugins.tvm_backend.kernels.masked import Strips
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
     AVX2,
@@ -27,6 +28,7 @@ from tests.tvm_backend.kernels.differential import (
     NEON,
     NEON_V7,
     SSE,
+    ZEN4,
     Case,
     check,
     compile_functions,
@@ -141,16 +143,37 @@ def test_hidden_channels_are_read_some_time_after_they_were_written():
     """Small ones come many at a time: 11 block rows of 7×7 pixels are more than that, 50 channels end within a row."""
     problem = Conv(2, 12, 7, 7, 100, groups=2)
     depthwise = depthwise_after(problem, 5, 1)
-    cases = [fused_case(problem, depthwise, size, 0.5, Epilogue(activation="relu6"), Epilogue(True), unit)
-             for unit in (AVX512, AVX2) for size in (4, 9)]
-    assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise_flat"}
+    cases = []
+    for unit in (AVX512, AVX2):
+        for size in (4, 9):
+            case = fused_case(problem, depthwise, size, 0.5, Epilogue(activation="relu6"), Epilogue(True), unit)
+            assert case.kernel.family == "conv_1x1_depthwise_flat"
+            assert scratch_bytes(case.kernel) >= 4 * 64 * unit.lanes, "64 vectors are stored before the first is read"
+            cases.append(case)
     check(cases)
+
+
+@pytest.mark.parametrize(("side", "density", "unit", "copied"), [
+    (14, 1.0, AVX512, True), (14, 0.1, AVX512, False), (16, 1.0, AVX512, False), (14, 1.0, ZEN4, False)])
+def test_pixels_that_cross_cache_lines_are_copied_where_they_are_used_often(side, density, unit, copied):
+    problem = Conv(1, 12, side, side, 64)
+    case = fused_case(problem, depthwise_after(problem, 3, 1), 4, density, Epilogue(), Epilogue(), unit)
+    assert (12 * 13 * unit.lanes in scratch(case.kernel)) == copied
+
+
+@pytest.mark.parametrize(("unit", "stride", "lanes"), [(AVX512, 1, 16), (AVX512, 2, 8), (ZEN4, 1, 8), (AVX2, 1, 8)])
+def test_unpadded_rows_are_summed_in_whole_registers_where_these_are_not_halved(unit, stride, lanes):
+    assert Strips(depthwise_after(Conv(1, 4, 32, 32, 4), 3, stride), unit).lanes == lanes
+
+
+def scratch(kernel):
+    """The values of each buffer that the kernel allocates."""
+    return list(map(int, re.findall(r"T.alloc_buffer\(\((\d+),\)", kernel.func.script())))
 
 
 def scratch_bytes(kernel):
     """Of the largest buffer that the kernel allocates."""
-    found = re.findall(r"T.alloc_buffer\(\((\d+),\)", kernel.func.script())
-    return 4 * max(map(int, found))
+    return 4 * max(scratch(kernel))
 
 
 def test_pixels_left_over_in_rows_of_every_other_one():
