@@ -37,6 +37,10 @@ ALGORITHMS = [
 ]
 
 
+# Transforms to 7×7 points lose a digit to rounding: an error of 1.7e-5 was found for 7×7 taps.
+ROUNDING = 5e-5
+
+
 @st.composite
 def winograd_cases(draw):
     outputs, kernel, stride = draw(st.sampled_from(ALGORITHMS))
@@ -54,7 +58,7 @@ def winograd_cases(draw):
 @differential_settings
 @given(st.lists(winograd_cases(), min_size=4, max_size=4))
 def test_any_convolution_equals_torch(cases):
-    check(cases)
+    check(cases, ROUNDING)
 
 
 def test_layers_of_real_networks():
