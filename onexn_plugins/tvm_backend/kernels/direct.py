@@ -114,7 +114,7 @@ def direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, 
                         if projection:
                             projection.sum_rows(buffers, between, window.rows, image, start, window.rows, unit)
 
-                    _each_band(window, emit_band, runs.get(BANDS))
+                    each_band(window, emit_band, runs.get(BANDS))
 
                 sharing.along((ROWS, BANDS), emit_rows)
 
@@ -125,7 +125,7 @@ def direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, 
     return emit
 
 
-def _each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
+def each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
     """Emit code for every band of an image, or those of a run, given its first output row; None for a whole image."""
     count = band_start(window, 0)[0]
     if count == 1:

@@ -11,6 +11,7 @@ A window covers a *band* of output rows, so that scratch stays in the cache and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -184,6 +185,28 @@ class Image:
 def pack(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: Expr, unit: VectorUnit,
          padding: float = 0.0) -> None:
     """Copy what the band from output row `first_row` on reads of a channel into its scratch at `base`."""
+
+    def emit_row(phase: Phase, y: Expr, target: Expr) -> None:
+        _pad_row(window, phase, scratch, target, unit, padding)
+        _copy_row(window, phase, image, y, scratch, target, unit)
+
+    _each_row(window, scratch, base, first_row, unit, padding, emit_row)
+
+
+def pad(window: Window, scratch: Buffer, base: Expr, first_row: Expr, unit: VectorUnit) -> None:
+    """Write the zeros that pack writes beside pixels, and nothing else."""
+
+    def emit_row(phase: Phase, _: Expr, target: Expr) -> None:
+        _pad_row(window, phase, scratch, target, unit, 0.0)
+
+    _each_row(window, scratch, base, first_row, unit, 0.0, emit_row)
+
+
+def _each_row(window: Window, scratch: Buffer, base: Expr, first_row: Expr, unit: VectorUnit, padding: float,
+              emit: Callable[[Phase, Expr, Expr], None]) -> None:
+    """Emit code for the image rows of a band: emit(phase, row of the image, where it belongs in the scratch); rows
+    above and below the image, and what follows the last row, are padded.
+    """
     problem = window.problem
     for row_phase, rows in window.heights.items():
         phases = [phase for phase in window.phases.values() if phase.row == row_phase]
@@ -192,8 +215,7 @@ def pack(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: E
             with T.If(tirx.all(y >= 0, y < problem.height)):
                 with T.Then():
                     for phase in phases:
-                        target = base + phase.base + row * window.row_stride
-                        _pack_row(window, phase, image, y, scratch, target, unit, padding)
+                        emit(phase, y, base + phase.base + row * window.row_stride)
                 with T.Else():
                     for phase in phases:
                         target = base + phase.base + row * window.row_stride
@@ -216,12 +238,18 @@ def pack_channels(window: Window, x: Buffer, first: Expr, channels: int, scratch
         pack(window, image, scratch, channel * window.size, first_row, unit)
 
 
-def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buffer, target: Expr,
-              unit: VectorUnit, padding: float) -> None:
-    """One image row into one phase: padding, pixels, padding."""
-    stride, left = window.problem.stride[1], window.problem.padding[1]
+def _pad_row(window: Window, phase: Phase, scratch: Buffer, target: Expr, unit: VectorUnit, padding: float) -> None:
+    """What stands left and right of the pixels of one image row in one phase."""
     start, stop = window.image_columns(phase.column, min(phase.width, window.row_stride))
     fill(scratch, target, start, padding, unit.lanes)
+    fill(scratch, target + stop, window.row_stride - stop, padding, unit.lanes)
+
+
+def _copy_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buffer, target: Expr,
+              unit: VectorUnit) -> None:
+    """The pixels of one image row in one phase."""
+    stride, left = window.problem.stride[1], window.problem.padding[1]
+    start, stop = window.image_columns(phase.column, min(phase.width, window.row_stride))
     first = image.base + y * image.row_stride + (start * stride + phase.column - left)
 
     def copy(position: Expr, width: int) -> None:
@@ -230,7 +258,6 @@ def _pack_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
 
     if stop > start:
         each_strip(stop - start, unit.lanes, copy)
-    fill(scratch, target + stop, window.row_stride - stop, padding, unit.lanes)
 
 
 def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
