@@ -19,7 +19,7 @@ from onexn_plugins.tvm_backend.kernels.depthwise import check_depthwise, depthwi
 from onexn_plugins.tvm_backend.kernels.direct import band_rows, direct, is_direct
 from onexn_plugins.tvm_backend.kernels.flat import flat, is_flat
 from onexn_plugins.tvm_backend.kernels.function import Buffers
-from onexn_plugins.tvm_backend.kernels.laid import is_laid, laid
+from onexn_plugins.tvm_backend.kernels.laid import is_laid, laid, laid_rows
 from onexn_plugins.tvm_backend.kernels.masked import Strips
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported, VectorUnit
 from onexn_plugins.tvm_backend.kernels.projection import Destination, Projection, fused
@@ -51,9 +51,6 @@ _WINDOWS_BUDGET, _FEW_MACS = 20 * 1024, 12
 _PROJECTED_BUDGET = 512 * 1024
 # Bytes of an image's output of the depthwise convolution from which on a projection is computed with it.
 _LEAST_PROJECTED = 256 * 1024
-# Bytes of a band's windows on AVX2, of the channels summed at once and of the inputs: beside a first cache of 32 KiB
-# and in half of a second one of 512 KiB.
-_LAID_WINDOWS, _LAID_INPUTS = 40 * 1024, 256 * 1024
 # Ways from the 1×N convolution to the depthwise one: hidden channels that are read as they are, hidden channels summed
 # in the order in which they are read, hidden rows written to where they are read, channels that are copied there.
 _FLAT, _LAID, _DIRECT, _PACKED = "flat", "laid", "direct", "packed"
@@ -78,7 +75,7 @@ def check_projection(problem: Conv, depthwise: Conv, dw_epilogue: Epilogue, proj
         raise Unsupported(f"the depthwise convolution gives {depthwise.output_shape}, the projection takes "
                           f"{projection.input_shape}")
     if not unit.is_wide:
-        raise Unsupported("measured on AVX-512 with whole data paths, AVX2 gains nothing")
+        raise Unsupported("AVX-512 with whole data paths gains, AVX2 and Zen 4 (measured on both) do not")
     if not is_stem(problem, depthwise, unit) and (is_flat(problem, depthwise, unit) or not is_direct(depthwise, unit)):
         raise Unsupported("hidden rows do not fill vectors")
     if 4 * math.prod(depthwise.output_shape[1:]) < _LEAST_PROJECTED:
@@ -95,8 +92,9 @@ def fused_kernel(
     sharing = _sharing(problem, encoded, depthwise, unit, way, projection)
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_depthwise"
+    if way in (_FLAT, _LAID):
+        name = f"{name}_{way}"
     if way == _FLAT:
-        name = f"{name}_flat"
         emit = flat(problem, encoded, epilogue, depthwise, unit, tile, sharing)
     else:
         window = _window(problem, encoded, depthwise, unit, sharing, way, projection)
@@ -135,7 +133,7 @@ def _sharing(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit,
         candidates[BANDS] = np.full(count, rows.sum() * share_of_rows)
     launches = problem.batch * problem.groups * (1 if problem.is_pointwise else 2)
     exchanged = math.prod(problem.input_shape) + math.prod(depthwise.output_shape)
-    if projection is None and way != _LAID:  # which needs all hidden channels, all inputs laid out by one thread
+    if projection is None and way != _LAID:  # a projection needs all hidden channels; a thread lays out all inputs
         candidates[ROWS] = rows
     return share(unit.threads, candidates, {ROWS: launches, BANDS: launches}, exchanged)
 
@@ -147,7 +145,7 @@ def _bands(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, w
         blocks = Strips(depthwise, unit, unit.threads).blocks
         return len(blocks), max(map(len, blocks))
     if way == _LAID:
-        height = _laid_rows(problem, encoded, depthwise, unit)
+        height = laid_rows(problem, encoded, depthwise, unit)
     else:
         height = _cached_rows(encoded, depthwise, unit, projection) or band_rows(depthwise, unit)
     return -(-depthwise.out_height // height), height
@@ -159,20 +157,11 @@ def _window(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, 
     if way == _PACKED:
         return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
     if way == _LAID:
-        return Window(depthwise, _laid_rows(problem, encoded, depthwise, unit))
+        return Window(depthwise, laid_rows(problem, encoded, depthwise, unit))
     rows = _cached_rows(encoded, depthwise, unit, projection)
     if rows is None:
         rows = band_rows(depthwise, unit) if sharing.axis == BANDS else depthwise.out_height
     return Window(depthwise, rows, unit.lanes)  # what is written and read most should not cross cache lines
-
-
-def _laid_rows(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> int:
-    """Output rows of a band where pixels are laid out."""
-    channels, inputs = channels_at_once(encoded.block_size, unit), problem.in_channels // problem.groups
-    most = min(window_for(depthwise, channels, _LAID_WINDOWS).rows, window_for(depthwise, inputs, _LAID_INPUTS).rows,
-               band_rows(depthwise, unit))
-    whole = [rows for rows in range(-(-most // 2), most + 1) if depthwise.out_height % rows == 0]
-    return max(whole, default=most)  # bands that overlap would sum some rows twice
 
 
 def _cached_rows(encoded: Encoded, depthwise: Conv, unit: VectorUnit, projection: Projection | None) -> int | None:

@@ -15,7 +15,7 @@ from onexn_plugins.tvm_backend.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.depthwise import sum_channel
-from onexn_plugins.tvm_backend.kernels.direct import each_band
+from onexn_plugins.tvm_backend.kernels.direct import band_rows, each_band
 from onexn_plugins.tvm_backend.kernels.function import Buffers
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, VectorUnit
 from onexn_plugins.tvm_backend.kernels.projection import Destination
@@ -24,11 +24,14 @@ from onexn_plugins.tvm_backend.kernels.spatial import sum_run
 from onexn_plugins.tvm_backend.kernels.sums import planes
 from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.vector import Expr, channel_stride, store
-from onexn_plugins.tvm_backend.kernels.window import Image, Window, pack, pad
+from onexn_plugins.tvm_backend.kernels.window import Image, Window, pack, pad, window_for
 
 # Multiply-adds of a hidden pixel, or bytes of the input image, from which on this was measured to be faster on AVX2:
 # MobileNetV2's 16→96 at 112×112 by 8 to 44 % (10 to 100 % of the blocks), 24→144 at 56×56 by 6 to 12 % (75 to 100 %).
 _LEAST_MACS, _LEAST_IMAGE = 16, 512 * 1024
+# Bytes of a band's windows, of the channels summed at once and of the inputs: beside a first cache of 32 KiB and in
+# half of a second one of 512 KiB.
+_WINDOWS_BUDGET, _INPUTS_BUDGET = 40 * 1024, 256 * 1024
 
 
 def is_laid(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> bool:
@@ -40,6 +43,15 @@ def is_laid(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) 
         return False
     inputs = problem.in_channels // problem.groups
     return encoded.density * inputs >= _LEAST_MACS or 4 * inputs * problem.height * problem.width >= _LEAST_IMAGE
+
+
+def laid_rows(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band."""
+    channels, inputs = channels_at_once(encoded.block_size, unit), problem.in_channels // problem.groups
+    most = min(window_for(depthwise, channels, _WINDOWS_BUDGET).rows,
+               window_for(depthwise, inputs, _INPUTS_BUDGET).rows, band_rows(depthwise, unit))
+    whole = [rows for rows in range(-(-most // 2), most + 1) if depthwise.out_height % rows == 0]
+    return max(whole, default=most)  # bands that overlap would sum some rows twice
 
 
 def laid(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, unit: VectorUnit, tile: Tile,

@@ -205,7 +205,8 @@ class VectorUnit:
     def is_wide(self) -> bool:
         """AVX-512 that starts as many multiply-adds of whole registers a cycle as loads: Intel, and AMD from Zen 5 on.
 
-        What crosses cache lines counts as two loads, so vectors should be aligned.
+        What crosses cache lines counts as two loads, so vectors should be aligned. On Zen 4 what is done for these
+        gains nothing: one thing at a time MobileNetV2, dense to 90 % pruned, is 0.98 to 1.01 times as fast.
         """
         return self.lanes == 16 and not self.halved
 

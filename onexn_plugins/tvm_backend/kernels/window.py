@@ -212,13 +212,13 @@ def _each_row(window: Window, scratch: Buffer, base: Expr, first_row: Expr, unit
         phases = [phase for phase in window.phases.values() if phase.row == row_phase]
         with T.serial(0, rows) as row:
             y = (first_row + row) * problem.stride[0] + (row_phase - problem.padding[0])
+            targets = [base + phase.base + row * window.row_stride for phase in phases]
             with T.If(tirx.all(y >= 0, y < problem.height)):
                 with T.Then():
-                    for phase in phases:
-                        emit(phase, y, base + phase.base + row * window.row_stride)
+                    for phase, target in zip(phases, targets, strict=True):
+                        emit(phase, y, target)
                 with T.Else():
-                    for phase in phases:
-                        target = base + phase.base + row * window.row_stride
+                    for target in targets:
                         fill(scratch, target, window.row_stride, padding, unit.lanes)
         for phase in phases:
             beyond = phase.width - window.row_stride
