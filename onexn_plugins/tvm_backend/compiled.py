@@ -78,7 +78,7 @@ class Compiled:
         use_threads(self.threads)
         try:
             with self._one_at_a_time:
-                result = network.run(*self._given.laid(arrays))
+                result = network.run(*self._given.lent(arrays))
         except Exception as error:
             raise OneXNError("network", f"does not run: {first_line(error)}", artefact.REBUILD) from error
         return self._collect(result)
@@ -153,7 +153,7 @@ class Compiled:
         arrays = self._given.checked(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
         use_threads(self.threads)
         with self._one_at_a_time:
-            yield partial(network.run, *self._given.laid(arrays))
+            yield partial(network.run, *self._given.lent(arrays))
 
     def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
         """The outputs as arrays, on the memory that the network wrote: each run allocates outputs of its own."""

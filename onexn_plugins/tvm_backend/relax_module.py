@@ -10,6 +10,7 @@ from tvm import relax
 from onexn_plugins.tvm_backend.frontend import emit_node
 from onexn_plugins.tvm_backend.fusion import KernelCall
 from onexn_plugins.tvm_backend.graph import Graph, Node, TensorSpec
+from onexn_plugins.tvm_backend.kernels.unaligned import copy
 from onexn_plugins.tvm_backend.profile import KERNEL_PREFIX
 
 # TVM's fuser must not look into our kernels: kOpaque in tvm/relax/op_attr_types.h.
@@ -28,6 +29,8 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
     values: dict[str, relax.Expr] = dict(zip(graph.inputs, parameters, strict=True))
     with builder.function("main", parameters):
         with builder.dataflow():
+            for name in _read_by_others(graph, order):
+                values[name] = _emit_copy(builder, graph.specs[name], values[name])
             for item in order:
                 if isinstance(item, KernelCall):
                     values[item.output] = _emit_call(builder, graph, item, values)
@@ -37,6 +40,17 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
             output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return builder.finalize()
+
+
+def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
+    """The inputs that more than kernels of ours reads, which has to be aligned, and those that are outputs, too."""
+    read = {name for item in order if isinstance(item, Node) for name in item.inputs} | set(graph.outputs)
+    return [name for name in graph.inputs if name in read]
+
+
+def _emit_copy(builder: relax.BlockBuilder, spec: TensorSpec, value: relax.Expr) -> relax.Var:
+    kernel = builder.add_func(copy(spec.shape, str(spec.dtype)).with_attr("op_pattern", OPAQUE), "copy")
+    return builder.emit(relax.call_tir(kernel, [value], _tensor_type(spec)))
 
 
 def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, values: dict[str, relax.Expr]) -> relax.Var:
@@ -61,14 +75,11 @@ def _weights(array: np.ndarray) -> relax.Expr:
 
 
 def _result(graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:
-    """A value that the caller may get and keep: constants and inputs are copied."""
-    if name in graph.constants:
-        return relax.op.add(relax.const(graph.constants[name]), _zero(graph.constants[name].dtype))
-    return relax.op.add(values[name], _zero(graph.dtype(name))) if name in graph.inputs else values[name]
-
-
-def _zero(dtype: np.dtype) -> relax.Expr:
-    return relax.const(np.zeros((), dtype))
+    """A value that the caller may get and keep: constants are copied."""
+    if name not in graph.constants:
+        return values[name]
+    constant = graph.constants[name]
+    return relax.op.add(relax.const(constant), relax.const(np.zeros((), constant.dtype)))
 
 
 def _tensor_type(spec: TensorSpec) -> relax.TensorType:

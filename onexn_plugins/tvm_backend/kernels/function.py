@@ -12,6 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.activation import activate
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel
+from onexn_plugins.tvm_backend.kernels.unaligned import anywhere
 from onexn_plugins.tvm_backend.kernels.vector import (
     LINE,
     Buffer,
@@ -88,9 +89,9 @@ def build(
         with T.prim_func(s_tir=True):
             T.func_name(name)
             T.func_attr({"tirx.noalias": True, "global_symbol": name})
-            x = _argument("x", input_shape)
+            x = T.arg("x", anywhere(input_shape))
             buffers = {key: _argument(key, array.shape, str(array.dtype)) for key, array in arrays.items()}
-            residual = _argument("residual", output_shape) if epilogue.residual else None
+            residual = T.arg("residual", anywhere(output_shape)) if epilogue.residual else None
             y = None if in_place else _argument("y", output_shape)
             added = None if residual is None else _flat(residual)
             emit(Buffers(_flat(x), buffers, Output(added if y is None else _flat(y), added, epilogue)))

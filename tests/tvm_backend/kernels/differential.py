@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import tvm
+import tvm_ffi
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -131,23 +132,26 @@ def compile_functions(functions: dict[str, Any], *, optimise: bool = True) -> An
 
 
 def run(function: Any, case: Case) -> np.ndarray:
-    """The kernel's output; inputs and output lie between NaNs, and those around the output must survive."""
+    """The kernel's output; inputs and output lie between NaNs, and those around the output must survive.
+
+    Inputs lie where vectors are not aligned: a network's caller may have them anywhere.
+    """
     *inputs, before = case.inputs if case.kernel.in_place else [*case.inputs, np.full_like(case.expected, np.nan)]
     whole, y = guarded(np.array(before, np.float32))
-    inputs = [guarded(array)[1] for array in inputs]
+    inputs = [guarded(array, off=1)[1] for array in inputs]
     constants = [guarded(array)[1] for array in case.kernel.constants]
-    function(*map(tvm.runtime.from_dlpack, [inputs[0], *constants, *inputs[1:], y]))
+    function(*map(tvm_ffi.from_dlpack, [inputs[0], *constants, *inputs[1:], y]))
     outside = np.concatenate([whole[: _offset(whole, y)], whole[_offset(whole, y) + y.size :]])
     assert np.isnan(outside).all(), "the kernel wrote outside its output"
     return y
 
 
-def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(memory full of NaNs or the largest integers, an aligned copy of the array in its middle)."""
+def guarded(array: np.ndarray, off: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(memory full of NaNs or the largest integers, a copy of the array in its middle, so many values off aligned)."""
     filler = np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max
     whole = np.full(array.size + 2 * GUARD, filler, array.dtype)
     misaligned = (whole.ctypes.data + GUARD * array.itemsize) % ALIGNMENT
-    start = GUARD - misaligned // array.itemsize
+    start = GUARD - misaligned // array.itemsize + off
     middle = whole[start : start + array.size].reshape(array.shape)
     middle[...] = array
     return whole, middle
