@@ -78,7 +78,7 @@ def _multiply_add(unit: VectorUnit) -> Any:
                 total.set(total.value * left.value + right.value)
         _store_total(buffers, sums, unit)
 
-    return build("multiply_add", (2 * unit.lanes,), (unit.lanes,), {}, emit).func
+    return build("multiply_add", (2 * unit.lanes,), (unit.lanes,), {}, emit, unit).func
 
 
 def _read(unit: VectorUnit) -> Any:
@@ -90,7 +90,7 @@ def _read(unit: VectorUnit) -> Any:
                 total.set(total.value + load(buffers.x, (step * 4 + position) * unit.lanes, unit.lanes))
         _store_total(buffers, sums, unit)
 
-    return build("read", (_STREAM_VALUES,), (unit.lanes,), {}, emit).func
+    return build("read", (_STREAM_VALUES,), (unit.lanes,), {}, emit, unit).func
 
 
 def _store_total(buffers: Buffers, sums: list[Register], unit: VectorUnit) -> None:

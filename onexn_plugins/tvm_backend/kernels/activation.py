@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from tvm import tirx
 
+from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
 from onexn_plugins.tvm_backend.kernels.vector import Expr, Register, constant, maximum, minimum, splat, vector_type
 
 # Powers of two that are normal float32 numbers, and how their exponent is stored.
@@ -18,41 +19,41 @@ _DEGREE = 5  # leaves a relative error of 1e-7, about as much as float32 itself
 _NORMAL_RANGE, _NORMAL_DEGREE = 5.0, 7
 
 
-def activate(value: Expr, activation: str | None, lanes: int) -> Expr:
+def activate(value: Expr, activation: str | None, lanes: int, unit: VectorUnit) -> Expr:
     """The activation of a vector; None leaves it as it is."""
     if activation is None:
         return value
     source = Register(value, lanes).value
     if activation == "relu":
-        return maximum(source, constant(0, lanes))
+        return maximum(source, constant(0, lanes), lanes, unit)
     if activation == "relu6":
-        return _relu6(source, lanes)
+        return _relu6(source, lanes, unit)
     if activation == "hardsigmoid":
-        return _hard_sigmoid(source, lanes)
+        return _hard_sigmoid(source, lanes, unit)
     if activation == "hardswish":
-        return source * _hard_sigmoid(source, lanes)
+        return source * _hard_sigmoid(source, lanes, unit)
     if activation == "sigmoid":
-        return constant(1, lanes) / _one_plus_exp(source, lanes)
+        return constant(1, lanes) / _one_plus_exp(source, lanes, unit)
     if activation == "silu":
-        return source / _one_plus_exp(source, lanes)
+        return source / _one_plus_exp(source, lanes, unit)
     assert activation == "gelu"  # Epilogue accepts no other name
-    return source / _one_plus_exp(_normal_logit(source, lanes), lanes)
+    return source / _one_plus_exp(_normal_logit(source, lanes, unit), lanes, unit)
 
 
-def _relu6(value: Expr, lanes: int) -> Expr:
-    return minimum(maximum(value, constant(0, lanes)), constant(6, lanes))
+def _relu6(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+    return minimum(maximum(value, constant(0, lanes), lanes, unit), constant(6, lanes), lanes, unit)
 
 
-def _hard_sigmoid(value: Expr, lanes: int) -> Expr:
-    return _relu6(value + constant(3, lanes), lanes) * constant(1 / 6, lanes)
+def _hard_sigmoid(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+    return _relu6(value + constant(3, lanes), lanes, unit) * constant(1 / 6, lanes)
 
 
-def _normal_logit(value: Expr, lanes: int) -> Expr:
+def _normal_logit(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
     """log(P / (1 - P)) for the probability P that a normal variable is below x; GELU(x) = x P = x / (1 + exp(-this)).
 
     It is x times a polynomial of x^2. Beyond where that was fitted it rises with x, where P is 0 or 1 to float32.
     """
-    square = Register(minimum(value * value, constant(_NORMAL_RANGE**2, lanes)), lanes).value
+    square = Register(minimum(value * value, constant(_NORMAL_RANGE**2, lanes), lanes, unit), lanes).value
     return value * _polynomial(_normal_logit_polynomial(), square, lanes)
 
 
@@ -65,7 +66,7 @@ def _polynomial(coefficients: tuple[float, ...], value: Expr, lanes: int) -> Exp
     return series.value
 
 
-def _one_plus_exp(value: Expr, lanes: int) -> Expr:
+def _one_plus_exp(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
     """1 + exp(-x); the C library's exp would be called lane by lane.
 
     exp(-x) = 2^n 2^f with n + f = -x / ln 2, |f| <= 1/2, a polynomial for 2^f, and n added to its exponent field. The
@@ -73,7 +74,8 @@ def _one_plus_exp(value: Expr, lanes: int) -> Expr:
     """
     low, high = _POWERS
     power = value * constant(-1 / math.log(2.0), lanes)
-    power = Register(minimum(maximum(power, constant(low, lanes)), constant(high, lanes)), lanes).value
+    above = maximum(power, constant(low, lanes), lanes, unit)
+    power = Register(minimum(above, constant(high, lanes), lanes, unit), lanes).value
     whole = Register(tirx.nearbyint(power), lanes).value
     fraction = Register(power - whole, lanes).value
     series = _polynomial(_power_of_two_polynomial(), fraction, lanes)

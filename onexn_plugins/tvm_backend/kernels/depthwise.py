@@ -51,7 +51,7 @@ def depthwise(
         each_shared_job((problem.batch, problem.out_channels), window_cost(problem), unit.threads, emit_channel)
 
     constants = depthwise_constants(weight, bias) | anchors(window, unit)
-    return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, epilogue)
+    return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue)
 
 
 def depthwise_constants(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:

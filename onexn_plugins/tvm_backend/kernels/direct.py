@@ -67,7 +67,7 @@ def direct(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, 
     whole = window.rows == window.problem.out_height  # then rows overwrite rows and leave the padding as it is
 
     def finish(value: Expr, lanes: int) -> Expr:
-        return Register(activate(value, epilogue.activation, lanes), lanes).value
+        return Register(activate(value, epilogue.activation, lanes, unit), lanes).value
 
     def emit(buffers: Buffers) -> None:
         rows = BlockRows(encoded, buffers.constants, unit)

@@ -76,7 +76,7 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
                     source = aligned(source, group_inputs, count, unit)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
-                    store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
+                    store(hidden, index, activate(value, epilogue.activation, lanes, unit), lanes)
 
                 def emit_few(few: tuple[Expr, Expr]) -> None:
                     before = group * encoded.pattern.group_channels + few[0] * encoded.block_size

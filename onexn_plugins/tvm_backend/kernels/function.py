@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.activation import activate
-from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel
+from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, VectorUnit
 from onexn_plugins.tvm_backend.kernels.unaligned import anywhere
 from onexn_plugins.tvm_backend.kernels.vector import (
     LINE,
@@ -33,6 +33,7 @@ class Output:
     y: Buffer
     residual: Buffer | None
     epilogue: Epilogue
+    unit: VectorUnit
 
     def store(self, index: Expr, value: Expr, lanes: int) -> None:
         """Finish a vector of sums (bias included) and write it to y from flat `index` on."""
@@ -50,7 +51,7 @@ class Output:
         whole = len(indices) * lanes
         if self.residual is not None:
             value = value + concatenate([load(self.residual, index, lanes) for index in indices], lanes)
-        value = activate(value, self.epilogue.activation, whole)
+        value = activate(value, self.epilogue.activation, whole, self.unit)
         if len(indices) == 1:
             store(self.y, indices[0], value, lanes)
             return
@@ -74,6 +75,7 @@ def build(
     output_shape: Sequence[int],
     constants: dict[str, np.ndarray],
     emit: Callable[[Buffers], None],
+    unit: VectorUnit,
     epilogue: Epilogue | None = None,
     *,
     over_residual: bool = False,
@@ -94,7 +96,7 @@ def build(
             residual = T.arg("residual", anywhere(output_shape)) if epilogue.residual else None
             y = None if in_place else _argument("y", output_shape)
             added = None if residual is None else _flat(residual)
-            emit(Buffers(_flat(x), buffers, Output(added if y is None else _flat(y), added, epilogue)))
+            emit(Buffers(_flat(x), buffers, Output(added if y is None else _flat(y), added, epilogue, unit)))
         return Kernel(builder.get(), tuple(arrays.values()), in_place=in_place)
 
 

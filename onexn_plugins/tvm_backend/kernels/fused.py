@@ -105,7 +105,7 @@ def fused_kernel(
             emit = direct(problem, encoded, epilogue, window, unit, tile, sharing, dw_epilogue, projection)
         else:
             emit = _packed(problem, encoded, epilogue, window, unit, tile, sharing)
-    return fused(name, problem, depthwise, constants, emit, dw_epilogue, projection)
+    return fused(name, problem, depthwise, constants, emit, unit, dw_epilogue, projection)
 
 
 def _way(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) -> str:
@@ -201,7 +201,7 @@ def _packed(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window,
                 target = Destination.of_output(buffers, window.problem, image)
 
                 def write(index: Expr, value: Expr, lanes: int) -> None:
-                    store(hidden, index, activate(value, epilogue.activation, lanes), lanes)
+                    store(hidden, index, activate(value, epilogue.activation, lanes, unit), lanes)
 
                 def emit_run(run: Channels) -> None:
                     biases = written_out_bias(rows, run, cut, hidden, channels * stride)

@@ -70,7 +70,7 @@ def laid(problem: Conv, encoded: Encoded, epilogue: Epilogue, window: Window, un
             windows = T.alloc_buffer((channels * stride,), "float32", scope="global")
 
             def write(index: Expr, value: Expr, lanes: int) -> None:
-                store(windows, index, activate(value, epilogue.activation, lanes), lanes)
+                store(windows, index, activate(value, epilogue.activation, lanes, unit), lanes)
 
             def emit_band(first_row: Expr | None) -> None:
                 start = 0 if first_row is None else first_row

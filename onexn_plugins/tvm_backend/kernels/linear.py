@@ -66,7 +66,7 @@ def linear_kernel(
 
         share(unit.threads, {ROWS: row_costs(encoded, problem.batch)}).along((ROWS,), emit_share)
 
-    return build("linear", input_shape, output_shape, weight_constants(encoded, bias), emit, epilogue)
+    return build("linear", input_shape, output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
 
 
 def _rows_at_once(encoded: Encoded, most: int) -> int:

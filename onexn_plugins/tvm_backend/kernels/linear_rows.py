@@ -92,7 +92,7 @@ def linear_rows(
             ROWS: costs + turning / len(costs),
         }).along((TILES, ROWS), emit_share)
 
-    return build("linear_rows", input_shape, output_shape, weight_constants(encoded, bias), emit, epilogue)
+    return build("linear_rows", input_shape, output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
 
 
 def _turn_rows(x: Buffer, row: Expr, features: int, columns: Buffer, place: Expr, stride: int, lanes: int) -> None:

@@ -122,7 +122,7 @@ def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     constants = weight_constants(blocks, bias)
-    return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, epilogue,
+    return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue,
                  over_residual=True)
 
 

@@ -66,7 +66,7 @@ def pointwise(
         sharing.along((JOBS, TILES, ROWS), emit_share)
 
     constants = weight_constants(encoded, bias)
-    return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, epilogue,
+    return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue,
                  over_residual=True)
 
 

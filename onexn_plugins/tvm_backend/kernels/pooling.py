@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, VectorUnit, check_shapes
 from onexn_plugins.tvm_backend.kernels.sharing import COPY, each_shared_job, window_cost
-from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, anchors, row_alignment, slide
+from onexn_plugins.tvm_backend.kernels.sliding import CHANNEL_BUDGET, Accumulate, anchors, row_alignment, slide
 from onexn_plugins.tvm_backend.kernels.vector import (
     Expr,
     Register,
@@ -52,12 +52,12 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
                     buffers.output.store(plane * (conv.out_height * conv.out_width) + pixel, value, lanes)
 
                 slide(window, scratch, 0, unit, lambda lanes: constant(padding, lanes),
-                      lambda lanes: _take_maximum if is_max else _add, finish, buffers.constants)
+                      lambda lanes: _take_maximum(lanes, unit) if is_max else _add, finish, buffers.constants)
 
         each_shared_job((problem.batch * problem.channels,), window_cost(conv), unit.threads, emit_plane)
 
     constants = anchors(window, unit) | ({} if is_max else {"shares": _shares(problem)})
-    return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit)
+    return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit, unit)
 
 
 def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
@@ -76,7 +76,7 @@ def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
 
         each_shared_job((problem.batch * problem.channels,), float(pixels * COPY), unit.threads, emit_plane)
 
-    return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit)
+    return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit, unit)
 
 
 def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
@@ -99,8 +99,8 @@ def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
     return result
 
 
-def _take_maximum(total: Register, tap: int, value: Expr) -> None:
-    total.set(maximum(total.value, value))
+def _take_maximum(lanes: int, unit: VectorUnit) -> Accumulate:
+    return lambda total, tap, value: total.set(maximum(total.value, value, lanes, unit))
 
 
 def _add(total: Register, tap: int, value: Expr) -> None:

@@ -53,12 +53,13 @@ class Destination:
 
 
 def fused(name: str, problem: Conv, depthwise: Conv, constants: dict[str, np.ndarray],
-          emit: Callable[[Buffers], None], dw_epilogue: Epilogue, projection: Projection | None) -> Kernel:
+          emit: Callable[[Buffers], None], unit: VectorUnit, dw_epilogue: Epilogue,
+          projection: Projection | None) -> Kernel:
     """The kernel of a convolution, a depthwise one and the projection after that, if there is one."""
     if projection is None:
-        return build(name, problem.input_shape, depthwise.output_shape, constants, emit, dw_epilogue)
+        return build(name, problem.input_shape, depthwise.output_shape, constants, emit, unit, dw_epilogue)
     return build(f"{name}_projection", problem.input_shape, projection.problem.output_shape,
-                 constants | projection.constants, emit, projection.epilogue)
+                 constants | projection.constants, emit, unit, projection.epilogue)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ class Projection:
 
     def takes(self, buffers: Buffers, epilogue: Epilogue, scratch: Buffer, rows: int, unit: VectorUnit) -> Destination:
         """Where the depthwise convolution, of this epilogue, leaves the rows of a band."""
-        taken = replace(buffers, output=Output(scratch, None, epilogue))
+        taken = replace(buffers, output=Output(scratch, None, epilogue, unit))
         return Destination(taken, 0, self.stride(rows, unit), self.problem.width, of_band=True)
 
     def sum_rows(self, buffers: Buffers, scratch: Buffer, band_rows: int, image: Expr, first_row: Expr, rows: int,

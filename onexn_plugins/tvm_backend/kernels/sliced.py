@@ -87,4 +87,4 @@ def sliced(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_sliced"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(blocks, bias), emit, epilogue)
+    return build(name, problem.input_shape, problem.output_shape, weight_constants(blocks, bias), emit, unit, epilogue)

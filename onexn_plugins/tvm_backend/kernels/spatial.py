@@ -61,7 +61,7 @@ def spatial(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
 
 
 def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool,

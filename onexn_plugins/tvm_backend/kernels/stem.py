@@ -65,7 +65,7 @@ def stem_kernel(
     begin = -(-encoded.values.size // lanes) * lanes
 
     def finish(value: Expr, lanes: int) -> Expr:
-        return activate(value, epilogue.activation, lanes)
+        return activate(value, epilogue.activation, lanes, unit)
 
     def emit(buffers: Buffers) -> None:
         windows = T.alloc_buffer((begin + problem.out_channels * window.size,), "float32", scope="global")
@@ -112,7 +112,7 @@ def stem_kernel(
 
     constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
     name = f"winograd_{OUTPUTS}x{OUTPUTS}_3x3_depthwise"
-    kernel = fused(name, problem, depthwise, constants, emit, dw_epilogue, projection)
+    kernel = fused(name, problem, depthwise, constants, emit, unit, dw_epilogue, projection)
     return replace(kernel, method=points.method)
 
 

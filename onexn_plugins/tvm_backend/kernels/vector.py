@@ -13,6 +13,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
+
 # A TVM expression or buffer; the package ships no types.
 Expr = Any
 Buffer = Any
@@ -76,12 +78,23 @@ def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:
     return tirx.Shuffle(vectors, indices)
 
 
-def maximum(left: Expr, right: Expr) -> Expr:
+def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Expr:
+    if _has_own(lanes, unit):
+        return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.maximum", left, right)
     return tirx.Max(left, right)
 
 
-def minimum(left: Expr, right: Expr) -> Expr:
+def minimum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Expr:
+    if _has_own(lanes, unit):
+        return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.minimum", left, right)
     return tirx.Min(left, right)
+
+
+def _has_own(lanes: int, unit: VectorUnit) -> bool:
+    """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. Of a comparison and a
+    selection, which is what TVM makes, LLVM finds x86's instruction and that of 64-bit ARM, but not that of 32-bit ARM.
+    """
+    return unit.fused_weights and lanes > 1
 
 
 def as_index(value: Expr) -> Expr:

@@ -70,7 +70,8 @@ def winograd(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"winograd_{outputs}x{outputs}_{problem.kernel[0]}x{problem.kernel[1]}"
-    kernel = build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, epilogue)
+    constants = weight_constants(encoded, bias)
+    kernel = build(name, problem.input_shape, problem.output_shape, constants, emit, unit, epilogue)
     return replace(kernel, method=layout.method)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+import tvm
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, VectorUnit, depthwise
+from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Conv, Epilogue, VectorUnit, depthwise
+from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.task import vector_unit
 from tests.tvm_backend.kernels.differential import ACTIVATIONS, UNITS, Case, compile_functions, run
 
 # Tiny and huge ones, those at which exp leaves the range of float32, and many where activations bend.
@@ -25,3 +30,16 @@ def test_every_value_is_as_exact_as_float32(activation: str, unit: VectorUnit):
     # Where a sum loses digits (x + 3 near -3, exp of a large number) they are lost of x, not of the result.
     allowed = 4e-7 * np.abs(expected) + 2e-7 * np.minimum(np.abs(x), 20)
     assert (np.abs(actual - expected) <= allowed).all(), np.abs(actual - expected).max()
+
+
+@pytest.mark.parametrize(("board", "instruction"), [("cortex-a7", r"\tvmax\.f32\tq"), ("cortex-a72", r"\tfmax\t")])
+def test_arm_clamps_with_one_instruction(board: str, instruction: str):
+    target = find_target(board)
+    one, zero = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
+    kernel = depthwise(Conv(1, 1, 8, 8, 1), one, zero, Epilogue(activation="relu6"), vector_unit(target))
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
+        built = tvm.compile(tvm.IRModule({"kernel": kernel.func}), target=tvm.target.Target(target.tvm))
+    code = built.mod.imports[0].inspect_source("asm") if built.mod.imports else built.mod.inspect_source("asm")
+    assert re.search(instruction, code)
+    assert re.search(instruction.replace("max", "min"), code)
+    assert not re.search(r"\tv?f?cmg|\tv?b(sl|if|it)\t|\tvcgt", code), "a comparison and a selection"
