@@ -10,7 +10,7 @@ import numpy as np
 
 REQUIREMENTS: tuple[tuple[str, ...], ...] = ()
 PACKAGE = "onexn-plugins"
-SETTINGS = "`compile_model(path, threads=1)`; the image is copied in at every call."
+SETTINGS = "`compile_model(path, threads=1)`; every call checks the image and reads it where it lies."
 
 
 def prepare(onnx: Path, folder: Path) -> Path:
