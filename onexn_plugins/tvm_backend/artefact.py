@@ -30,7 +30,8 @@ from onexn_plugins.tvm_backend.linker import compiler
 from onexn_plugins.tvm_backend.targets import Target, why_not_here
 from onexn_plugins.tvm_backend.vm_network import LIBRARY, WEIGHTS, VMNetwork
 
-FORMAT, FORMAT_VERSION = "onexn-plugins network", 2
+# Up to version 2 code wanted its inputs aligned.
+FORMAT, FORMAT_VERSION = "onexn-plugins network", 3
 METADATA, CHECKSUMS = "metadata.json", "SHA256SUMS"
 # Room asked for before LLVM and the linker write: for code, and for a program's weights in objects, library and itself.
 CODE_BYTES, WEIGHT_COPIES = 32 << 20, 3

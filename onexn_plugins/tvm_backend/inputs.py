@@ -66,10 +66,11 @@ class Inputs:
         return [_checked(array, tensor) for array, tensor in zip(arrays, self.tensors, strict=True)]
 
     def lent(self, arrays: Sequence[np.ndarray]) -> list[tvm.runtime.Tensor]:
-        """TVM's tensors on the arrays' own memory, which the network only reads, or on copies of those that numpy does
-        not lend. The copies last until the next call.
+        """TVM's tensors on the arrays' own memory, which the network only reads, or on copies: of read-only ones,
+        which numpy does not lend, and of those not aligned as their elements. The copies last until the next call.
         """
-        return [_lent(array) or self._copied(position, array) for position, array in enumerate(arrays)]
+        return [tvm_ffi.from_dlpack(array) if array.flags.writeable and array.flags.aligned
+                else self._copied(position, array) for position, array in enumerate(arrays)]
 
     def _copied(self, position: int, array: np.ndarray) -> tvm.runtime.Tensor:
         copy, tensor = self._copies[position]
@@ -117,8 +118,3 @@ def _checked(array: Any, tensor: Tensor) -> np.ndarray:
         raise OneXNError(f"input {tensor.name!r}", f"has shape {list(array.shape)}, the network takes "
                          f"{list(tensor.shape)}", "Reshape it, or export the model with inputs of that shape")
     return np.ascontiguousarray(array)
-
-
-def _lent(array: np.ndarray) -> tvm.runtime.Tensor | None:
-    flags = array.flags
-    return tvm_ffi.from_dlpack(array) if flags.writeable and flags.aligned else None
