@@ -260,8 +260,12 @@ class Beside(nn.Module):
         return torch.relu(self.conv(image) + image), self.conv(other).sin(), other + 1, other
 
 
-def test_inputs_may_lie_anywhere_and_stay_as_they_are() -> None:
-    """Vector loads want aligned memory."""
+def test_inputs_may_lie_anywhere_and_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vector loads want aligned memory; copies are made of what numpy does not lend alone."""
+    copied: list[np.ndarray] = []
+    copy = given_inputs.Inputs._copied
+    monkeypatch.setattr(given_inputs.Inputs, "_copied",
+                        lambda inputs, place, array: (copied.append(array), copy(inputs, place, array))[1])
     torch.manual_seed(0)
     module, room = Beside().eval(), np.random.default_rng(0).standard_normal(IMAGE.size + 16).astype(np.float32)
     compiled = compile_module(module, (torch.from_numpy(IMAGE), torch.from_numpy(IMAGE)))
@@ -269,7 +273,9 @@ def test_inputs_may_lie_anywhere_and_stay_as_they_are() -> None:
         image = room[offset : offset + IMAGE.size].reshape(IMAGE.shape)
         before = image.copy()
         image.flags.writeable = offset % 4 != 0
+        copied.clear()
         outputs = compiled.run(image, image)
+        assert len(copied) == (0 if image.flags.writeable else 2)
         for output, expected in zip(outputs, module(*[torch.from_numpy(before)] * 2), strict=True):
             np.testing.assert_allclose(output, expected.detach().numpy(), rtol=1e-5, atol=1e-5)
             output += 1  # the caller may write into outputs
