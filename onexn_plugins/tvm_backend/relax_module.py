@@ -36,15 +36,15 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
                     values[item.output] = _emit_call(builder, graph, item, values)
                 else:
                     emit_node(builder, graph, item, values)
-            results = [_result(graph, name, values) for name in graph.outputs]
+            results = [_result(builder, graph, name, values) for name in graph.outputs]
             output = builder.emit_output(results[0] if len(results) == 1 else relax.Tuple(results))
         builder.emit_func_output(output)
     return builder.finalize()
 
 
 def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
-    """The inputs that more than kernels of ours reads, which has to be aligned, and those that are outputs, too."""
-    read = {name for item in order if isinstance(item, Node) for name in item.inputs} | set(graph.outputs)
+    """The inputs that more than kernels of ours reads, for which they have to be aligned."""
+    read = {name for item in order if isinstance(item, Node) for name in item.inputs}
     return [name for name in graph.inputs if name in read]
 
 
@@ -74,8 +74,10 @@ def _weights(array: np.ndarray) -> relax.Expr:
     return relax.const(tvm_ffi.from_dlpack(array) if lent else array)
 
 
-def _result(graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:
-    """A value that the caller may get and keep: constants are copied."""
+def _result(builder: relax.BlockBuilder, graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:
+    """A value that the caller may get and keep: constants and inputs are copied."""
+    if name in graph.inputs:
+        return _emit_copy(builder, graph.specs[name], values[name])
     if name not in graph.constants:
         return values[name]
     constant = graph.constants[name]

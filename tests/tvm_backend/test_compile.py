@@ -301,6 +301,23 @@ def test_inputs_of_any_type_go_out_as_they_came_in(array: np.ndarray, tmp_path: 
     assert np.array_equal(output, array)
 
 
+def test_outputs_that_are_inputs_have_memory_of_their_own(tmp_path: Path) -> None:
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [6])
+    nodes = [helper.make_node("Identity", ["x"], [name]) for name in "ab"]
+    nodes.append(helper.make_node("Reshape", ["x", "shape"], ["flat"]))
+    x, a, b = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 3)) for name in "xab")
+    flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, (6,))
+    graph = helper.make_graph(nodes, "views", [x], [a, b, flat], [shape])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "views.onnx")
+    compiled, array = compile_model(tmp_path / "views.onnx"), np.arange(6, dtype=np.float32).reshape(2, 3)
+    outputs = compiled.run(array)
+    compiled.run(array + 1)
+    for number, output in enumerate(outputs):
+        assert np.array_equal(output.ravel(), np.arange(6)), "not its own, or overwritten by the later run"
+        output += 10 * number + 1
+    assert np.array_equal(array.ravel(), np.arange(6))
+
+
 def test_outputs_outlive_later_runs(small: Compiled) -> None:
     outputs = [small.run(IMAGE + value, IMAGE) for value in range(5)]
     assert [float(output.max()) for output in outputs] == [0, 1, 2, 3, 4]
