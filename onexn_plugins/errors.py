@@ -31,3 +31,9 @@ class MissingDependencyError(OneXNError, ImportError):
 
     def __reduce__(self) -> tuple[type[OneXNError], tuple[str, str]]:  # type: ignore[override]
         return type(self), (self.package, self.extra)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

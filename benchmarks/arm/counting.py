@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.processors import find_target
 from tests.emulation.apt import PrivateApt
 from tests.emulation.cache import made_once
 

@@ -7,20 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.common.weights import pruned
-from onexn_plugins.tvm_backend.kernels import (
-    Conv,
-    Epilogue,
-    Kernel,
-    Linear,
-    Tile,
-    VectorUnit,
-    conv,
-    conv_depthwise,
-    default_tile,
-    dense_block,
-    depthwise,
-    linear,
-)
+from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
+from onexn_plugins.tvm_backend.kernels.choose import conv, conv_depthwise, dense_block, linear
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 BLOCK_SIZE, KEPT = 4, 0.25
 RELU = Epilogue(activation="relu")

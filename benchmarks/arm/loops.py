@@ -8,8 +8,9 @@ from typing import Any
 
 import tvm
 
-from onexn_plugins.tvm_backend.kernels import PASS_CONFIG, Kernel
-from onexn_plugins.tvm_backend.targets import Target
+from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.problem import Kernel
+from onexn_plugins.tvm_backend.processors import Target
 
 _LABEL = re.compile(r"(\.LBB\w+):")
 _BRANCH = re.compile(r"(?:b[a-z.]*|cbn?z|tbn?z)\s.*?(\.LBB\w+)")

@@ -21,11 +21,11 @@ from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_markdown, to_text
-from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import Tile
-from onexn_plugins.tvm_backend.kernels.pointwise import pointwise
-from onexn_plugins.tvm_backend.targets import find_target
-from onexn_plugins.tvm_backend.task import vector_unit
+from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise
+from onexn_plugins.tvm_backend.kernels.encode import encode
+from onexn_plugins.tvm_backend.kernels.problem import Tile
+from onexn_plugins.tvm_backend.planning.task import vector_unit
+from onexn_plugins.tvm_backend.processors import find_target
 
 RESULTS = Path(__file__).with_name("results") / "mca.json"
 TURNS = 200  # of a loop, so that its beginning and end do not count

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.arm.counting import Counter, Counts
 from onexn_plugins.tvm_backend import Compiled, compile_model
-from onexn_plugins.tvm_backend.artefact import read
-from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.output.artefact import read
+from onexn_plugins.tvm_backend.processors import find_target
 from tests.emulation.arm64_root import arm64_machine
 
 RUN = Path(__file__).with_name("run_emulated.py")

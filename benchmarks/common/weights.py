@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.kernels import Conv, Linear
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
 
 
 def pruned(problem: Conv | Linear, kept: float, block_size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.artefact import read
+from onexn_plugins.tvm_backend.output.artefact import read
 from tests import emulation
 from tests.emulation.arm64_root import Arm64, fetched_machine
 

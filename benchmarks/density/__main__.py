@@ -1,7 +1,7 @@
 """python -m benchmarks.density: one layer, dense and with its zero blocks skipped, A B A B, at many shares kept.
 
-These are the numbers behind onexn_plugins.tvm_backend.plan's cost model: the time that skipping takes of the dense
-kernel's, and from which share kept it is no gain any more. "model" is what the planner expects.
+These are the numbers behind the cost model of onexn_plugins.tvm_backend.planning.plan: the time that skipping takes
+of the dense kernel's, and from which share kept it is no gain any more. "model" is what the planner expects.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import Interval
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Linear, default_tile, dense_block
-from onexn_plugins.tvm_backend.plan import Planner
-from onexn_plugins.tvm_backend.targets import find_target
-from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.kernels.choose import dense_block
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
+from onexn_plugins.tvm_backend.planning.plan import Planner
+from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.processors import find_target
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.worker import Order, Setup, Unusable
 

@@ -24,7 +24,7 @@ from benchmarks.fuzz.mutations import NUMBERS, SIZES, damaged_bytes
 from benchmarks.fuzz.seeds import seed_models
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model, load
-from onexn_plugins.tvm_backend.artefact import CHECKSUMS, LIBRARY, METADATA
+from onexn_plugins.tvm_backend.output.artefact import CHECKSUMS, LIBRARY, METADATA
 
 FILES = (LIBRARY, METADATA, CHECKSUMS)
 VALUES: tuple[Any, ...] = (None, True, "", "text", [], {}, [[]], {"": 0}, [None], *SIZES, *NUMBERS)

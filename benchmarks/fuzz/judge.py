@@ -9,7 +9,7 @@ import numpy as np
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model, inspect_onnx
-from onexn_plugins.tvm_backend.compiled import Compiled
+from onexn_plugins.tvm_backend.running.compiled import Compiled
 
 TOLERANCE = 1e-3
 # What is bigger than that is looked at and not computed.

@@ -24,7 +24,7 @@ from benchmarks.latency.parts import BLOCK_SIZE, PIXELS, Variant
 from onexn_plugins.progress import Progress
 from onexn_plugins.timing import Timings, interleave
 from onexn_plugins.tvm_backend import compile_model, load
-from onexn_plugins.tvm_backend.compiled import Compiled
+from onexn_plugins.tvm_backend.running.compiled import Compiled
 
 RESULTS = Path(__file__).with_name("results")
 NETWORKS, RATIOS = ("mobilenet_v2", "resnet50"), (0.0, 0.5, 0.75, 0.9)

@@ -21,20 +21,15 @@ from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import interleave
-from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import (
-    PASS_CONFIG,
-    Conv,
-    Epilogue,
-    Kernel,
-    default_tile,
-    dense_block,
-    direct_conv,
-)
-from onexn_plugins.tvm_backend.kernels.winograd import winograd
-from onexn_plugins.tvm_backend.kernels.winograd_choice import best_outputs
-from onexn_plugins.tvm_backend.targets import Target, find_target
-from onexn_plugins.tvm_backend.task import vector_unit
+from onexn_plugins.tvm_backend.kernels.choose import dense_block, direct_conv
+from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.encode import encode
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
+from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
+from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
+from onexn_plugins.tvm_backend.planning.task import vector_unit
+from onexn_plugins.tvm_backend.processors import Target, find_target
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.

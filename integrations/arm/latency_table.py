@@ -17,8 +17,8 @@ import numpy as np
 from onexn_plugins.cli.run import difference, random_inputs
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model
-from onexn_plugins.tvm_backend.artefact import Artefact, read
-from onexn_plugins.tvm_backend.rpc import Board, RemoteRun, parse_board, run_remotely
+from onexn_plugins.tvm_backend.output.artefact import Artefact, read
+from onexn_plugins.tvm_backend.running.rpc import Board, RemoteRun, parse_board, run_remotely
 
 
 def main() -> int:

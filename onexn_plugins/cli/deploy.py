@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     from onexn_plugins.tvm_backend import compile_model
-    from onexn_plugins.tvm_backend.artefact import read
-    from onexn_plugins.tvm_backend.rpc import parse_board, run_remotely
+    from onexn_plugins.tvm_backend.output.artefact import read
+    from onexn_plugins.tvm_backend.running.rpc import parse_board, run_remotely
 
     _check(arguments)
     board = parse_board(arguments.rpc, arguments.key)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from onexn_plugins.tvm_backend.targets import find_target
+    from onexn_plugins.tvm_backend.processors import find_target
 
     if not is_onnx(arguments.model):
         raise OneXNError(arguments.model, "is no ONNX file", "Give the ONNX file; it is compiled for the board")

@@ -11,8 +11,8 @@ for _package, _module in (("apache-tvm", "tvm"), ("onnx", "onnx")):
         raise MissingDependencyError(_package, "tvm")
 
 from onexn_plugins.tvm_backend.compile import compile_model, compile_module, inspect_module, inspect_onnx  # noqa: E402
-from onexn_plugins.tvm_backend.compiled import Compiled, load  # noqa: E402
-from onexn_plugins.tvm_backend.targets import targets  # noqa: E402
+from onexn_plugins.tvm_backend.processors import targets  # noqa: E402
+from onexn_plugins.tvm_backend.running.compiled import Compiled, load  # noqa: E402
 from onexn_plugins.tvm_backend.tuning.search import tune  # noqa: E402
 
 __all__ = [

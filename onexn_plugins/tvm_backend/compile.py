@@ -9,18 +9,18 @@ import tvm
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.aot import StaticNetwork, compile_static
-from onexn_plugins.tvm_backend.compiled import Compiled, Tensor, checked_threads
-from onexn_plugins.tvm_backend.fusion import KernelCall
-from onexn_plugins.tvm_backend.graph import Graph
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
-from onexn_plugins.tvm_backend.lowering import compile_module as lower_module
-from onexn_plugins.tvm_backend.network import Network, blamed_on, plan_file, plan_module
-from onexn_plugins.tvm_backend.profile import Step
-from onexn_plugins.tvm_backend.relax_module import build_module
-from onexn_plugins.tvm_backend.targets import Target, find_target
+from onexn_plugins.tvm_backend.lowering.relax_module import build_module
+from onexn_plugins.tvm_backend.output.static_program import StaticNetwork, compile_static
+from onexn_plugins.tvm_backend.output.tvm_library import VMNetwork
+from onexn_plugins.tvm_backend.output.tvm_library import compile_module as lower_module
+from onexn_plugins.tvm_backend.planning.fusion import KernelCall
+from onexn_plugins.tvm_backend.planning.network import Network, blamed_on, plan_file, plan_module
+from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.reading.graph import Graph
+from onexn_plugins.tvm_backend.running.compiled import Compiled, Tensor, checked_threads
+from onexn_plugins.tvm_backend.running.profile import Step
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
-from onexn_plugins.tvm_backend.vm_network import VMNetwork
 
 
 def compile_model(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.artefact import Artefact
+from onexn_plugins.tvm_backend.output.artefact import Artefact
 
 
 def run_program(saved: Artefact, scratch: Path, inputs: Sequence[np.ndarray], *, emulator: Sequence[str] = (),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onexn_plugins.tvm_backend.artefact import read, write
-from onexn_plugins.tvm_backend.targets import find_target
+from onexn_plugins.tvm_backend.output.artefact import read, write
+from onexn_plugins.tvm_backend.processors import find_target
 from tests.tvm_backend import tiny_network
 
 pytest.importorskip("tvm")

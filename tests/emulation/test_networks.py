@@ -17,7 +17,7 @@ for package in ("tvm", "onnxruntime", "torch_pruning"):
     pytest.importorskip(package)
 from onexn_plugins.torch_pruning import OneXNPruner  # noqa: E402
 from onexn_plugins.tvm_backend import compile_model  # noqa: E402
-from onexn_plugins.tvm_backend.artefact import read  # noqa: E402
+from onexn_plugins.tvm_backend.output.artefact import read  # noqa: E402
 
 PIXELS = 64  # small: the emulator is a hundred times slower than a core
 

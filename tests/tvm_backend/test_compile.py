@@ -25,14 +25,13 @@ from onexn_plugins.tvm_backend import (
     Compiled,
     compile_model,
     compile_module,
-    huge_pages,
     inspect_module,
     inspect_onnx,
     load,
-    vm_network,
 )
-from onexn_plugins.tvm_backend import inputs as given_inputs
-from onexn_plugins.tvm_backend.kernels import sharing
+from onexn_plugins.tvm_backend.kernels.parts import sharing
+from onexn_plugins.tvm_backend.output import huge_pages, tvm_library
+from onexn_plugins.tvm_backend.running import inputs as given_inputs
 from onexn_plugins.zoo import load_model
 from tests.tvm_backend.networks import Bottlenecks, Mixed, Mlp, Mobile, Shuffled, prune
 
@@ -170,7 +169,7 @@ def test_its_memory_goes_with_a_network(tmp_path: Path, monkeypatch: pytest.Monk
         alive.append(weakref.ref(memory.base))
         return memory
 
-    monkeypatch.setattr(vm_network, "allocate", allocate)
+    monkeypatch.setattr(tvm_library, "allocate", allocate)
     monkeypatch.setattr(given_inputs, "allocate", allocate)
     image = np.random.default_rng(0).standard_normal((1, 8, 14, 14)).astype(np.float32)
     image.flags.writeable = False  # numpy does not lend it

@@ -32,7 +32,7 @@ def compiled(target):
     import tvm
     from tvm import relax
 
-    from onexn_plugins.tvm_backend.lowering import compile_module
+    from onexn_plugins.tvm_backend.output.tvm_library import compile_module
 
     weight, bias = weights()
     x = relax.Var("x", relax.TensorType(INPUT_SHAPE, "float32"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.plan import Decision
-from onexn_plugins.tvm_backend.targets import Target
-from onexn_plugins.tvm_backend.task import Choice, Task
+from onexn_plugins.tvm_backend.planning.plan import Decision
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
+from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine
 from onexn_plugins.tvm_backend.tuning.decision import winner
 from onexn_plugins.tvm_backend.tuning.problem import kept_shares, problem_of

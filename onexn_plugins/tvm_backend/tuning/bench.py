@@ -10,8 +10,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.rpc import STARTING, STARTING_SECONDS, check_reachable, is_emulated
-from onexn_plugins.tvm_backend.rpc_session import Failure, Progress
+from onexn_plugins.tvm_backend.running.rpc import STARTING, STARTING_SECONDS, check_reachable, is_emulated
+from onexn_plugins.tvm_backend.running.rpc_session import Failure, Progress
 from onexn_plugins.tvm_backend.tuning.worker import Order, Ready, Setup, Times, Unusable, serve
 
 

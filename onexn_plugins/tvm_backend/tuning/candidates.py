@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import tvm_ffi
 
-from onexn_plugins.tvm_backend.kernels import Kernel, Tile, VectorUnit, as_linear, default_tile, sparse_vectors
-from onexn_plugins.tvm_backend.kernels.tiling import channels_at_once
-from onexn_plugins.tvm_backend.task import Choice, Task
+from onexn_plugins.tvm_backend.kernels.choose import as_linear, sparse_vectors
+from onexn_plugins.tvm_backend.kernels.parts.tiling import channels_at_once, default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Kernel, Tile
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
 from onexn_plugins.tvm_backend.tuning.problem import kept_shares, own_block_size
 
 MOST_VECTORS = 8

@@ -21,9 +21,9 @@ from typing import Any
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
-from onexn_plugins.tvm_backend.kernels import Tile
-from onexn_plugins.tvm_backend.targets import Target
-from onexn_plugins.tvm_backend.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Tile
+from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.tuning.decision import Trial, winner
 
 FORMAT, FORMAT_VERSION = "onexn-plugins tuning", 1

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Linear
-from onexn_plugins.tvm_backend.plan import BLOCK_SIZES
-from onexn_plugins.tvm_backend.task import Task
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
+from onexn_plugins.tvm_backend.planning.plan import BLOCK_SIZES
+from onexn_plugins.tvm_backend.planning.task import Task
 
 # Shares of kept blocks that differ by less make no other problem.
 SHARE_STEP = 0.05

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.compiled import checked_threads
-from onexn_plugins.tvm_backend.fusion import KernelCall
-from onexn_plugins.tvm_backend.kernels.problem import VectorUnit
-from onexn_plugins.tvm_backend.network import plan_file
-from onexn_plugins.tvm_backend.rpc import Board, parse_board
-from onexn_plugins.tvm_backend.targets import Target, find_target, why_not_here
-from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.planning.fusion import KernelCall
+from onexn_plugins.tvm_backend.planning.network import plan_file
+from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.processors import Target, find_target, why_not_here
+from onexn_plugins.tvm_backend.running.compiled import checked_threads
+from onexn_plugins.tvm_backend.running.rpc import Board, parse_board
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.kernels import Conv, Kernel
-from onexn_plugins.tvm_backend.rpc import Board
-from onexn_plugins.tvm_backend.rpc_session import Progress, Refused, broken, connect, core_of
-from onexn_plugins.tvm_backend.targets import Target
-from onexn_plugins.tvm_backend.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.threadpool import use_threads
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
+from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.running.rpc import Board
+from onexn_plugins.tvm_backend.running.rpc_session import Progress, Refused, broken, connect, core_of
+from onexn_plugins.tvm_backend.running.threadpool import use_threads
 
 # Copies of the weights take about this many bytes: twice the largest second-level cache of the targets.
 COLD_BYTES = 4 << 20
@@ -164,7 +164,7 @@ class _Workplace:
         """The executable where it shall run; nothing of it stays in the board's folder."""
         if self._session is None:
             return executable
-        from onexn_plugins.tvm_backend.linker import shared_library_linker
+        from onexn_plugins.tvm_backend.output.linker import shared_library_linker
 
         with tempfile.TemporaryDirectory(prefix="onexn-") as folder:
             path = Path(folder) / f"{Path(folder).name}.so"
@@ -194,7 +194,7 @@ def build_calls(task: Task, kernel: Kernel, target: Target) -> Any:
     from tvm import relax
 
     from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
-    from onexn_plugins.tvm_backend.lowering import compile_calls
+    from onexn_plugins.tvm_backend.output.tvm_library import compile_calls
 
     builder = relax.BlockBuilder()
     function = builder.add_func(kernel.func.without_attr("global_symbol"), "kernel")

@@ -20,10 +20,11 @@ from tvm.script.ir_builder import tirx as T
 
 from benchmarks.common.weights import pruned
 from onexn_plugins.pattern import BlockPattern, weight_mask
-from onexn_plugins.tvm_backend import kernels
-from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Kernel, Linear, VectorUnit
-from onexn_plugins.tvm_backend.kernels.vector import constant, store
+from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, constant, store
+from onexn_plugins.tvm_backend.kernels.encode import encode
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
 
 AVX512, AVX2, SSE = VectorUnit(16, 32), VectorUnit(8, 16), VectorUnit(4, 16)
@@ -92,7 +93,7 @@ def conv_case(family: Callable[..., Kernel], problem: Conv, block_size: int, den
     x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
     weight = random_weight(problem, block_size, density, rng)
     residual = [random_array(problem.output_shape, rng)] if epilogue.residual else []
-    tile = kernels.default_tile(problem, block_size, unit) if vectors is None else kernels.Tile(block_size, vectors)
+    tile = default_tile(problem, block_size, unit) if vectors is None else Tile(block_size, vectors)
     kernel = family(problem, weight, bias, epilogue, unit, tile)
     return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
 
@@ -127,7 +128,7 @@ def check(cases: Sequence[Case], tolerance: float = TOLERANCE) -> None:
 def compile_functions(functions: dict[str, Any], *, optimise: bool = True) -> Any:
     cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
     target = {"kind": "llvm", "mcpu": cpu, "opt-level": 3 if optimise else 0}
-    with tvm.transform.PassContext(opt_level=3, config=kernels.PASS_CONFIG):
+    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
         return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels import Conv
+from onexn_plugins.tvm_backend.kernels.problem import Conv
 
 
 @st.composite

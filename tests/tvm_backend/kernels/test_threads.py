@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 import tvm
 
-from onexn_plugins.tvm_backend import kernels
-from onexn_plugins.tvm_backend.encode import encode
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, GlobalPool, Linear, Pool, fused, sharing
-from onexn_plugins.tvm_backend.kernels.packed import packed
-from onexn_plugins.tvm_backend.kernels.sliced import sliced
-from onexn_plugins.tvm_backend.kernels.winograd import winograd
-from onexn_plugins.tvm_backend.threadpool import use_threads
+from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
+from onexn_plugins.tvm_backend.kernels.channelwise.pooling import global_average_pool
+from onexn_plugins.tvm_backend.kernels.channelwise.pooling import pool as pool_kernel
+from onexn_plugins.tvm_backend.kernels.choose import conv, conv_depthwise, linear
+from onexn_plugins.tvm_backend.kernels.conv.packed import packed
+from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced
+from onexn_plugins.tvm_backend.kernels.encode import encode
+from onexn_plugins.tvm_backend.kernels.pairs import choose as fused
+from onexn_plugins.tvm_backend.kernels.pairs.projection import projection
+from onexn_plugins.tvm_backend.kernels.parts import sharing
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Linear, Pool, Tile
+from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
+from onexn_plugins.tvm_backend.running.threadpool import use_threads
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
 from tests.tvm_backend.kernels.differential import (
     AVX2,
@@ -26,7 +32,7 @@ from tests.tvm_backend.kernels.differential import (
     random_array,
     random_weight,
 )
-from tests.tvm_backend.kernels.test_fused import depthwise_after
+from tests.tvm_backend.kernels.pairs.test_pairs import depthwise_after
 
 RESIDUAL, RELU6 = Epilogue(residual=True, activation="relu"), Epilogue(activation="relu6")
 CONVS = {
@@ -74,37 +80,37 @@ def problems():
     for name, problem in CONVS.items():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"conv {name}", problem.input_shape, problem.output_shape, True,
-               lambda unit, p=problem, a=arrays: kernels.conv(p, *a, RESIDUAL, unit, kernels.Tile(4, 2)))
+               lambda unit, p=problem, a=arrays: conv(p, *a, RESIDUAL, unit, Tile(4, 2)))
     for name, (family, problem, slices) in SLICED.items():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (name, problem.input_shape, problem.output_shape, True,
                lambda unit, f=family, p=problem, a=arrays, s=slices: f(
-                   p, encode(a[0], 4, p.groups), a[1], RESIDUAL, unit, kernels.Tile(4, 2), s))
+                   p, encode(a[0], 4, p.groups), a[1], RESIDUAL, unit, Tile(4, 2), s))
     for outputs, (name, problem) in zip((4, 2, 2), WINOGRAD.items(), strict=True):
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"winograd {name}", problem.input_shape, problem.output_shape, True,
                lambda unit, p=problem, a=arrays, o=outputs: winograd(
-                   p, *a, RESIDUAL, unit, kernels.Tile(4, 2), outputs=o))
+                   p, *a, RESIDUAL, unit, Tile(4, 2), outputs=o))
     for name, (problem, stride) in HIDDEN.items():
         after = depthwise_after(problem, 3, stride)
         arrays = random_weight(problem, 4, 0.5, rng), random_array((problem.out_channels,), rng)
         more = random_array(after.weight_shape, rng), random_array((problem.out_channels,), rng)
         yield (f"fused {name}", problem.input_shape, after.output_shape, False,
-               lambda unit, p=problem, a=arrays, d=after, m=more: kernels.conv_depthwise(
-                   p, *a, RELU6, d, *m, RELU6, unit, kernels.Tile(4, 2)))
+               lambda unit, p=problem, a=arrays, d=after, m=more: conv_depthwise(
+                   p, *a, RELU6, d, *m, RELU6, unit, Tile(4, 2)))
     for batch in (1, 3, 70, 300):
         problem = Linear(batch, 70, 45)
         arrays = random_weight(problem, 8, 0.5, rng), random_array((45,), rng)
         yield (f"linear, {batch} rows", problem.input_shape, problem.output_shape, False,
-               lambda unit, p=problem, a=arrays: kernels.linear(p, *a, RELU6, unit, kernels.Tile(8, 1)))
+               lambda unit, p=problem, a=arrays: linear(p, *a, RELU6, unit, Tile(8, 1)))
     deep = Conv(2, 5, 12, 11, 5, (3, 3), padding=(1, 1, 1, 1), groups=5)
     arrays = random_array(deep.weight_shape, rng), random_array((5,), rng)
     yield ("depthwise", deep.input_shape, deep.output_shape, False,
-           lambda unit: kernels.depthwise(deep, *arrays, RELU6, unit))
+           lambda unit: depthwise(deep, *arrays, RELU6, unit))
     pool = Pool("average", 1, 7, 13, 12, (3, 3), (2, 2), (1, 1, 1, 1))
-    yield "pool", pool.input_shape, pool.output_shape, False, lambda unit: kernels.pool(pool, unit)
+    yield "pool", pool.input_shape, pool.output_shape, False, lambda unit: pool_kernel(pool, unit)
     means = GlobalPool(2, 5, 7, 7)
-    yield "mean", means.input_shape, means.output_shape, False, lambda unit: kernels.global_average_pool(means, unit)
+    yield "mean", means.input_shape, means.output_shape, False, lambda unit: global_average_pool(means, unit)
 
 
 def projections():
@@ -116,11 +122,11 @@ def projections():
         last = Conv(1, outputs, after.out_height, after.out_width, 11)
         arrays = random_weight(problem, 4, kept, rng), random_array((outputs,), rng)
         more = random_array(after.weight_shape, rng), random_array((outputs,), rng)
-        after_all = kernels.projection(last, random_weight(last, 4, 0.5, rng), arrays[1][:11], RESIDUAL,
-                                       kernels.Tile(4, 2))
+        after_all = projection(last, random_weight(last, 4, 0.5, rng), arrays[1][:11], RESIDUAL,
+                                       Tile(4, 2))
         yield (f"projection of {outputs}", problem.input_shape, last.output_shape, True,
-               lambda unit, p=problem, a=arrays, d=after, m=more, z=after_all: kernels.conv_depthwise(
-                   p, *a, RELU6, d, *m, RELU6, unit, kernels.Tile(4, 2), projection=z))
+               lambda unit, p=problem, a=arrays, d=after, m=more, z=after_all: conv_depthwise(
+                   p, *a, RELU6, d, *m, RELU6, unit, Tile(4, 2), projection=z))
 
 
 @pytest.fixture
@@ -177,7 +183,7 @@ def test_threads_leave_the_affinity_of_the_program_alone():
 def test_small_kernels_stay_serial():
     problem = Conv(1, 8, 4, 4, 8)
     weight, bias = np.ones(problem.weight_shape, np.float32), np.ones(8, np.float32)
-    alone, together = (kernels.conv(problem, weight, bias, Epilogue(), replace(AVX512, threads=threads))
+    alone, together = (conv(problem, weight, bias, Epilogue(), replace(AVX512, threads=threads))
                        for threads in (1, 4))
     tvm.ir.assert_structural_equal(alone.func, together.func)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onexn_plugins.tvm_backend.kernels import Conv, Epilogue, Linear, Tile, VectorUnit, default_tile
-from onexn_plugins.tvm_backend.task import Choice, Task
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.problem import kept_shares, own_block_size, problem_of
 

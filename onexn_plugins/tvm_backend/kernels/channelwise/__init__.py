@@ -1,0 +1,1 @@
+"""Families whose channels need nothing of each other: depthwise convolutions and pooling."""

@@ -1,0 +1,132 @@
+"""Max and average pooling, and the mean over whole channels."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
+    CHANNEL_BUDGET,
+    Accumulate,
+    anchors,
+    row_alignment,
+    slide,
+)
+from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.code.vector import (
+    Expr,
+    Register,
+    constant,
+    load,
+    maximum,
+    pieces,
+    sum_lanes,
+)
+from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, each_shared_job, window_cost
+from onexn_plugins.tvm_backend.kernels.parts.window import Image, band_start, pack, window_for
+from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, check_shapes
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+
+_MEAN_REGISTERS = 4  # independent sums hide the latency of the addition
+
+
+def pool(problem: Pool, unit: VectorUnit) -> Kernel:
+    """Max or average pooling, channel by channel in padded scratch.
+
+    Raises:
+        Unsupported: an unknown kind, or tensors beyond int32 offsets.
+    """
+    check_shapes(problem)
+    if problem.kind not in ("max", "average"):
+        raise Unsupported(f"{problem.kind} pooling")
+    is_max = problem.kind == "max"
+    conv = problem.as_conv
+    window = window_for(conv, 1, CHANNEL_BUDGET, row_alignment(unit))
+    padding = float("-inf") if is_max else 0.0
+
+    def emit(buffers: Buffers) -> None:
+        def emit_plane(plane: Expr) -> None:
+            source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
+            scratch = T.alloc_buffer((window.size,), "float32", scope="global")
+            with T.serial(0, band_start(window, 0)[0]) as band:
+                first_row = band_start(window, band)[1]
+                pack(window, source, scratch, 0, first_row, unit, padding)
+
+                def finish(row: Expr, column: Expr, value: Expr, lanes: int) -> None:
+                    pixel = (first_row + row) * conv.out_width + column
+                    if not is_max:
+                        value = value * load(buffers.constants["shares"], pixel, lanes)
+                    buffers.output.store(plane * (conv.out_height * conv.out_width) + pixel, value, lanes)
+
+                slide(window, scratch, 0, unit, lambda lanes: constant(padding, lanes),
+                      lambda lanes: _take_maximum(lanes, unit) if is_max else _add, finish, buffers.constants)
+
+        each_shared_job((problem.batch * problem.channels,), window_cost(conv), unit.threads, emit_plane)
+
+    constants = anchors(window, unit) | ({} if is_max else {"shares": _shares(problem)})
+    return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit, unit)
+
+
+def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
+    """The mean of each channel.
+
+    Raises:
+        Unsupported: tensors beyond int32 offsets.
+    """
+    check_shapes(problem)
+    pixels = problem.height * problem.width
+
+    def emit(buffers: Buffers) -> None:
+        def emit_plane(plane: Expr) -> None:
+            total = _sum(buffers.x, plane * pixels, pixels, unit.lanes)
+            buffers.output.store(plane, total * constant(1 / pixels), 1)
+
+        each_shared_job((problem.batch * problem.channels,), float(pixels * COPY), unit.threads, emit_plane)
+
+    return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit, unit)
+
+
+def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
+    """The sum of `count` consecutive values."""
+    step = _MEAN_REGISTERS * lanes
+    totals = [Register(constant(0, lanes), lanes) for _ in range(_MEAN_REGISTERS)]
+    with T.serial(0, count // step) as index:
+        for position, total in enumerate(totals):
+            total.set(total.value + load(buffer, first + index * step + position * lanes, lanes))
+    position = count - count % step
+    for index, width in enumerate(pieces(count % step, lanes)):
+        if width == lanes:
+            totals[index].set(totals[index].value + load(buffer, first + position, width))
+        else:
+            totals.append(Register(load(buffer, first + position, width), width))
+        position += width
+    result = constant(0)
+    for total in totals:
+        result = result + sum_lanes(total)
+    return result
+
+
+def _take_maximum(lanes: int, unit: VectorUnit) -> Accumulate:
+    return lambda total, tap, value: total.set(maximum(total.value, value, lanes, unit))
+
+
+def _add(total: Register, tap: int, value: Expr) -> None:
+    total.set(total.value + value)
+
+
+def _shares(problem: Pool) -> np.ndarray:
+    """One over the number of values each output pixel averages, float32 [out_height * out_width]."""
+    conv = problem.as_conv
+    top, left, _, _ = conv.padding
+
+    def counts(size: int, out_size: int, kernel: int, stride: int, dilation: int, before: int) -> np.ndarray:
+        positions = np.arange(out_size)[:, None] * stride + np.arange(kernel) * dilation - before
+        return ((positions >= 0) & (positions < size)).sum(1)
+
+    if problem.count_include_pad:
+        taps = np.full((conv.out_height, conv.out_width), conv.taps)
+    else:
+        rows = counts(conv.height, conv.out_height, conv.kernel[0], conv.stride[0], conv.dilation[0], top)
+        columns = counts(conv.width, conv.out_width, conv.kernel[1], conv.stride[1], conv.dilation[1], left)
+        taps = np.maximum(1, rows[:, None] * columns)
+    return (1.0 / taps).astype(np.float32).reshape(-1)

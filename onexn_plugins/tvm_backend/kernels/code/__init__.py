@@ -1,0 +1,1 @@
+"""How a kernel is written down: vectors, buffers, functions and activations as TVM's code."""

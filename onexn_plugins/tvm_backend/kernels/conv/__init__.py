@@ -1,0 +1,1 @@
+"""Convolutions summed as they are defined, 1×1 and k×k."""

@@ -1,0 +1,1 @@
+"""Fully connected layers: vectors over the channels of a block, or over the rows of x."""

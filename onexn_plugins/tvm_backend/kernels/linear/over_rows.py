@@ -1,0 +1,127 @@
+"""1×N-sparse linear layers of many rows: vectors over the rows of x, as a 1×1 convolution has them over pixels.
+
+A linear layer's own vectors are the N outputs of a block, which leave most lanes of a wide register empty. Here rows
+are turned into columns tile by tile, and the sums back into rows as they are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
+from onexn_plugins.tvm_backend.kernels.code.vector import (
+    Buffer,
+    Expr,
+    Register,
+    concatenate,
+    load,
+    store,
+    transpose,
+)
+from onexn_plugins.tvm_backend.kernels.encode import Encoded
+from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.parts.sharing import ROWS, TILES, Run, row_costs, share
+from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile, channels_at_once, covering, tile_pixels
+from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+
+# Features of a row that are turned at once, and outputs of a block: what a 128-bit part of a register holds.
+_QUAD = 4
+# Multiply-adds that take as long as turning one value of x.
+_TURN = 2
+
+
+def fills_vectors(problem: Linear, unit: VectorUnit) -> bool:
+    """Whether rows fill a vector."""
+    return problem.batch >= unit.lanes and problem.in_features >= _QUAD
+
+
+def filled(problem: Linear, unit: VectorUnit) -> float:
+    """Share of the vectors' lanes that rows fill."""
+    return problem.batch / sum(covering(problem.batch, unit).widths)
+
+
+def linear_rows(
+    problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
+    input_shape: Sequence[int], output_shape: Sequence[int],
+) -> Kernel:
+    """A fully connected kernel for at least a vector of rows.
+
+    The last vector is as short as covers what is left, and overlaps the one before where it is longer than that.
+    """
+    repeats, left = divmod(problem.batch, tile.vectors * unit.lanes)
+    cut = Cut(PixelTile((unit.lanes,) * tile.vectors), repeats, covering(left, unit) if left else None)
+
+    def emit(buffers: Buffers) -> None:
+        rows = BlockRows(encoded, buffers.constants, unit)
+
+        def emit_share(runs: dict[str, Run]) -> None:
+            columns = T.alloc_buffer((problem.in_features * sum(cut.tile.widths),), "float32", scope="global")
+
+            def emit_tile(shape: PixelTile, start: Expr) -> None:
+                first_rows = {position: tirx.min(start + position, problem.batch - lanes)
+                              for position, lanes in zip(shape.starts, shape.widths, strict=True)}
+                for (position, row), lanes in zip(first_rows.items(), shape.widths, strict=True):
+                    _turn_rows(buffers.x, row, problem.in_features, columns, position, sum(shape.widths), lanes)
+                source = Source(columns, 0, sum(shape.widths))
+
+                def emit_run(run: Channels) -> None:
+                    sums: dict[int, list[Register]] = {}
+
+                    def collect(_channel: int, position: Expr, value: Expr, lanes: int) -> None:
+                        sums.setdefault(int(position), []).append(Register(value, lanes))
+
+                    sum_tile(rows, source, run, shape, 0, collect)
+                    for position, values in sums.items():
+                        first = first_rows[position] * problem.out_features + run.start
+                        _store_turned(buffers, first, problem.out_features, values)
+
+                rows.each_row(0, emit_run, runs.get(ROWS))
+
+            each_tile(cut, emit_tile, runs.get(TILES))
+
+        turning = _TURN * problem.in_features * problem.batch
+        costs = row_costs(encoded, problem.batch)
+        pixels = np.array(tile_pixels(cut, channels_at_once(encoded.block_size, unit), unit))
+        share(unit.threads, {
+            TILES: pixels / problem.batch * (costs.sum() + turning),
+            ROWS: costs + turning / len(costs),
+        }).along((TILES, ROWS), emit_share)
+
+    return build("linear_rows", input_shape, output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
+
+
+def _turn_rows(x: Buffer, row: Expr, features: int, columns: Buffer, place: Expr, stride: int, lanes: int) -> None:
+    """Write a vector of rows from `row` on so that feature f of all of them begins at columns[place + f * stride]."""
+
+    def turn(first: Expr) -> None:
+        def quads(number: int) -> Register:
+            """Of every fourth row."""
+            loaded = [load(x, (row + other) * features + first, _QUAD) for other in range(number, lanes, _QUAD)]
+            return Register(concatenate(loaded, _QUAD), lanes)
+
+        for number, column in enumerate(transpose([quads(number) for number in range(_QUAD)])):
+            store(columns, place + (first + number) * stride, column.value, lanes)
+
+    with T.serial(0, features // _QUAD) as index:
+        turn(index * _QUAD)
+    if features % _QUAD:
+        turn(features - _QUAD)
+
+
+def _store_turned(buffers: Buffers, first: Expr, stride: int, values: list[Register]) -> None:
+    """Store a run's sums, a vector of rows for each channel: those of a row lie side by side from `first` on."""
+    whole = len(values) - len(values) % _QUAD
+    for channel in range(0, whole, _QUAD):
+        for number, quads in enumerate(transpose(values[channel:channel + _QUAD])):
+            places = [first + (start + number) * stride + channel for start in range(0, quads.lanes, _QUAD)]
+            buffers.output.store_parts(places, quads.value, _QUAD)
+    for channel in range(whole, len(values)):
+        lanes = values[channel].lanes
+        places = [first + lane * stride + channel for lane in range(lanes)]
+        buffers.output.store_parts(places, values[channel].value, 1)

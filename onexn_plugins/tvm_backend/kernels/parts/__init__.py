@@ -1,0 +1,1 @@
+"""What families share: tiles, block rows, sums, windows, bands, slices, and threads."""

@@ -1,0 +1,1 @@
+"""Convolutions with few multiplications, by Winograd's algorithm."""

@@ -1,0 +1,90 @@
+"""One ONNX node as Relax, through TVM's own importer.
+
+Importing node by node keeps the file's names, so that every refusal names the operator; and every constant a node
+needs is known by then, which the importer asks for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+
+import tvm
+from onnx import helper, numpy_helper
+from tvm import relax
+from tvm.relax.frontend.onnx import from_onnx
+
+from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+
+def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dict[str, relax.Expr]) -> None:
+    """Emit the node's computation and enter its outputs into `values`.
+
+    Raises:
+        OneXNError: TVM's importer does not know the operator, or not with these attributes.
+    """
+    if node.op == "Reshape":
+        values[node.output] = builder.emit(relax.op.reshape(values[node.inputs[0]], graph.shape(node.output)))
+        return
+    activations = list(dict.fromkeys(graph.activations(node)))
+    try:
+        module = _import(graph, node, activations)
+        main = module["main"]
+        copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
+        result = copier.copy(main.body)
+    except Exception as error:
+        raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
+                         "Replace it in the model by standard layers and export again") from error
+    outputs = [result]
+    if isinstance(result.ty, relax.TupleType):
+        outputs = [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
+    for name, output in zip(node.outputs, outputs, strict=False):
+        expected = graph.specs[name]
+        if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
+            raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",
+                             "Replace it in the model by standard layers and export again")
+        values[name] = output
+
+
+def _import(graph: Graph, node: Node, activations: list[str]) -> tvm.IRModule:
+    inputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in activations]
+    outputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in node.outputs]
+    weights = [numpy_helper.from_array(graph.constants[name], name)
+               for name in dict.fromkeys(node.inputs) if name in graph.constants]
+    model = helper.make_model(helper.make_graph([node.proto], "node", inputs, outputs, weights),
+                              opset_imports=[helper.make_opsetid("", graph.opset)])
+    # The importer prints the operator it fails on, and warns about names that it changes.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return from_onnx(model)
+
+
+@relax.expr_functor.mutator
+class _Copier(relax.PyExprMutator):
+    """Copies an imported function's body into a function under construction."""
+
+    def __init__(self, builder: relax.BlockBuilder, module: tvm.IRModule,
+                 parameters: dict[relax.Var, relax.Expr]) -> None:
+        super().__init__()
+        self._target, self._module, self._known = builder, module, dict(parameters)
+        self._functions: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
+
+    def copy(self, body: relax.SeqExpr) -> relax.Expr:
+        """Emit all bindings; what the function returns comes back."""
+        for block in body.blocks:
+            for binding in block.bindings:
+                self._known[binding.var] = self._target.emit(self.visit_expr(binding.value))
+        return self.visit_expr(body.body)
+
+    def visit_var_(self, var: relax.Var) -> relax.Expr:
+        return self._known[var]
+
+    def visit_dataflow_var_(self, var: relax.DataflowVar) -> relax.Expr:
+        return self._known[var]
+
+    def visit_global_var_(self, var: tvm.ir.GlobalVar) -> relax.Expr:
+        if var not in self._functions:
+            self._functions[var] = self._target.add_func(self._module[var], var.name_hint)
+        return self._functions[var]

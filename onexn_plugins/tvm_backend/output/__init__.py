@@ -1,0 +1,1 @@
+"""What a network becomes: a library for TVM's runtime or a program of its own, linked and written as one folder."""

@@ -1,0 +1,1 @@
+"""What each layer becomes: which nodes one kernel computes, sparse or dense, in blocks of which size, and why."""

@@ -1,0 +1,134 @@
+"""Decides, per layer, whether its zero blocks are worth skipping and in blocks of which size, and says why.
+
+A kernel for N output channels per block reads one input vector for N multiply-adds, so small blocks do less per load.
+Skipping pays where the share of blocks left, divided by that efficiency, is below what a dense kernel costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
+from onexn_plugins.tvm_backend.kernels.choose import dense_block, filled_lanes, sparse_vectors
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+
+BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
+# Multiply-adds per second at block size N over those of a dense convolution, both on blocks that are kept. With N = 2
+# and less a kernel is bound by its loads (measured on AVX-512: 2.2-2.6x at 50 % for N >= 4, 1.6-2.1x for N = 2).
+CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
+# A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
+# hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
+LINEAR_EFFICIENCY = 1.7
+# On AVX2 indices cost more beside multiply-adds of half the lanes (0.96 of the dense time with 80 % kept, 0.6 with
+# 50 %); linear layers reach 0.5 at N = 4, 0.86 at 8 and 0.94 at 16.
+AVX2_CONV, AVX2_LINEAR, AVX2_LINEAR_MOST = 0.85, 0.11, 0.94
+# Where rows fill vectors it does as a convolution, but for turning rows into columns and back.
+ROWS_EFFICIENCY = 0.86
+# A sparse layer has to promise this much less time than a dense one, else it stays dense: with N = 4 and 95 % kept, the
+# indices still eat the gain (0.95 to 1.01 of the dense time on five shapes, 0.88 to 0.93 with 90 % kept).
+# Measured by `python -m benchmarks.density`.
+WORTH_SKIPPING = 0.95
+# No layer is expected to get faster than with this share of its blocks: input, output and bias remain.
+SMALLEST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one weight is encoded.
+
+    Attributes:
+        sparse: zero blocks are skipped.
+        block_size: N of the blocks that are stored, sparse or not.
+        kept: share of blocks stored.
+        reason: why, in words.
+    """
+
+    sparse: bool
+    block_size: int
+    kept: float
+    reason: str
+
+
+class Planner:
+    """Decides for every layer of one network.
+
+    Args:
+        unit: the target's vector registers.
+        block_size: N for all layers; None detects it layer by layer.
+        recorded: what export_onnx wrote about each weight, by the weight's name in the file.
+    """
+
+    def __init__(self, unit: VectorUnit, block_size: int | None, recorded: dict[str, dict[str, Any]]) -> None:
+        if block_size is not None:
+            check_block_size(block_size)
+        self.unit, self._forced, self._recorded = unit, block_size, recorded
+
+    def decide(self, problem: Conv | Linear, weight: np.ndarray, weight_name: str) -> Decision:
+        """How to encode the weight [out, in / groups, *kernel] of a layer."""
+        groups = problem.groups if isinstance(problem, Conv) else 1
+        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
+        recorded = self._recorded_size(weight_name)
+        widest = weight.shape[0] // groups
+        dense = min(dense_block(problem, self.unit), widest)
+        if bool(kernels.all()):
+            return Decision(False, dense, 1.0, "no zero kernel")
+        found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
+        candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
+        kept = {size: _kept(kernels, size, groups) for size in candidates}
+        costs = {size: share / self.efficiency(problem, size) for size, share in kept.items()}
+        # The block size that the layer was pruned with, unless another one promises less work.
+        best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
+        share = f"{kept[best]:.0%} of the 1×{best} blocks are kept"
+        if costs[best] >= WORTH_SKIPPING:
+            if kept[best] == 1:
+                return Decision(False, dense, 1.0, "its zero kernels fill no block")
+            limit = WORTH_SKIPPING * self.efficiency(problem, best)
+            return Decision(False, dense, 1.0,
+                            f"{share}: too many to be faster than dense (fewer than {limit:.0%} would be)")
+        return Decision(True, best, kept[best], share)
+
+    def expected_speedup(self, problem: Conv | Linear, decision: Decision) -> float:
+        """How many times faster than our own dense kernel; 1 where the decision is dense."""
+        if not decision.sparse:
+            return 1.0
+        return self.efficiency(problem, decision.block_size) / max(decision.kept, SMALLEST_SHARE)
+
+    def efficiency(self, problem: Conv | Linear, block_size: int) -> float:
+        """Multiply-adds per second at that block size over those of a dense kernel."""
+        vectors, lanes = sparse_vectors(problem, self.unit), self.unit.lanes
+        if vectors == "channels":
+            if self.unit.is_avx2:
+                return min(AVX2_LINEAR_MOST, AVX2_LINEAR * block_size)
+            return min(1.0, LINEAR_EFFICIENCY * block_size / lanes)
+        efficiency = CONV_EFFICIENCY.get(block_size, 1.0)
+        if self.unit.is_avx2:  # where dense layers of many rows have their vectors over rows as well
+            return efficiency * AVX2_CONV
+        if vectors == "rows":
+            efficiency *= ROWS_EFFICIENCY * filled_lanes(problem, self.unit)
+        return efficiency
+
+    def _recorded_size(self, name: str) -> int | None:
+        """The block size asked for, or recorded for that weight."""
+        if self._forced is not None:
+            return self._forced
+        entry = self._recorded.get(name)
+        if entry is None:
+            return None
+        try:
+            block_size = entry["block_size"]
+            check_block_size(block_size, name)
+        except (KeyError, TypeError) as error:
+            raise OneXNError(name, "the pattern recorded in the file is not readable",
+                             "Export the model again with export_onnx") from error
+        return int(block_size)
+
+
+def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
+    pattern = BlockPattern.of(kernels, block_size, groups)
+    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks
