@@ -24,8 +24,7 @@ from onexn_plugins.report import Column, Table, to_markdown, to_text
 from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise
 from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "mca.json"
 TURNS = 200  # of a loop, so that its beginning and end do not count
@@ -112,7 +111,7 @@ def _a53_tile(tile: Tile, analyser: Analyser) -> dict[str, Any]:
     target = find_target("cortex-a53")
     encoded, rates = encode(pruned(POINTWISE, KEPT, tile.block_size), tile.block_size), {}
     for ways, unrolled in (("two", False), ("one", True)):
-        unit = replace(vector_unit(target), unrolled=unrolled)
+        unit = replace(vector_unit(target), unrolls=unrolled)
         loop = heart(pointwise(POINTWISE, encoded, bias(POINTWISE), RELU, unit, tile), target)
         rates[ways] = round(analyser.rate(loop, MODELS["cortex-a53"]), 2)
     return {"tile": f"{tile.block_size}×{tile.vectors}", **rates}

@@ -27,8 +27,7 @@ from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
 from onexn_plugins.tvm_backend.output.linker import shared_library_linker
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.processors import Target, find_target, vector_unit
 from tests.emulation.arm64_root import Arm64, arm64_machine
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"

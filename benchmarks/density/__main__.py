@@ -22,8 +22,8 @@ from onexn_plugins.tvm_backend.kernels.choose import dense_block
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
 from onexn_plugins.tvm_backend.planning.plan import Planner
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.worker import Order, Setup, Unusable
 

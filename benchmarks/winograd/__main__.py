@@ -28,8 +28,7 @@ from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.processors import Target, find_target, vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.

@@ -16,7 +16,7 @@ from onexn_plugins.tvm_backend.kernels.linear.over_rows import filled, fills_vec
 from onexn_plugins.tvm_backend.kernels.pairs.choose import check_fusible, check_projection, fused_kernel
 from onexn_plugins.tvm_backend.kernels.pairs.projection import Projection
 from onexn_plugins.tvm_backend.kernels.pairs.stem import is_stem, stem_kernel
-from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile, dense_conv_block
+from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile, Vectors, check_problem
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
@@ -105,7 +105,7 @@ def as_linear(problem: Conv | Linear) -> Linear | None:
 def dense_block(problem: Conv | Linear, unit: VectorUnit) -> int:
     """Block size of a layer that has no blocks."""
     features = as_linear(problem)
-    return dense_conv_block(unit) if features is None or _on_rows(features, unit) else _DENSE_LINEAR_BLOCK
+    return unit.measured.dense_block if features is None or _on_rows(features, unit) else _DENSE_LINEAR_BLOCK
 
 
 def sparse_vectors(problem: Conv | Linear, unit: VectorUnit) -> Vectors:
@@ -133,5 +133,5 @@ def _linear(
 
 
 def _on_rows(problem: Linear, unit: VectorUnit) -> bool:
-    """Whether vectors over rows are faster without blocks, too: on AVX2 by up to 60 % (49 to 3136 rows)."""
-    return unit.is_avx2 and fills_vectors(problem, unit)
+    """Whether vectors over rows are faster without blocks, too."""
+    return unit.measured.dense_rows and fills_vectors(problem, unit)

@@ -30,8 +30,8 @@ from onexn_plugins.tvm_backend.output.static_program import PROGRAM_FILES, Stati
 from onexn_plugins.tvm_backend.output.tvm_library import LIBRARY, WEIGHTS, VMNetwork
 from onexn_plugins.tvm_backend.processors import Target, why_not_here
 
-# Up to version 2 code wanted its inputs aligned.
-FORMAT, FORMAT_VERSION = "onexn-plugins network", 3
+# Up to version 2 code wanted its inputs aligned; up to version 3 targets spelled out their vector units.
+FORMAT, FORMAT_VERSION = "onexn-plugins network", 4
 METADATA, CHECKSUMS = "metadata.json", "SHA256SUMS"
 # Room asked for before LLVM and the linker write: for code, and for a program's weights in objects, library and itself.
 CODE_BYTES, WEIGHT_COPIES = 32 << 20, 3

@@ -12,12 +12,6 @@ from onexn_plugins.tvm_backend.kernels.pairs.projection import Projection, proje
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.plan import Decision
-from onexn_plugins.tvm_backend.processors import Target
-
-
-def vector_unit(target: Target, threads: int = 1) -> VectorUnit:
-    """The vector registers of a target, as the kernels see them, and how many cores share a kernel."""
-    return VectorUnit(target.lanes, target.registers, target.fused_weights, threads, target.unrolled, target.halved)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _tiles(sparse: bool, block_size: int, unit: VectorUnit) -> Iterator[Choice]:
     """Every number of vectors that registers allow."""
     channels = channels_at_once(block_size, unit)
     # Registers hold the sums, a vector of pixels each, and what is loaded of the weights.
-    weights = -(-channels // unit.lanes) if unit.fused_weights else 1
+    weights = -(-channels // unit.lanes) if unit.isa.multiplies_by_lane else 1
     fitting = [vectors for vectors in range(1, MOST_VECTORS + 1)
                if (channels + 1) * vectors + weights <= unit.registers] or [1]
     for vectors in fitting:

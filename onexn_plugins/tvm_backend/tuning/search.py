@@ -13,8 +13,8 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import plan_file
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import Target, find_target, why_not_here
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
+from onexn_plugins.tvm_backend.processors import Target, find_target, vector_unit, why_not_here
 from onexn_plugins.tvm_backend.running.compiled import checked_threads
 from onexn_plugins.tvm_backend.running.rpc import Board, parse_board
 from onexn_plugins.tvm_backend.tuning.bench import Bench

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
+from onexn_plugins.tvm_backend.processors import Target, vector_unit
 from onexn_plugins.tvm_backend.running.rpc import Board
 from onexn_plugins.tvm_backend.running.rpc_session import Progress, Refused, broken, connect, core_of
 from onexn_plugins.tvm_backend.running.threadpool import use_threads

@@ -21,15 +21,15 @@ from tvm.script.ir_builder import tirx as T
 from benchmarks.common.weights import pruned
 from onexn_plugins.pattern import BlockPattern, weight_mask
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, constant, store
+from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
 
-AVX512, AVX2, SSE = VectorUnit(16, 32), VectorUnit(8, 16), VectorUnit(4, 16)
-ZEN4 = VectorUnit(16, 32, halved=True)
-NEON, NEON_V7 = VectorUnit(4, 32, fused_weights=True), VectorUnit(4, 16, fused_weights=True)
+AVX512, ZEN4, AVX2, SSE, NEON, NEON_V7 = (
+    CORES[name] for name in ("avx512", "zen4", "avx2", "sse", "cortex-a72", "cortex-a7"))
 UNITS = [AVX512, ZEN4, AVX2, SSE, NEON, NEON_V7]
 TOLERANCE = 1e-5  # of the largest output
 CASES_PER_MODULE = 6  # compiling costs more than running: many kernels share a module

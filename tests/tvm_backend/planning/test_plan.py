@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.plan import Decision, Planner
 
-AVX512 = VectorUnit(16, 32)
+AVX512 = CORES["avx512"]
 
 
 def weight(block_size: int, kept: float, out_channels: int = 32, kernel: tuple[int, ...] = (3, 3)) -> np.ndarray:

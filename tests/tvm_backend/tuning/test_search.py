@@ -18,8 +18,8 @@ from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model, inspect_onnx, tune
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.planning.task import Choice, Task
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine

@@ -6,9 +6,9 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
-    CHANNEL_BUDGET,
     Accumulate,
     anchors,
+    channel_budget,
     row_alignment,
     slide,
 )
@@ -41,7 +41,7 @@ def depthwise(
     """
     check_problem(problem, weight, bias)
     check_depthwise(problem)
-    window = window_for(problem, 1, CHANNEL_BUDGET, row_alignment(unit))
+    window = window_for(problem, 1, channel_budget(unit), row_alignment(unit))
 
     def emit(buffers: Buffers) -> None:
         def emit_channel(image: Expr, channel: Expr) -> None:
@@ -73,7 +73,7 @@ def sum_channel(window: Window, scratch: Buffer, base: Expr, channel: Expr, buff
     taps = window.problem.taps
 
     def accumulate(lanes: int) -> Accumulate:
-        if unit.fused_weights:
+        if unit.isa.multiplies_by_lane:
             weights = [weight(lanes) for weight in lane_weights(values, channel * taps, taps)]
         else:
             weights = [splat(values[channel * taps + tap], lanes) for tap in range(taps)]

@@ -6,9 +6,9 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
-    CHANNEL_BUDGET,
     Accumulate,
     anchors,
+    channel_budget,
     row_alignment,
     slide,
 )
@@ -41,7 +41,7 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
         raise Unsupported(f"{problem.kind} pooling")
     is_max = problem.kind == "max"
     conv = problem.as_conv
-    window = window_for(conv, 1, CHANNEL_BUDGET, row_alignment(unit))
+    window = window_for(conv, 1, channel_budget(unit), row_alignment(unit))
     padding = float("-inf") if is_max else 0.0
 
     def emit(buffers: Buffers) -> None:

@@ -37,7 +37,7 @@ class Strips:
     @cached_property
     def lanes(self) -> int:
         """Lanes of a strip: a row shorter than a vector is summed with some of what follows it in memory."""
-        widest = self.unit.lanes if self.unit.is_wide and self.depthwise.stride[1] == 1 else _LANES
+        widest = self.unit.lanes if self.unit.measured.whole_strips and self.depthwise.stride[1] == 1 else _LANES
         return min(widest, self.unit.lanes, 1 << (self.depthwise.out_width - 1).bit_length())
 
     @cached_property

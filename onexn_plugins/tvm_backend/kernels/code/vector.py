@@ -94,7 +94,7 @@ def _has_own(lanes: int, unit: VectorUnit) -> bool:
     """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. Of a comparison and a
     selection, which is what TVM makes, LLVM finds x86's instruction and that of 64-bit ARM, but not that of 32-bit ARM.
     """
-    return unit.fused_weights and lanes > 1
+    return unit.isa.keeps_nan and lanes > 1
 
 
 def as_index(value: Expr) -> Expr:

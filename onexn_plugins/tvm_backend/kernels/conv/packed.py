@@ -7,7 +7,6 @@ over the next ones. Between slices the sums wait in y.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,6 @@ from onexn_plugins.tvm_backend.kernels.parts.bands import is_aligned, packed_sou
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, TILES, Run, Sharing, each_job
 from onexn_plugins.tvm_backend.kernels.parts.slices import (
-    LEAST_USES,
     Slice,
     adding,
     best_slices,
@@ -33,31 +31,23 @@ from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.parts.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.parts.window import Window
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-
-# As LEAST_USES, where all channels of a tile would not fit into the first cache: on AVX2, and on AVX-512 where vectors
-# cross no cache lines in place.
-_LEAST_USES_OF_MANY, _LEAST_USES_OF_ALIGNED = 5, 16
-# Bytes of an image that a second-level cache of 2 MiB does not hold beside the output: then it is best read once, and
-# aligned channels are packed as others (256→64 at 56×56, half of the blocks kept: 1.2 times faster).
-_LARGE = 1024 * 1024
+from onexn_plugins.tvm_backend.kernels.unit import Packing, VectorUnit
 
 
 def is_packed(problem: Conv, encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
     """Whether it is a 1×1 convolution whose pixels are used often enough to copy them."""
-    if problem.taps > 1 or any(problem.padding) or not (unit.is_avx2 or unit.is_wide):
+    if problem.taps > 1 or any(problem.padding) or unit.measured.packing is None:
         return False
-    return uses(encoded, unit) >= _least_uses(problem, best_slices(encoded, tile, unit) > 1, unit)
+    many = best_slices(encoded, tile, unit) > 1
+    return uses(encoded, unit) >= _least_uses(problem, unit.measured.packing, many, unit)
 
 
-def _least_uses(problem: Conv, many: bool, unit: VectorUnit) -> float:
+def _least_uses(problem: Conv, packing: Packing, many: bool, unit: VectorUnit) -> float:
     """Uses of an input channel from which on packing pays; `many` channels do not fit into the first cache."""
-    if unit.is_avx2:
-        return _LEAST_USES_OF_MANY if many else LEAST_USES
     pixels = problem.out_height * problem.out_width
-    if not is_aligned(pixels, unit) or 4 * problem.in_channels // problem.groups * pixels >= _LARGE:
-        return LEAST_USES
-    return _LEAST_USES_OF_ALIGNED if many else math.inf
+    if not is_aligned(pixels, unit) or 4 * problem.in_channels // problem.groups * pixels >= unit.second_cache:
+        return packing.many if many else packing.few
+    return packing.aligned_many if many else packing.aligned_few
 
 
 def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,

@@ -27,10 +27,10 @@ from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile, chann
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Bytes of pixels that a group of tiles takes: a quarter of a second-level cache of 1 MiB. Longer runs of a channel's
+# Share of the second cache that the pixels of a group of tiles take. Longer runs of a channel's
 # outputs are written (and residuals read) the faster, shorter ones leave the pixels in the first cache; measured on
 # AVX-512 with ResNet-50's layers at 10 to 100 % of the blocks.
-GROUP_BUDGET = 256 * 1024
+_GROUP_SHARE = 1 / 4
 
 
 def pointwise(
@@ -40,7 +40,7 @@ def pointwise(
     pixels = problem.height * problem.width
     group_inputs = problem.in_channels // problem.groups
     cut = cut_pixels(pixels, tile, unit)
-    group_size = max(1, GROUP_BUDGET // (4 * group_inputs * sum(cut.tile.widths)))
+    group_size = max(1, int(_GROUP_SHARE * unit.second_cache) // (4 * group_inputs * sum(cut.tile.widths)))
     sharing = share_pixels(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:

@@ -24,7 +24,6 @@ from onexn_plugins.tvm_backend.kernels.parts.bands import (
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, Run, each_job
 from onexn_plugins.tvm_backend.kernels.parts.slices import (
-    LEAST_USES,
     Slice,
     adding,
     best_slices,
@@ -40,8 +39,9 @@ from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 
 def is_sliced(encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
-    """Whether slices pay; measured on AVX2 alone."""
-    return unit.is_avx2 and uses(encoded, unit) >= LEAST_USES and best_slices(encoded, tile, unit) > 1
+    """Whether slices pay."""
+    measured = unit.measured
+    return measured.slices and uses(encoded, unit) >= measured.least_uses and best_slices(encoded, tile, unit) > 1
 
 
 def sliced(

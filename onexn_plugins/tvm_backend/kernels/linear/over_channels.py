@@ -13,7 +13,6 @@ from onexn_plugins.tvm_backend.kernels.code.vector import LINE, Expr, Register, 
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import ROWS, Run, row_costs, share
-from onexn_plugins.tvm_backend.kernels.parts.tiling import sums_at_once
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
@@ -30,7 +29,7 @@ def linear_kernel(
 ) -> Kernel:
     """A fully connected kernel; shapes are those of the buffers, whatever their unit dimensions."""
     # Fewer channels would have the cache lines of larger blocks fetched from memory more than once.
-    sums, channels = sums_at_once(unit), min(encoded.block_size, LINE)
+    sums, channels = unit.measured.sums, min(encoded.block_size, LINE)
     vectors = len(pieces(channels, unit.lanes))
     # As many rows of x as vectors of weights where several block rows can be read side by side: that takes the fewest
     # loads, and more rows of x that are some power of two apart would fall into the same lines of the cache.

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import check_depthwise, depthwise_constants
-from onexn_plugins.tvm_backend.kernels.channelwise.sliding import CHANNEL_BUDGET, anchors, row_alignment
+from onexn_plugins.tvm_backend.kernels.channelwise.sliding import anchors, channel_budget, row_alignment
 from onexn_plugins.tvm_backend.kernels.channelwise.unpadded import Strips
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.pairs.copied import copied
@@ -67,7 +67,7 @@ def check_projection(problem: Conv, depthwise: Conv, dw_epilogue: Epilogue, proj
     if projection.input_shape != depthwise.output_shape or dw_epilogue.residual:
         raise Unsupported(f"the depthwise convolution gives {depthwise.output_shape}, the projection takes "
                           f"{projection.input_shape}")
-    if not unit.is_wide:
+    if not unit.measured.projects:
         raise Unsupported("AVX-512 with whole data paths gains, AVX2 and Zen 4 (measured on both) do not")
     if not is_stem(problem, depthwise, unit) and (is_flat(problem, depthwise, unit) or not is_direct(depthwise, unit)):
         raise Unsupported("hidden rows do not fill vectors")
@@ -148,7 +148,7 @@ def _window(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit, 
             projection: Projection | None) -> Window:
     """The depthwise convolution's scratch of one channel: all rows or a band where written to directly."""
     if way == _PACKED:
-        return window_for(depthwise, 1, CHANNEL_BUDGET, row_alignment(unit))
+        return window_for(depthwise, 1, channel_budget(unit), row_alignment(unit))
     if way == _LAID:
         return Window(depthwise, laid_rows(problem, encoded, depthwise, unit))
     rows = _cached_rows(encoded, depthwise, unit, projection)
@@ -161,7 +161,7 @@ def _cached_rows(encoded: Encoded, depthwise: Conv, unit: VectorUnit, projection
     """Output rows of a band whose windows the first cache holds, or whose output for a projection the second; None
     where bands do not pay."""
     macs = encoded.density * encoded.pattern.in_channels * encoded.taps
-    if unit.is_wide and macs <= _FEW_MACS:
+    if unit.measured.cached_bands and macs <= _FEW_MACS:
         budget = _WINDOWS_BUDGET // channels_at_once(encoded.block_size, unit)
         rows = window_for(depthwise, 1, budget, unit.lanes).rows
     elif projection:

@@ -40,7 +40,8 @@ def is_laid(problem: Conv, encoded: Encoded, depthwise: Conv, unit: VectorUnit) 
 
     Not with larger kernels, whose bands share more rows.
     """
-    if not (unit.is_avx2 and problem.is_pointwise and depthwise.stride == (2, 2) and depthwise.kernel[0] <= 3):
+    splits = problem.is_pointwise and depthwise.stride == (2, 2)
+    if not (unit.measured.lays_out and splits and depthwise.kernel[0] <= 3):
         return False
     inputs = problem.in_channels // problem.groups
     return encoded.density * inputs >= _LEAST_MACS or 4 * inputs * problem.height * problem.width >= _LEAST_IMAGE

@@ -20,7 +20,7 @@ from onexn_plugins.tvm_backend.kernels.pairs.written_in_place import is_direct
 from onexn_plugins.tvm_backend.kernels.parts.bands import aligned, is_aligned, sum_run
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.parts.sharing import BANDS, JOBS, ROWS, Run, Sharing, each_job, pick, turn
-from onexn_plugins.tvm_backend.kernels.parts.slices import LEAST_USES, uses
+from onexn_plugins.tvm_backend.kernels.parts.slices import uses
 from onexn_plugins.tvm_backend.kernels.parts.sums import planes
 from onexn_plugins.tvm_backend.kernels.parts.tiling import cut_pixels
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile
@@ -42,7 +42,7 @@ def is_flat(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
     rows that are written where they are read 13 % (24 % under a stride of 2) at 28×28, but slower at 56×56.
     """
     return (
-        not unit.fused_weights and problem.is_pointwise
+        unit.measured.reads_unpadded and problem.is_pointwise
         and depthwise.dilation == (1, 1) and depthwise.stride[1] <= 2 and depthwise.out_width > 1
         and (problem.height * problem.width <= _MOST_PIXELS or not is_direct(depthwise, unit))
         and Strips(depthwise, unit).instructions <= _MOST_INSTRUCTIONS
@@ -57,7 +57,8 @@ def flat(problem: Conv, encoded: Encoded, epilogue: Epilogue, depthwise: Conv, u
     count, origins = _hidden(strips, sharing)
     cut = cut_pixels(count, tile, unit)
     lead, stride = (-(-values // unit.lanes) * unit.lanes for values in (strips.lead, count))  # aligned stores
-    packs = unit.is_wide and uses(encoded, unit) >= LEAST_USES and not is_aligned(pixels, unit)
+    often = uses(encoded, unit) >= unit.measured.least_uses
+    packs = unit.measured.copies_unaligned and often and not is_aligned(pixels, unit)
     at_once = min(encoded.pattern.rows_per_group, _rows_at_once(stride // unit.lanes, encoded.block_size))
     size = lead + at_once * encoded.block_size * stride + max(0, count + strips.overrun - stride)
 

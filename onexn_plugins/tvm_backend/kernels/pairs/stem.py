@@ -48,7 +48,7 @@ def is_stem(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
         and (depthwise.kernel, depthwise.stride, depthwise.dilation) == ((3, 3), (1, 1), (1, 1))
         and depthwise.padding == (1, 1, 1, 1)
         and problem.out_height % STRIP_ROWS == 0 and problem.out_width % unit.lanes == 0
-        and unit.lanes == 16 and unit.threads == 1
+        and unit.measured.stems and unit.threads == 1
     )
 
 

@@ -17,9 +17,6 @@ from onexn_plugins.tvm_backend.kernels.parts.window import Window, band_start, p
 from onexn_plugins.tvm_backend.kernels.problem import Conv
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Bytes of packed input a band may take: half of a second-level cache of 1 MiB; the other half is for weights.
-BAND_BUDGET = 512 * 1024
-
 
 def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool,
                   first_row: Expr = 0) -> Source:
@@ -40,7 +37,8 @@ def pixels_of(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorU
 
 def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
     """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
-    window = window_for(problem, problem.in_channels // problem.groups, BAND_BUDGET)
+    budget = unit.second_cache // 2  # the other half is for weights
+    window = window_for(problem, problem.in_channels // problem.groups, budget)
     windows = [window]
     if unit.threads > 1:
         heights = [-(-problem.out_height // (unit.threads * times)) for times in (1, 2)]

@@ -17,12 +17,10 @@ from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 Write = Callable[[Expr, Expr, int], None]
 
-# Runs of output channels from which on it pays that an input channel's pixels stay in the first cache: ResNet-50's and
-# MobileNetV2's layers are 1.0 to 1.5 times faster with 7 and more of them, up to a third slower with 4.
-LEAST_USES = 7
-# Bytes of a tile's pixels under all taps in a slice, each tap's counted for itself: of a first cache of 32 KiB. A block
-# row should keep that many blocks × taps of a slice, else fetching and storing its sums outweighs.
-_SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 32
+# Share of the first cache that a tile's pixels under all taps of a slice take, each tap's counted for itself.
+_SLICE_SHARE = 3 / 4
+# A block row should keep that many blocks × taps of a slice, else fetching and storing its sums outweighs.
+_SLICE_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def best_slices(encoded: Encoded, tile: Tile, unit: VectorUnit) -> int:
     """Into how many slices the input channels are best cut; measured on AVX2 and AVX-512."""
     tile_bytes = 4 * tile.vectors * unit.lanes * encoded.taps * encoded.pattern.in_channels
     kept = encoded.density * encoded.pattern.in_channels * encoded.taps  # blocks × taps of a row
-    return max(1, round(min(tile_bytes / _SLICE_BYTES, kept / _SLICE_BLOCKS)))
+    return max(1, round(min(tile_bytes / (_SLICE_SHARE * unit.first_cache), kept / _SLICE_BLOCKS)))
 
 
 def sum_slice(rows: BlockRows, part: Slice, source: Source, run: Channels, shape: PixelTile, start: Expr,

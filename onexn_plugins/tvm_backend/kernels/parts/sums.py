@@ -88,7 +88,7 @@ def each_group(cut: Cut, size: int, emit: Callable[[PixelTile, Expr, Expr], None
 
 def bias_pixels(cut: Cut, unit: VectorUnit) -> int:
     """Values per channel that written_out_bias needs: the vectors of the largest tile on ARM, none on x86."""
-    return -(-cut.pixels_at_once // unit.lanes) * unit.lanes if unit.fused_weights else 0
+    return -(-cut.pixels_at_once // unit.lanes) * unit.lanes if unit.isa.loads_pairs else 0
 
 
 def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, base: int) -> Start | None:
@@ -156,7 +156,7 @@ def _blocks_per_turn(rows: BlockRows, source: Source) -> int:
     instead of 0.51; see benchmarks/arm).
     """
     long = rows.encoded.num_blocks >= _LONG_ROW * rows.encoded.pattern.block_rows
-    return 2 if rows.unit.fused_weights and not rows.unit.unrolled and len(source.taps) == 1 and long else 1
+    return 2 if rows.unit.isa.multiplies_by_lane and not rows.unit.unrolls and len(source.taps) == 1 and long else 1
 
 
 def _lane_of(vectors: list[Register], index: int) -> Expr:

@@ -245,7 +245,8 @@ def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
 
 def _by_points(tiles: Conv, unit: VectorUnit) -> bool:
     """Whether sums go point by point, which reads less for each multiply-add but needs vectors of tiles to share it."""
-    return unit.is_avx2 or (unit.is_wide and tiles.out_height * tiles.out_width > _FEW_VECTORS * unit.lanes)
+    many = tiles.out_height * tiles.out_width > _FEW_VECTORS * unit.lanes
+    return {"never": False, "many": many, "always": True}[unit.measured.by_points]
 
 
 def _band_bytes(lowest: Layout) -> int:

@@ -13,8 +13,7 @@ from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from tests.tvm_backend.kernels.differential import ACTIVATIONS, UNITS, Case, compile_functions, run
 
 # Tiny and huge ones, those at which exp leaves the range of float32, and many where activations bend.

@@ -55,7 +55,7 @@ def test_two_blocks_a_turn_with_one_left_over():
 
 def test_one_block_a_turn_where_llvm_unrolls():
     cases = [conv_case(conv, Conv(1, 32, 6, 8, 8), 4, 0.7, Epilogue(), unit)
-             for unit in (NEON, replace(NEON, unrolled=True))]
+             for unit in (NEON, replace(NEON, unrolls=True))]
     check(cases)
     two, one = (len(case.kernel.func.script()) for case in cases)
     assert one < two
