@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
+from onexn_plugins.pattern import check_block_size, detect_block_size
 from onexn_plugins.tvm_backend.kernels.choose import dense_block, filled_lanes, sparse_vectors
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
+from onexn_plugins.tvm_backend.kernels.request import Weights
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
@@ -63,18 +61,16 @@ class Planner:
             check_block_size(block_size)
         self.unit, self._forced, self._recorded = unit, block_size, recorded
 
-    def decide(self, problem: Conv | Linear, weight: np.ndarray, weight_name: str) -> Decision:
-        """How to encode the weight [out, in / groups, *kernel] of a layer."""
-        groups = problem.groups if isinstance(problem, Conv) else 1
-        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
+    def decide(self, problem: Conv | Linear, weights: Weights, weight_name: str) -> Decision:
+        """How to encode the weight of a layer."""
         recorded = self._recorded_size(weight_name)
-        widest = weight.shape[0] // groups
+        widest = weights.widest
         dense = min(dense_block(problem, self.unit), widest)
-        if bool(kernels.all()):
+        if bool(weights.nonzero.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
-        found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
+        found = min(recorded, widest) if recorded else detect_block_size(weights.nonzero, weights.groups)
         candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
-        kept = {size: _kept(kernels, size, groups) for size in candidates}
+        kept = {size: weights.blocks(size).density for size in candidates}
         costs = {size: share / self.efficiency(problem, size) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
@@ -118,7 +114,3 @@ class Planner:
                              "Export the model again with export_onnx") from error
         return int(block_size)
 
-
-def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
-    pattern = BlockPattern.of(kernels, block_size, groups)
-    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks

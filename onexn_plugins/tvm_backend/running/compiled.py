@@ -169,7 +169,7 @@ def load(path: str | Path) -> Compiled:
     try:
         inputs = [_tensor(entry) for entry in saved.metadata["inputs"]]
         outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
-        layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
+        layers = [Layer.from_dict(entry) for entry in saved.metadata["layers"]]
         threads = checked_threads(saved.metadata["threads"])
         steps = [Step.from_dict(entry, len(layers)) for entry in saved.metadata["steps"]]
         with without_lines(*TVM_CHATTER):

@@ -21,8 +21,7 @@ from typing import Any
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
-from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Tile
 from onexn_plugins.tvm_backend.processors import Target, vector_unit
 from onexn_plugins.tvm_backend.tuning.decision import Trial, winner
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Choice
 
 # A candidate takes the default's place if its median time is at most this share of the default's,
 WINNING_RATIO = 0.97

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Tile
 from onexn_plugins.tvm_backend.tuning.decision import FIRST_PAIRS, SECOND_PAIRS, Step, Trial, judge, next_step, winner
 
 A, B, C = (Choice(True, Tile(4, vectors)) for vectors in (2, 3, 5))

@@ -24,21 +24,24 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
 )
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, each_shared_job, window_cost
 from onexn_plugins.tvm_backend.kernels.parts.window import Image, band_start, pack, window_for
-from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, check_shapes
+from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 _MEAN_REGISTERS = 4  # independent sums hide the latency of the addition
 
 
-def pool(problem: Pool, unit: VectorUnit) -> Kernel:
-    """Max or average pooling, channel by channel in padded scratch.
+def why_not_pool(request: Request) -> str | None:
+    """None for the maximum or the average."""
+    problem = request.first.problem
+    assert isinstance(problem, Pool)
+    return None if problem.kind in ("max", "average") else f"{problem.kind} pooling"
 
-    Raises:
-        Unsupported: an unknown kind, or tensors beyond int32 offsets.
-    """
-    check_shapes(problem)
-    if problem.kind not in ("max", "average"):
-        raise Unsupported(f"{problem.kind} pooling")
+
+def pool(request: Request) -> Kernel:
+    """Max or average pooling, channel by channel in padded scratch."""
+    problem, unit = request.first.problem, request.unit
+    assert isinstance(problem, Pool)
     is_max = problem.kind == "max"
     conv = problem.as_conv
     window = window_for(conv, 1, channel_budget(unit), row_alignment(unit))
@@ -67,13 +70,15 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
     return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit, unit)
 
 
-def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
-    """The mean of each channel.
+def why_not_mean(_request: Request) -> str | None:
+    """None: it takes every image."""
+    return None
 
-    Raises:
-        Unsupported: tensors beyond int32 offsets.
-    """
-    check_shapes(problem)
+
+def global_average_pool(request: Request) -> Kernel:
+    """The mean of each channel."""
+    problem, unit = request.first.problem, request.unit
+    assert isinstance(problem, GlobalPool)
     pixels = problem.height * problem.width
 
     def emit(buffers: Buffers) -> None:

@@ -10,8 +10,8 @@ from onexn_plugins.tvm_backend.kernels.code.function import Output
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source
-from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, Sharing, share_bands
-from onexn_plugins.tvm_backend.kernels.parts.sums import Start, Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, Run, Sharing, share_bands
+from onexn_plugins.tvm_backend.kernels.parts.sums import Start, StoreSums, each_tile, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut
 from onexn_plugins.tvm_backend.kernels.parts.window import Window, band_start, pack_channels, window_for
 from onexn_plugins.tvm_backend.kernels.problem import Conv
@@ -53,12 +53,28 @@ def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) 
     return share_bands(problem, encoded, pixels, band_start(window, 0)[0], packing, unit.threads)
 
 
+def band_rows(problem: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band where threads take one each."""
+    return -(-problem.out_height // unit.threads)
+
+
+def each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
+    """Emit code for every band of an image, or those of a run, given its first output row; None for a whole image."""
+    count = band_start(window, 0)[0]
+    if count == 1:
+        emit(None)
+        return
+    first, last = (0, count) if run is None else run
+    with T.serial(0, last - first) as index:
+        emit(band_start(window, first + index)[1])
+
+
 def padded_stride(window: Window, unit: VectorUnit) -> int:
     """Values between two channels of scratch that takes a band's positions in whole vectors."""
     return (window.positions // unit.lanes + 1) * unit.lanes
 
 
-def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target,
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: StoreSums,
             first: Start | None = None) -> None:
     """Emit the sums of a run of channels over all pixels of a cut."""
     each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first))

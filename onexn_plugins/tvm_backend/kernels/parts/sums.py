@@ -28,7 +28,7 @@ from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Takes (channel of the run, pixel, vector of sums, lanes).
-Target = Callable[[int, Expr, Expr, int], None]
+StoreSums = Callable[[int, Expr, Expr, int], None]
 # Kept blocks of a row from which on a turn's instructions outweigh those that an odd last block costs.
 _LONG_ROW = 8
 
@@ -57,7 +57,7 @@ def zero_start(run: Channels, unit: VectorUnit) -> Start:
                  lambda: [Register(constant(0, width), width) for width in pieces(run.count, unit.lanes)])
 
 
-def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
+def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> StoreSums:
     """Channels `channel_stride` apart from flat index `base` on; `write` takes (index, vector, lanes)."""
     return lambda channel, pixel, value, lanes: write(base + channel * channel_stride + pixel, value, lanes)
 
@@ -110,7 +110,7 @@ def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, 
         scratch, base + channel * pixels + position, width))
 
 
-def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target,
+def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: StoreSums,
              first: Start | None = None) -> None:
     """Emit the sums of a run of channels over the tile whose first pixel is `start`.
 

@@ -8,7 +8,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile
 from tests.tvm_backend.kernels.differential import (
     AVX512,
@@ -16,6 +15,7 @@ from tests.tvm_backend.kernels.differential import (
     NEON,
     Case,
     check,
+    conv,
     conv_case,
     convolve,
     densities,
