@@ -20,7 +20,7 @@ from onexn_plugins.tvm_backend.running.rpc import Board, parse_board
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine
-from onexn_plugins.tvm_backend.tuning.decision import Step, Trial, judge, next_step, winner
+from onexn_plugins.tvm_backend.tuning.decision import Attempt, Trial, judge, next_attempt, winner
 from onexn_plugins.tvm_backend.tuning.problem import problem_of
 from onexn_plugins.tvm_backend.tuning.worker import Order, Setup, Unusable
 
@@ -154,9 +154,9 @@ class _Search:
         entry = entry or Entry(self._machine, job.problem, job.default)
         before = len(entry.trials)
         choices = [] if self._is_late() else candidates(job.request, job.default, self._most)
-        while not self._is_late() and (step := next_step(choices, entry.trials)) is not None:
-            say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
-            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
+        while not self._is_late() and (attempt := next_attempt(choices, entry.trials)) is not None:
+            say(f"{job.layers[0]}: {attempt.choice}{', once more' if attempt.second else ''}")
+            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, attempt))))
         if self._is_late():
             self.finished = False
         elif not choices:  # nothing else to try is an answer too
@@ -171,11 +171,11 @@ class _Search:
         self._book.save()
         return entry
 
-    def _try(self, number: int, job: _Job, step: Step) -> Trial:
-        answer = self._bench.measure(Order(number, job.request, job.default, step.choice, step.pairs))
+    def _try(self, number: int, job: _Job, attempt: Attempt) -> Trial:
+        answer = self._bench.measure(Order(number, job.request, job.default, attempt.choice, attempt.pairs))
         if isinstance(answer, Unusable):
-            return Trial(step.choice, step.second, failed=answer.reason)
-        return judge(step, answer.default, answer.candidate)
+            return Trial(attempt.choice, attempt.second, failed=answer.reason)
+        return judge(attempt, answer.default, answer.candidate)
 
 
 def _place(processor: Target, rpc: str | None, key: str | None) -> Board | None:

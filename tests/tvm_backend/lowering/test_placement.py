@@ -10,7 +10,7 @@ from onexn_plugins.tvm_backend.processors import find_target
 tvm = pytest.importorskip("tvm")
 from tvm import relax  # noqa: E402
 
-from onexn_plugins.tvm_backend.lowering.passes import plan_module  # noqa: E402
+from onexn_plugins.tvm_backend.lowering.passes import plan_memory  # noqa: E402
 from onexn_plugins.tvm_backend.lowering.placement import ALIGNMENT, NETWORK, place  # noqa: E402
 from onexn_plugins.tvm_backend.output.tvm_library import compile_module  # noqa: E402
 
@@ -57,7 +57,7 @@ def test_it_computes_the_same(module, host):
 
 
 def test_weights_come_first_and_nothing_overlaps(module, host):
-    placed = place(plan_module(module, host))
+    placed = place(plan_memory(module, host))
     assert len(placed.weights) == 2
     ends = [place_ + values.nbytes for place_, values in placed.weights]
     assert all(place_ % ALIGNMENT == 0 for place_, _ in placed.weights)
@@ -91,7 +91,7 @@ def test_outputs_have_memory_of_their_own(module, host):
 
 
 def test_kernels_keep_their_names(module, host):
-    placed = place(plan_module(module, host))
+    placed = place(plan_memory(module, host))
     calls = [binding.value.op for block in placed.module[NETWORK].body.blocks for binding in block.bindings
              if isinstance(binding.value, relax.Call)]
     named = {str(operator.global_symbol) for operator in calls if isinstance(operator, relax.ExternFunc)}
