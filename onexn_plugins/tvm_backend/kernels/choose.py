@@ -148,3 +148,9 @@ def filled_lanes(problem: Conv | Linear, unit: VectorUnit) -> float:
     """Share of the lanes that rows fill where vectors run over them."""
     features = as_linear(problem)
     return 1.0 if features is None else filled(features, unit)
+
+
+def kernel_map() -> list[tuple[str, str, str]]:
+    """(family, chains, what it does) of every family in the order in which they are asked, for the documentation."""
+    return [(family.name, ", ".join(" + ".join(chain) for chain in family.chains), family.summary)
+            for family in FAMILIES]

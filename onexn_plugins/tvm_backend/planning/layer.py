@@ -20,6 +20,7 @@ class Layer:
         macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks.
         expected_speedup: how many times faster than our own dense kernel the cost model expects it; 1 where dense.
         reason: why it is sparse, dense, or lowered without our kernels.
+        family: the kernel family that computes it; None where TVM lowers it.
         refused: (what, why not) of every fusion and kernel family that was asked before.
     """
 
@@ -34,6 +35,7 @@ class Layer:
     dense_macs: int
     expected_speedup: float
     reason: str
+    family: str | None = None
     refused: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

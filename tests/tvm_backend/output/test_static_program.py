@@ -21,6 +21,7 @@ from tvm import relax  # noqa: E402
 from onexn_plugins.tvm_backend.output.artefact import LIBRARY, read, write  # noqa: E402
 from onexn_plugins.tvm_backend.output.static_program.build import PROGRAM_FILES, compile_program  # noqa: E402
 from onexn_plugins.tvm_backend.output.static_program.program import ALIGNMENT  # noqa: E402
+from onexn_plugins.tvm_backend.output.tvm_library import compile_library  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="static programs are for Linux")
 

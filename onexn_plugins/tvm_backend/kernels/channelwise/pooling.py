@@ -14,6 +14,7 @@ from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
 )
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.code.vector import (
+    Buffer,
     Expr,
     Register,
     constant,
@@ -91,7 +92,7 @@ def global_average_pool(request: Request) -> Kernel:
     return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit, unit)
 
 
-def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
+def _sum(buffer: Buffer, first: Expr, count: int, lanes: int) -> Expr:
     """The sum of `count` consecutive values."""
     step = _MEAN_REGISTERS * lanes
     totals = [Register(constant(0, lanes), lanes) for _ in range(_MEAN_REGISTERS)]

@@ -89,7 +89,8 @@ def over_rows(request: Request) -> Kernel:
                     sums: dict[int, list[Register]] = {}
 
                     def collect(_channel: int, position: Expr, value: Expr, lanes: int) -> None:
-                        sums.setdefault(int(position), []).append(Register(value, lanes))
+                        assert isinstance(position, int), "tiles begin at 0 here"
+                        sums.setdefault(position, []).append(Register(value, lanes))
 
                     sum_tile(rows, source, run, shape, 0, collect)
                     for position, values in sums.items():

@@ -88,7 +88,7 @@ def stem(request: Request) -> Kernel:
         def emit_band(image: Expr, band: Expr) -> None:
             transform_band(points, buffers.x, image, band * STRIP_ROWS, sums.source, unit)
             target = Destination.of_output(buffers, depthwise, image)
-            if projection:
+            if projection and between is not None:
                 target = projection.takes(buffers, pair.dw_epilogue, between, STRIP_ROWS + 1, unit)
 
             def emit_run(run: Channels) -> None:
@@ -110,7 +110,7 @@ def stem(request: Request) -> Kernel:
                     _copy(windows, place + STRIP_ROWS * window.row_stride, windows, place, kept, unit)
 
             rows.each_row(0, emit_run)
-            if projection:
+            if projection and between is not None:
                 _each_part(depthwise, band, lambda first, count, _, in_band: projection.sum_rows(
                     buffers, between, STRIP_ROWS + 1, image, first, count, unit, in_band))
 

@@ -66,8 +66,8 @@ class StripSums:
             for channel in range(run.count):
                 for vector in range(VECTORS):
                     both = rows_of(pixels[channel, vector, 0], pixels[channel, vector, 1], lanes)
-                    for tile_row, value in enumerate(both):
-                        target(channel, (vector * 2 + tile_row) * OUTPUTS + _pixel(row), value)
+                    for tile_row, both_pixels in enumerate(both):
+                        target(channel, (vector * 2 + tile_row) * OUTPUTS + _pixel(row), both_pixels)
 
     def _sum_row(self, run: Channels, strip: Expr, alike: Rows, row: int,
                  start: Callable[[int, int, int], Expr]) -> dict[Place, Register]:

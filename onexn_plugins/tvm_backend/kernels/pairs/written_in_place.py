@@ -110,7 +110,7 @@ class _Emitter:
             self._pad(windows)
         start = 0 if first_row is None else first_row
         target = Destination.of_output(self.buffers, self.depthwise, image)
-        if projection:
+        if projection and between is not None:
             target = projection.takes(self.buffers, self.pair.dw_epilogue, between, self.window.rows, unit)
 
         def emit_run(run: Channels) -> None:
@@ -120,7 +120,7 @@ class _Emitter:
                 sum_channel(self.window, windows, place, channel, target.buffers, target.first(channel, start), unit)
 
         self.rows.each_row(group, emit_run, block_rows)
-        if projection:
+        if projection and between is not None:
             projection.sum_rows(self.buffers, between, self.window.rows, image, start, self.window.rows, unit)
 
     def _hidden_rows(self, source: Source, row_stride: int, run: Channels, windows: Buffer,
@@ -148,7 +148,8 @@ class _Emitter:
 
         def write(channel: int, pixel: Expr, value: Expr, lanes: int) -> None:
             finished = Register(self.pair.finish(value, lanes), lanes).value
-            if lanes < right:  # a single pixel, at a place known here, has a place in one phase alone
+            if lanes < right:  # a single pixel has a place in one phase alone
+                assert isinstance(pixel, int), "its place is known here"
                 phase, place = (pixel + left) % right, (pixel + left) // right
                 store(windows, channel * window.size + starts[phase] + place, finished, 1)
                 return

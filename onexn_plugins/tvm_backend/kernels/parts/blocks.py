@@ -177,6 +177,8 @@ class BlockRows:
         With several ways the loop is unrolled so often; `way` numbers the copies, so that each may have its own sum.
         """
         per_row = self.encoded.blocks_per_row
+        first: Expr
+        count: Expr
         if per_row is None:
             assert self._row_ptr is not None
             first = as_index(self._row_ptr[row])

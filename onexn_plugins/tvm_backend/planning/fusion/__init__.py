@@ -53,7 +53,7 @@ def fuse(graph: Graph, planner: Planner,
         elif node.op in ("Conv", "Gemm"):
             operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
             reasons = "; ".join(dict.fromkeys(reason for _, reason in refused))
-            layers.append(describe(graph, node, operator, f"no kernel: {reasons}", refused=tuple(refused)))
+            layers.append(replace(describe(graph, node, operator, f"no kernel: {reasons}"), refused=tuple(refused)))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
     return order, layers
 

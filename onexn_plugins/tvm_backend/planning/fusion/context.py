@@ -99,12 +99,13 @@ class Context:
         request = Request(tuple(stages), self.unit).in_place(self._may_overwrite(tail))
         chosen = choose(request)
         method = chosen.family.method(request)
-        layers = tuple(self._describe(link, stage, decision, links if place == 0 else (), method if place == 0 else "",
-                                      chosen.refused if place == 0 else ())
-                       for place, (link, stage, decision) in enumerate(zip(links, stages, decisions, strict=True))
-                       if stage.weights is not None)
+        layers = [self._describe(link, stage, decision, links if place == 0 else (), method if place == 0 else "")
+                  for place, (link, stage, decision) in enumerate(zip(links, stages, decisions, strict=True))
+                  if stage.weights is not None]
+        layers = [replace(layer, family=chosen.family.name, refused=chosen.refused if place == 0 else ())
+                  for place, layer in enumerate(layers)]
         nodes = tuple(node for link in links for node in (link.node, *link.tail.nodes))
-        return KernelCall(nodes, request, chosen, (links[0].node.inputs[0], *tail.residual), tail.output, layers)
+        return KernelCall(nodes, request, chosen, (links[0].node.inputs[0], *tail.residual), tail.output, tuple(layers))
 
     def _choose(self, node: Node, request: Request) -> tuple[Decision | None, Stage]:
         """How the first stage of a request is computed: as tuned, else as decided; None where it has no blocks."""
@@ -140,23 +141,22 @@ class Context:
         self._ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
         self._tails.clear()  # what follows a layer may be covered now
 
-    def _describe(self, link: Link, stage: Stage, decision: Decision | None, links: tuple[Link, ...], method: str,
-                  refused: tuple[tuple[str, str], ...]) -> Layer:
+    def _describe(self, link: Link, stage: Stage, decision: Decision | None, links: tuple[Link, ...],
+                  method: str) -> Layer:
         """The report line of a layer; `links` is the chain that begins with it, empty for those computed with it."""
         kinds = " + ".join(part.stage.kind for part in links) or stage.kind
         if decision is None:
-            return describe(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE, refused=refused)
+            return describe(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE)
         reason = ", ".join(filter(None, (decision.reason, method)))
         return describe(self.graph, link.node, kinds, reason if links else f"{reason}; {WITH_THOSE_BEFORE}",
-                        decision, stage, self.planner, refused)
+                        decision, stage, self.planner)
 
 
 Rule = Callable[[Context, Node], tuple[Link, ...]]
 
 
 def describe(graph: Graph, node: Node, operator: str, reason: str, decision: Decision | None = None,
-             stage: Stage | None = None, planner: Planner | None = None,
-             refused: tuple[tuple[str, str], ...] = ()) -> Layer:
+             stage: Stage | None = None, planner: Planner | None = None) -> Layer:
     """The report line of a Conv or Gemm; without a decision on its stage every block is computed."""
     shape, output = graph.shape(node.inputs[1]), graph.shape(node.output)
     dense_macs = int(np.prod(shape)) * (int(np.prod(output)) // shape[0])
@@ -171,7 +171,7 @@ def describe(graph: Graph, node: Node, operator: str, reason: str, decision: Dec
         tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
         kept=decision.kept if decision else 1.0,
         macs=round(dense_macs * decision.kept) if decision else dense_macs,
-        dense_macs=dense_macs, expected_speedup=speedup, reason=reason, refused=refused,
+        dense_macs=dense_macs, expected_speedup=speedup, reason=reason,
     )
 
 
