@@ -80,9 +80,12 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """"conv", "depthwise", "linear", "pool" or "mean"."""
+        """"conv", "depthwise", "linear", "pool" or "mean".
+
+        A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
+        """
         if isinstance(self.problem, Conv):
-            return "depthwise" if self.problem.is_depthwise else "conv"
+            return "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
         return {Linear: "linear", Pool: "pool", GlobalPool: "mean"}[type(self.problem)]
 
     @property
@@ -146,9 +149,8 @@ class Request:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """The kinds of its stages; one channel makes no depthwise convolution of the first of several."""
-        kinds = tuple(stage.kind for stage in self.stages)
-        return ("conv", *kinds[1:]) if len(kinds) > 1 else kinds
+        """The kinds of its stages."""
+        return tuple(stage.kind for stage in self.stages)
 
     def with_choice(self, choice: Choice) -> Request:
         """The same, its first stage computed in that way."""

@@ -34,7 +34,10 @@ def inverted_residual(context: Context, node: Node) -> tuple[Link, ...]:
     last = context.next_node(second.tail.output)
     if last is None or last.op != "Conv" or last.inputs[0] != second.tail.output:
         raise Unsupported("no convolution follows the depthwise one")
-    return first, second, conv_link(context, last)
+    third = conv_link(context, last)
+    if third.stage.kind == "depthwise":
+        raise Unsupported("another depthwise convolution follows")
+    return first, second, third
 
 
 def conv_link(context: Context, node: Node, *, residual: bool = True) -> Link:

@@ -13,6 +13,7 @@ from tests.tvm_backend.kernels.differential import (
     SSE,
     Case,
     check,
+    conv,
     convolve,
     depthwise,
     differential_settings,
@@ -56,6 +57,6 @@ def test_images_of_several_bands():
 
 
 def test_a_channel_multiplier_is_left_to_the_grouped_kernel():
-    kernel = depthwise(Conv(1, 4, 8, 8, 8, (3, 3), groups=4), np.ones((8, 1, 3, 3), np.float32), np.ones(8, np.float32),
-                       Epilogue(), AVX512)
+    problem = Conv(1, 4, 8, 8, 8, (3, 3), groups=4)
+    kernel = conv(problem, np.ones(problem.weight_shape, np.float32), np.ones(8, np.float32), Epilogue(), AVX512)
     assert kernel.family == "conv_3x3"
