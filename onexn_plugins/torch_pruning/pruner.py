@@ -12,26 +12,26 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
+from onexn_plugins import pruning
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
+from onexn_plugins.pruning import Target
 from onexn_plugins.rearrangement.applied import applied_permutations
 from onexn_plugins.rearrangement.run import Rearrangement
-from onexn_plugins.selection import (
-    check_ratio,
-    keep_highest,
-    keep_highest_globally,
-    keep_highest_per_row,
-    only_shrinking,
-)
+from onexn_plugins.selection import check_ratio, only_shrinking
 from onexn_plugins.torch_pruning import arguments, targets
 from onexn_plugins.torch_pruning.arguments import Regrowth, Scheduler
 from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
-from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, block_scores, check_importance
+from onexn_plugins.torch_pruning.importance import (
+    BlockImportance,
+    BlockScoreImportance,
+    block_scores,
+    check_importance,
+)
 from onexn_plugins.torch_pruning.order import guard_masked_models
-from onexn_plugins.torch_pruning.rearranging import rearrange_by_graph
 
 
 class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
@@ -44,7 +44,8 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         model: pruned in place.
         example_inputs: a tensor, a tuple or a dict that the model runs on.
         importance: which blocks matter; ours, a `BlockImportance`, or torch-pruning's Magnitude, LAMP, Taylor,
-            Hessian or Random importance (see `block_scores`). Default: BlockL1Importance().
+            Hessian or Random importance (see `block_scores`); a score by its name, as in `BlockScoreImportance`.
+            Default: BlockL1Importance().
         block_size: N, 1 to 32.
         pruning_ratio: fraction of blocks to remove in each layer, or in all together with scope="global".
         rearrange: move channels first, so that important weights fall into the same blocks: True or "swap" for the
@@ -76,7 +77,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self,
         model: nn.Module,
         example_inputs: Any,
-        importance: Callable[[Any], Tensor] | None = None,
+        importance: Callable[[Any], Tensor] | str | None = None,
         *,
         block_size: int = 4,
         pruning_ratio: float = 0.5,
@@ -102,7 +103,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self._tracing = arguments.tracing_arguments(others)
         arguments.check_model(model, example_inputs, self._tracing["forward_fn"])
         self.model, self.example_inputs, self.block_size = model, example_inputs, block_size
-        self.importance = check_importance(BlockL1Importance() if importance is None else importance)
+        self.importance = check_importance("l1" if importance is None else importance)
         self.scope = arguments.check_scope(scope, global_pruning, isomorphic, min_pruning_ratio)
         self.global_pruning, self.isomorphic = self.scope == "global", isomorphic
         self.iterative_steps = arguments.check_steps(iterative_steps)
@@ -122,12 +123,15 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.ignored_layers = [model.get_submodule(name) for name in ignored]
         self.root_module_types = root_module_types
         self.layers = targets.select_layers(model, ignored, entries, root_module_types, full)
-        targets.check_prunable(self.layers, block_size)
         self._competitions = targets.competitions(
             self.layers, entries, self.per_step_pruning_ratio, self.scope, isomorphic)
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
-        self.rearrangement = self._rearranged(rearrange) if rearrange else None
+        final = self._targets(self.iterative_steps)
+        pruning.check(self.layers, final)
+        if isinstance(self.importance, BlockScoreImportance):
+            self.importance.bind(model)
+        self.rearrangement = self._rearranged(final, rearrange) if rearrange else None
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -203,32 +207,28 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
     def _per_step(self, ratio: Any, layer: str) -> tuple[float, ...]:
         return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer)
 
-    def _rearranged(self, method: bool | str) -> Rearrangement:
-        return rearrange_by_graph(
-            self.model, self.example_inputs, self.layers, block_size=self.block_size,
-            pruning_ratio=self.per_step_pruning_ratio[-1], method="swap" if method is True else str(method),
-            tracing=self._tracing)
+    def _targets(self, step: int) -> dict[str, Target]:
+        wanted = targets.targets_of(self._competitions, step, block_size=self.block_size, scope=self.scope,
+                                    min_ratios=self._min_ratios, max_ratio=self.max_pruning_ratio)
+        return {name: wanted[name] for name in self.layers}
+
+    def _rearranged(self, final: Mapping[str, Target], method: bool | str) -> Rearrangement:
+        if self._tracing["forward_fn"] is not None:
+            raise OneXNError("forward_fn", "a rearrangement is proved by running model(example_inputs)",
+                             "Pass example_inputs that the model takes by itself, or leave out rearrange")
+        return pruning.rearrange(self.model, self.example_inputs, self.layers, final, method)
 
     @torch.no_grad()
     def _groups(self, step: int) -> list[BlockGroup]:
         """Every layer with the blocks it keeps after `step`."""
-        targets.check_prunable(self.layers, self.block_size)
+        wanted = self._targets(step)
+        pruning.check(self.layers, wanted)
         scores = {name: self._scores(BlockGroup(name, layer, self.block_size), step)
                   for name, layer in self.layers.items()}
-        keep: dict[str, Tensor] = {}
-        for competition in self._competitions:
-            competing = {name: scores[name] for name in competition.names}
-            keep |= self._keep(competing, competition.ratios[step], self._min_ratios[step])
+        # torch-pruning's importances come with a normalizer of their own, which the user chose.
+        keep = pruning.keep_blocks(scores, wanted, normalize=isinstance(self.importance, BlockImportance))
         return [BlockGroup(name, layer, self.block_size, keep[name], self.straight_through)
                 for name, layer in self.layers.items()]
-
-    def _keep(self, scores: dict[str, Tensor], ratio: float, min_ratio: float) -> dict[str, Tensor]:
-        if self.scope == "global":
-            # torch-pruning's importances come with a normalizer of their own, which the user chose.
-            return keep_highest_globally(scores, ratio, min_ratio=min_ratio, max_ratio=self.max_pruning_ratio,
-                                         normalize=isinstance(self.importance, BlockImportance))
-        choose = keep_highest_per_row if self.scope == "row" else keep_highest
-        return {name: choose(layer, min(ratio, self.max_pruning_ratio)) for name, layer in scores.items()}
 
     def _scores(self, group: BlockGroup, step: int) -> Tensor:
         """Scores in which blocks pruned in earlier steps, also ones that were folded since, rank last."""

@@ -125,12 +125,6 @@ def test_wrong_states(data):
     assert_unchanged(model, before)
 
 
-def test_all_layers_that_are_too_narrow_are_named():
-    with pytest.raises(OneXNError, match="wide, grouped: block_size 20"):
-        OneXNPruner(small_net(), IMAGES, block_size=20)
-    OneXNPruner(small_net(), IMAGES, block_size=20, ignored_layers=["wide", "grouped"]).step()
-
-
 @pytest.mark.parametrize("spoil", [
     lambda model: parametrizations.weight_norm(model.point),
     lambda model: weight_norm(model.point),
