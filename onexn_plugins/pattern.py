@@ -146,8 +146,11 @@ def is_block_sparse(weight: Tensor, pattern: BlockPattern) -> bool:
 
 
 def detect_block_size(weight: Tensor, groups: int = 1) -> int | None:
-    """The largest N in 32, 16, 8, 4, 2, 1 for which `weight` is block-sparse; None if no kernel is zero."""
+    """The largest N in 32, 16, 8, 4, 2, 1 for which `weight` is block-sparse; None if no kernel is zero.
+
+    Of the N beyond the output channels, for which all is one tail, only the next one counts: 32 for 24 channels.
+    """
     for block_size in (32, 16, 8, 4, 2, 1):
-        if block_size <= weight.shape[0] and is_block_sparse(weight, BlockPattern.of(weight, block_size, groups)):
+        if block_size < 2 * weight.shape[0] and is_block_sparse(weight, BlockPattern.of(weight, block_size, groups)):
             return block_size
     return None

@@ -88,7 +88,7 @@ def test_detection_finds_the_largest_aligned_block_size(data, weight_and_pattern
     detected = detect_block_size(masked, pattern.groups)
     assert detected is not None
     assert is_block_sparse(masked, BlockPattern.of(masked, detected, pattern.groups))
-    if pattern.block_size in (1, 2, 4, 8, 16, 32):
+    if pattern.block_size in (1, 2, 4, 8, 16, 32) and pattern.block_size < 2 * pattern.out_channels:
         assert detected >= pattern.block_size
 
 

@@ -97,13 +97,11 @@ class BlockRandomImportance(BlockScoreImportance):
 
 
 def check_importance(importance: Any) -> Callable[[Any], Tensor]:
-    """The importance itself, or the one of that name; OneXNError unless it can score blocks."""
-    if isinstance(importance, str):
-        return BlockScoreImportance(importance)
+    """The importance itself; OneXNError unless it can score blocks."""
     kind = type(importance).__name__
     if not callable(importance) or isinstance(importance, type):
         raise OneXNError("importance", f"must be called with a group, got {importance!r}",
-                         "Pass an instance, for example BlockL1Importance()")
+                         "Pass an instance, for example BlockL1Importance() or BlockScoreImportance(name)")
     for unusable, reason in UNUSABLE.items():
         if isinstance(importance, getattr(tp.importance, unusable)):
             raise OneXNError(f"importance {kind}", reason, "Use BlockL1Importance, or torch-pruning's "

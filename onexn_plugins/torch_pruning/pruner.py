@@ -27,6 +27,7 @@ from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import (
     BlockImportance,
+    BlockL1Importance,
     BlockScoreImportance,
     block_scores,
     check_importance,
@@ -44,8 +45,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         model: pruned in place.
         example_inputs: a tensor, a tuple or a dict that the model runs on.
         importance: which blocks matter; ours, a `BlockImportance`, or torch-pruning's Magnitude, LAMP, Taylor,
-            Hessian or Random importance (see `block_scores`); a score by its name, as in `BlockScoreImportance`.
-            Default: BlockL1Importance().
+            Hessian or Random importance (see `block_scores`). Default: BlockL1Importance().
         block_size: N, 1 to 32.
         pruning_ratio: fraction of blocks to remove in each layer, or in all together with scope="global".
         rearrange: move channels first, so that important weights fall into the same blocks: True or "swap" for the
@@ -77,7 +77,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self,
         model: nn.Module,
         example_inputs: Any,
-        importance: Callable[[Any], Tensor] | str | None = None,
+        importance: Callable[[Any], Tensor] | None = None,
         *,
         block_size: int = 4,
         pruning_ratio: float = 0.5,
@@ -103,7 +103,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self._tracing = arguments.tracing_arguments(others)
         arguments.check_model(model, example_inputs, self._tracing["forward_fn"])
         self.model, self.example_inputs, self.block_size = model, example_inputs, block_size
-        self.importance = check_importance("l1" if importance is None else importance)
+        self.importance = check_importance(BlockL1Importance() if importance is None else importance)
         self.scope = arguments.check_scope(scope, global_pruning, isomorphic, min_pruning_ratio)
         self.global_pruning, self.isomorphic = self.scope == "global", isomorphic
         self.iterative_steps = arguments.check_steps(iterative_steps)
