@@ -131,6 +131,18 @@ class OneXNPruner(_NormPruner):
             raise OneXNError("compress", "one-shot pruning does not train", "Call it without max_steps and max_epochs")
         return super().compress(max_steps, max_epochs)
 
+    def _fuse_preprocess(self, evaluator: Evaluator) -> None:
+        """Before a fused pruner trains: without interval_steps, which NNI leaves at -1, no step would make a mask."""
+        if self.interval_steps < 1 and not self.first_step_gen:
+            self.update_masks(self.generate_masks())
+        super()._fuse_preprocess(evaluator)
+
+    def _fuse_postprocess(self, evaluator: Evaluator) -> None:
+        """After it: a training shorter than interval_steps has made none either."""
+        super()._fuse_postprocess(evaluator)
+        if self.interval_steps >= 1 and self._remaining_times == self.total_times and self._current_step > 0:
+            self.update_masks(self.generate_masks())
+
     def update_masks(self, masks: Masks) -> None:
         """Put masks on the wrapped layers.
 

@@ -70,11 +70,14 @@ class BlockScoreImportance(BlockImportance):
         super().__init__(block_size)
         scores.check_score(score)
         self.seed, self.images, self._score = seed, images, score
+        self._model: nn.Module | None = None
         self._made: BlockScore | None = None
 
     def bind(self, model: nn.Module) -> None:
         """Score layers of this model from now on; OneXNPruner says so before it changes anything."""
-        self._made = scores.make_score(self._score, scores.Sources(model, self.images, self.seed))
+        if self._made is None or self._model is not model:
+            self._made = scores.make_score(self._score, scores.Sources(model, self.images, self.seed))
+            self._model = model
 
     def score(self, weight: Tensor, pattern: BlockPattern, name: str) -> Tensor:
         if self._made is None:

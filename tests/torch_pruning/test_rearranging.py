@@ -28,6 +28,26 @@ class Chunked(nn.Module):
         return self.head(self.first(low).relu() + self.second(high).relu()).mean((2, 3))
 
 
+class AnchorHead(nn.Module):
+    """A detection head on three levels, flattened per pixel and concatenated: walking its graph index by index took a
+    time that grew with pixels × channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.levels = nn.ModuleList(nn.Conv2d(16, 16, 3, 2, 1) for _ in range(2))
+        self.lateral = nn.Conv2d(16, 16, 1)
+        self.tower, self.boxes = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 36, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features, outputs = self.stem(images).relu(), []
+        for level in (None, *self.levels):
+            features = features if level is None else level(features).relu()
+            boxes = self.boxes(self.tower(self.lateral(features)).relu())
+            outputs.append(boxes.permute(0, 2, 3, 1).reshape(len(images), -1, 4))
+        return torch.cat(outputs, dim=1)
+
+
 class Flattened(nn.Module):
     """A 6×6 map flattened before a Linear layer, a concatenation, a LayerNorm, an unaffine norm, a shared layer."""
 
@@ -54,6 +74,7 @@ def seeded(kind: type[nn.Module]) -> nn.Module:
     (Chunked, {"stem", "first", "second"}),
     (Flattened, {"left", "right", "again", "hidden"}),
     (Shuffling, {"left.1", "left.2"}),
+    (AnchorHead, {"levels.0", "levels.1", "lateral", "tower"}),
 ])
 def test_networks_that_a_dependency_graph_gets_wrong_or_cannot_trace(kind, moving):
     model = seeded(kind)
