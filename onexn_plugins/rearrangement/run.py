@@ -102,7 +102,7 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     if full is None:
         full = not prunable_layers(model)
     return rearrange_layers(model, example_inputs, prunable_layers(model, ignored_layers, full=full),
-                            block_size=block_size, pruning_ratio=pruning_ratio, method=method, seed=seed,
+                            block_size=block_size, pruning_ratio=check_ratio(pruning_ratio), method=method, seed=seed,
                             spaces=spaces, progress=progress)
 
 
