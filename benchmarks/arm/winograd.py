@@ -15,6 +15,7 @@ import tvm
 
 from benchmarks.arm.counting import CPU, Counter, counter
 from benchmarks.arm.ours import RUN
+from benchmarks.common.emulation.arm64_root import Arm64, arm64_machine
 from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
@@ -29,7 +30,6 @@ from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
 from onexn_plugins.tvm_backend.output.linker import shared_library_linker
 from onexn_plugins.tvm_backend.planning.task import vector_unit
 from onexn_plugins.tvm_backend.processors import Target, find_target
-from tests.emulation.arm64_root import Arm64, arm64_machine
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.
