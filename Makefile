@@ -28,7 +28,7 @@ lint: install
 # The engines we are compared with get environments of their own, in .peers/.
 bench: install
 	$(BIN)/python -m benchmarks.latency setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --all
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
