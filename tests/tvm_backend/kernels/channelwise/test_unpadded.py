@@ -1,4 +1,4 @@
-"""Strips over unpadded rows: their masks, rows and lanes add up to the convolution, and loads stay within their reach."""
+"""Strips over unpadded rows: masks, rows and lanes add up to the convolution, and loads stay within their reach."""
 
 from __future__ import annotations
 
