@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-core lint bench clean
 
 # torch first: with it in place torchvision adds no second build of it.
 $(VENV)/.installed: pyproject.toml
@@ -21,6 +21,13 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# The core and torch-pruning on any Python that runs torch, without the other toolkits.
+CORE := .venv-core
+test-core:
+	$(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/pip install --quiet -e '.[torch-pruning]' pytest pytest-timeout pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -n auto --dist loadfile tests/test_*.py tests/rearrangement tests/torch_pruning
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -31,4 +38,4 @@ bench: install
 	$(BIN)/python -m benchmarks --all
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(CORE) build dist *.egg-info
