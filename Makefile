@@ -23,10 +23,12 @@ test: install
 
 # The core and torch-pruning on any Python that runs torch, without the other toolkits.
 CORE := .venv-core
+NOT_CORE := benchmarks cli emulation nni tvm_backend test_adapters.py test_report.py test_zoo.py \
+	torch_pruning/test_integrations.py
 test-core:
 	$(PYTHON) -m venv $(CORE)
 	$(CORE)/bin/pip install --quiet -e '.[torch-pruning]' pytest pytest-timeout pytest-xdist hypothesis
-	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -n auto --dist loadfile tests/test_*.py tests/rearrangement tests/torch_pruning
+	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -n auto --dist loadfile $(NOT_CORE:%=--ignore=tests/%)
 
 lint: install
 	$(BIN)/ruff check .
