@@ -13,6 +13,7 @@ from onexn_plugins.tvm_backend.kernels import request as requests
 from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, kernel_map, kernel_of
 from onexn_plugins.tvm_backend.kernels.family import CONV, Family
 from onexn_plugins.tvm_backend.kernels.problem import (
+    Choice,
     Conv,
     Epilogue,
     GlobalPool,
@@ -28,9 +29,9 @@ from tests.tvm_backend.kernels.differential import AVX2, AVX512, NEON, UNITS, co
 ARCHITECTURE = Path(__file__).resolve().parents[3] / "ARCHITECTURE.md"
 
 
-def layer(problem: Conv | Linear, unit=AVX512, kept: float = 0.5, tile: Tile | None = Tile(4, 2)) -> Request:
+def layer(problem: Conv | Linear, unit=AVX512, kept: float = 0.5) -> Request:
     weight = random_weight(problem, 4, kept, np.random.default_rng(0))
-    return single(problem, weight, np.zeros(weight.shape[0], np.float32), Epilogue(), unit, tile)
+    return single(problem, weight, np.zeros(weight.shape[0], np.float32), Epilogue(), unit, Tile(4, 2))
 
 
 REQUESTS = {
