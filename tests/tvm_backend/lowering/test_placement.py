@@ -50,7 +50,7 @@ def expected(x):
 
 
 def test_it_computes_the_same(module, host):
-    network = compile_library(module, host)
+    network = compile_library(module, find_target("host"))
     for x in (X, 2 * X):
         for output, reference in zip(network.run(tvm.runtime.tensor(x)), expected(x), strict=True):
             np.testing.assert_allclose(output.numpy(), reference, atol=1e-5)
@@ -73,7 +73,7 @@ def test_a_run_makes_no_tensor_but_outputs(module, host):
         called.extend([name] * before)
         return 0
 
-    network = compile_library(module, host)
+    network = compile_library(module, find_target("host"))
     network.run(tvm.runtime.tensor(X))
     network.machine.set_instrument(note)
     network.run(tvm.runtime.tensor(X))
@@ -83,7 +83,7 @@ def test_a_run_makes_no_tensor_but_outputs(module, host):
 
 
 def test_outputs_have_memory_of_their_own(module, host):
-    network = compile_library(module, host)
+    network = compile_library(module, find_target("host"))
     outputs = network.run(tvm.runtime.tensor(X))
     network.run(tvm.runtime.tensor(3 * X))
     for output, reference in zip(outputs, expected(X), strict=True):
@@ -106,6 +106,6 @@ def test_a_network_without_memory(host):
         with builder.dataflow():
             output = builder.emit_output(relax.op.nn.relu(x))
         builder.emit_func_output(output)
-    (one, other) = (compile_library(builder.finalize(), host).run(tvm.runtime.tensor(np.float32([-1, 0, 2])))
-                    for _ in range(2))
+    x = tvm.runtime.tensor(np.float32([-1, 0, 2]))
+    one, other = (compile_library(builder.finalize(), find_target("host")).run(x) for _ in range(2))
     assert one.numpy().tolist() == other.numpy().tolist() == [0, 0, 2]
