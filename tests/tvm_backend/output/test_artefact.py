@@ -182,7 +182,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     ("changes", "reason"),
     [
         ({"format": "something else"}, "not written by this package"),
-        ({"format_version": 1}, "format version 1, this package reads 3"),
+        ({"format_version": 1}, "format version 1, this package reads 4"),
         ({"target": None}, "metadata this package does not know"),
         ({"target": {"name": "host"}}, "metadata this package does not know"),
         ({"inputs": [{"name": "x", "shape": [0], "dtype": "float32"}]}, "metadata this package does not know"),
