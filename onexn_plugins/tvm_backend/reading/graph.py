@@ -151,6 +151,12 @@ class Graph:
         return {name: nodes[0] for name, nodes in self.consumers().items()
                 if len(nodes) == 1 and name not in self.outputs}
 
+    def is_needed(self, names: Iterable[str]) -> bool:
+        """Whether the caller or any node reads one of these values."""
+        wanted = set(names)
+        return bool(wanted) and (not wanted.isdisjoint(self.outputs) or any(
+            not wanted.isdisjoint(node.inputs) for node in self.nodes))
+
     def add_constant(self, value: np.ndarray, origin: str) -> str:
         """Store an array under a name of its own, which still tells what it was made from."""
         name = self._new_name(origin)
