@@ -16,6 +16,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
 from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
@@ -28,6 +29,32 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
     if node.op == "Reshape":
         values[node.output] = builder.emit(relax.op.reshape(values[node.inputs[0]], graph.shape(node.output)))
         return
+    outputs = _emit_own(builder, graph, node, values)
+    if outputs is None:
+        outputs = _emit_imported(builder, graph, node, values)
+    for name, output in zip(node.proto.output, outputs, strict=False):
+        if not name:
+            continue
+        expected = graph.specs[name]
+        if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
+            raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",
+                             "Replace it in the model by standard layers and export again")
+        values[name] = output
+
+
+def _emit_own(builder: relax.BlockBuilder, graph: Graph, node: Node,
+              values: dict[str, relax.Expr]) -> list[relax.Expr] | None:
+    """The outputs by an emitter of this package; None where there is none for this node."""
+    emitter = EMITTERS.get(node.op)
+    if emitter is None:
+        return None
+    inputs = [values[name] if name in values else relax.const(graph.constants[name]) if name else None
+              for name in node.inputs]
+    return emitter(builder, graph, node, inputs)
+
+
+def _emit_imported(builder: relax.BlockBuilder, graph: Graph, node: Node,
+                   values: dict[str, relax.Expr]) -> list[relax.Expr]:
     activations = list(dict.fromkeys(graph.activations(node)))
     try:
         module = _import(graph, node, activations)
@@ -37,15 +64,9 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
     except Exception as error:
         raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
                          "Replace it in the model by standard layers and export again") from error
-    outputs = [result]
     if isinstance(result.ty, relax.TupleType):
-        outputs = [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
-    for name, output in zip(node.outputs, outputs, strict=False):
-        expected = graph.specs[name]
-        if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
-            raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",
-                             "Replace it in the model by standard layers and export again")
-        values[name] = output
+        return [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
+    return [result]
 
 
 def _import(graph: Graph, node: Node, activations: list[str]) -> tvm.IRModule:
@@ -86,5 +107,7 @@ class _Copier(relax.PyExprMutator):
 
     def visit_global_var_(self, var: tvm.ir.GlobalVar) -> relax.Expr:
         if var not in self._functions:
-            self._functions[var] = self._target.add_func(self._module[var], var.name_hint)
+            # Without the name it had: another node may have brought a function of the same one.
+            function = self._module[var].without_attr("global_symbol")
+            self._functions[var] = self._target.add_func(function, var.name_hint)
         return self._functions[var]

@@ -9,11 +9,9 @@ from tvm import relax
 
 from onexn_plugins.tvm_backend.kernels.code.unaligned import copy
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
+from onexn_plugins.tvm_backend.lowering.operators.function import OPAQUE
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
-
-# TVM's fuser must not look into our kernels: kOpaque in tvm/relax/op_attr_types.h.
-OPAQUE = 8
 
 
 def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
@@ -48,7 +46,8 @@ def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
 
 
 def _emit_copy(builder: relax.BlockBuilder, spec: TensorSpec, value: relax.Expr) -> relax.Var:
-    kernel = builder.add_func(copy(spec.shape, str(spec.dtype)).with_attr("op_pattern", OPAQUE), "copy")
+    function = copy(spec.shape, str(spec.dtype)).with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
+    kernel = builder.add_func(function, "copy")
     return builder.emit(relax.call_tir(kernel, [value], _tensor_type(spec)))
 
 

@@ -1,0 +1,21 @@
+"""The operators that this package lowers itself, because TVM's importer lacks them or computes something else.
+
+To add one: write `operators/<kind>.py` with a function of the type Emitter, and enter it in EMITTERS. It returns one
+expression per output of the node, or None where these attributes and types are left to TVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import relax
+
+from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+# (builder, graph, node, the node's inputs in order with None for those left out) -> its outputs
+Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[relax.Expr] | None"]
+
+EMITTERS: dict[str, Emitter] = {
+    "CumSum": cumulative_sum,
+}
