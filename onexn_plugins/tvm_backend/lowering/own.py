@@ -10,12 +10,30 @@ from collections.abc import Callable
 
 from tvm import relax
 
+from onexn_plugins.tvm_backend.lowering.operators import extremes, moving
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
+from onexn_plugins.tvm_backend.lowering.operators.resize import resize
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 # (builder, graph, node, the node's inputs in order with None for those left out) -> its outputs
 Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[relax.Expr] | None"]
 
 EMITTERS: dict[str, Emitter] = {
+    "BatchNormalization": batch_normalisation,
+    "Clip": extremes.clip,
     "CumSum": cumulative_sum,
+    "DepthToSpace": moving.depth_to_space,
+    "HardSigmoid": extremes.hard_sigmoid,
+    "HardSwish": extremes.hard_swish,
+    "IsInf": extremes.is_infinite,
+    "Max": extremes.largest,
+    "Min": extremes.smallest,
+    "Pad": moving.pad,
+    "ReduceMax": extremes.reduce_max,
+    "ReduceMin": extremes.reduce_min,
+    "Relu": extremes.relu,
+    "Resize": resize,
+    "SpaceToDepth": moving.space_to_depth,
+    "Tile": moving.tile,
 }
