@@ -18,7 +18,8 @@ def judged(words: list[str], first: int, last: int) -> dict[int, str]:
         words: a module and its options. `python -m MODULE FIRST LAST OPTIONS` prints a JSON line before each number,
             {"number"}, and one after it, {"number", "outcome"}. A process that dies or hangs is started again behind
             the number that did it, whose outcome then says so.
-        first, last: the numbers, the last one left out.
+        first: the first number.
+        last: the one behind the last.
     """
     module, *options = words
     outcomes: dict[int, str] = {}

@@ -65,7 +65,8 @@ def _is_ours(model: ModelProto) -> bool:
     items = [*model.graph.input, *model.graph.output]
     types = {item.type.tensor_type.elem_type for item in items if item.type.WhichOneof("value") == "tensor_type"}
     tensors = all(item.type.WhichOneof("value") == "tensor_type" for item in items)
-    standard = all(node.domain in ("", "ai.onnx") for node in chain(model.graph.node, *(f.node for f in model.functions)))
+    nodes = chain(model.graph.node, *(function.node for function in model.functions))
+    standard = all(node.domain in ("", "ai.onnx") for node in nodes)
     return tensors and standard and TensorProto.FLOAT in types and types <= TYPES
 
 

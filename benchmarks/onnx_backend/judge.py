@@ -11,19 +11,25 @@ from onnx import ModelProto
 from benchmarks.onnx_backend.cases import Case
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model
+from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
 
 # How messages begin that no check foresaw.
 INTERNAL = ("cannot be compiled: ", "does not run: ")
 
 
 def judge(case: Case, folder: Path) -> str:
-    """"right", "right with constants", "refused: why", "internal: what" or "wrong: where"."""
+    """What became of the test.
+
+    Returns:
+        "right", "right with constants", "refused: why", "internal: what", "wrong: where"; or "disputed: where", if
+        onnxruntime computes what we do and not what the test expects.
+    """
     outcome = "refused"
     for place, (model, data) in enumerate(case.forms()):
         outcome = _judged(model, data, case, folder / "model.onnx")
         if outcome == "right":
             return "right with constants" if place else outcome
-        if outcome.startswith("wrong"):
+        if outcome.startswith(("wrong", "disputed")):
             return outcome
     return outcome
 
@@ -34,9 +40,11 @@ def _judged(model: ModelProto, data: list[tuple[list[Any], list[Any]]], case: Ca
         compiled = compile_model(path)
         for inputs, expected in data:
             outputs = compiled.run(*map(np.asarray, inputs))
-            fault = _fault(outputs if isinstance(outputs, list) else [outputs], expected, case)
+            made = outputs if isinstance(outputs, list) else [outputs]
+            fault = _fault(made, expected, case)
             if fault:
-                return f"wrong: {fault}"
+                disputed = not _fault(made, _onnxruntime(model, inputs), case)
+                return f"{'disputed' if disputed else 'wrong'}: {fault}"
     except OneXNError as error:
         kind = "internal" if any(word in str(error) for word in INTERNAL) else "refused"
         return f"{kind}: {error}".replace(str(path), path.name)[:300]
@@ -45,7 +53,18 @@ def _judged(model: ModelProto, data: list[tuple[list[Any], list[Any]]], case: Ca
     return "right"
 
 
+def _onnxruntime(model: ModelProto, inputs: list[Any]) -> list[Any]:
+    """Its outputs; none where it does not take the model."""
+    names = [item.name for item in model.graph.input]
+    try:
+        return onnxruntime_session(model.SerializeToString()).run(None, dict(zip(names, inputs, strict=True)))
+    except Exception:
+        return []
+
+
 def _fault(outputs: list[np.ndarray], expected: list[Any], case: Case) -> str | None:
+    if len(outputs) != len(expected):
+        return f"{len(outputs)} outputs for {len(expected)}"
     for output, reference in zip(outputs, map(np.asarray, expected), strict=True):
         if output.shape != reference.shape or output.dtype != reference.dtype:
             return f"{output.dtype}{list(output.shape)} for {reference.dtype}{list(reference.shape)}"

@@ -9,6 +9,7 @@ import tvm
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.checking.operators import check_operators
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering.relax_module import build_module
 from onexn_plugins.tvm_backend.output.static_program import StaticNetwork, compile_static
@@ -135,6 +136,7 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
 def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     graph = network.graph
     with blamed_on(network.name), without_lines(*TVM_CHATTER):
+        check_operators(graph, network.order, processor)
         compiled = _build(build_module(graph, network.order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)

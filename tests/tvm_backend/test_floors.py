@@ -12,7 +12,8 @@ import onexn_plugins.tvm_backend
 ROOT = Path(onexn_plugins.tvm_backend.__file__).parent
 PACKAGE = "onexn_plugins.tvm_backend"
 # From the ground up: a file imports only what stands on its own floor or below.
-FLOORS = ("logs", "kernels", "processors", "reading", "planning", "lowering", "output", "running", "tuning", "compile")
+FLOORS = ("logs", "kernels", "processors", "reading", "planning", "lowering", "output", "running", "checking", "tuning",
+          "compile")
 KERNEL_FLOORS = ("problem", "unit", "encode", "code", "parts", "channelwise", "conv", "winograd", "linear", "pairs",
                  "choose")
 

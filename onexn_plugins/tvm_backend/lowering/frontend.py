@@ -48,9 +48,14 @@ def _emit_own(builder: relax.BlockBuilder, graph: Graph, node: Node,
     emitter = EMITTERS.get(node.op)
     if emitter is None:
         return None
-    inputs = [values[name] if name in values else relax.const(graph.constants[name]) if name else None
+    inputs = [values[name] if name in values else _constant(graph, name) if name else None
               for name in node.inputs]
     return emitter(builder, graph, node, inputs)
+
+
+def _constant(graph: Graph, name: str) -> relax.Expr:
+    """With its type: of a single integer TVM would make an int32."""
+    return relax.const(graph.constants[name], str(graph.dtype(name)))
 
 
 def _emit_imported(builder: relax.BlockBuilder, graph: Graph, node: Node,

@@ -35,5 +35,6 @@ EMITTERS: dict[str, Emitter] = {
     "Relu": extremes.relu,
     "Resize": resize,
     "SpaceToDepth": moving.space_to_depth,
+    "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
 }

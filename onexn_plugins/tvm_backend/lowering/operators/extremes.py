@@ -53,6 +53,13 @@ def hard_swish(builder: relax.BlockBuilder, graph: Graph, node: Node,
     return None if gate is None else [builder.emit(relax.op.multiply(inputs[0], gate[0]))]
 
 
+def thresholded_relu(builder: relax.BlockBuilder, graph: Graph, node: Node,
+                     inputs: list[relax.Expr]) -> list[relax.Expr]:
+    """What is not above the threshold is 0, also NaN."""
+    above = builder.emit(relax.op.greater(inputs[0], _number(graph, node, node.attributes.get("alpha", 1.0))))
+    return [builder.emit(relax.op.where(above, inputs[0], _number(graph, node, 0)))]
+
+
 def reduce_max(builder: relax.BlockBuilder, graph: Graph, node: Node,
                inputs: list[relax.Expr]) -> list[relax.Expr] | None:
     return _reduced(builder, graph, node, inputs[0], "max")
@@ -68,8 +75,9 @@ def is_infinite(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: l
     signs = [sign * np.inf for sign, name in ((1, "detect_positive"), (-1, "detect_negative"))
              if node.attributes.get(name, 1)]
     dtype = graph.dtype(node.inputs[0])
-    # Not a number at all: what no value equals.
-    equal = [builder.emit(relax.op.equal(inputs[0], relax.const(np.array(value, dtype)))) for value in signs or [np.nan]]
+    # Of no sign at all: nothing equals NaN.
+    equal = [builder.emit(relax.op.equal(inputs[0], relax.const(np.array(value, dtype))))
+             for value in signs or [np.nan]]
     return [reduce(lambda left, right: builder.emit(relax.op.logical_or(left, right)), equal)]
 
 

@@ -9,7 +9,7 @@ from tvm import relax, te, tirx
 
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
-_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_MODES = ("reflect", "edge", "wrap")
 
 
 def pad(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
@@ -73,7 +73,7 @@ def _padded(size: int, before: int, after: int, mode: str) -> np.ndarray:
     """Which element stands at each place; amounts below 0 cut off."""
     kept = np.arange(max(-before, 0), size - max(-after, 0))
     grown = (max(before, 0), max(after, 0))
-    return np.pad(kept, grown, mode) if mode != "reflect" or len(kept) > 1 else np.pad(kept, grown, "edge")
+    return np.pad(kept, grown, "edge" if mode == "reflect" and len(kept) == 1 else mode)  # type: ignore[call-overload]
 
 
 def _taken(builder: relax.BlockBuilder, value: relax.Expr, places: np.ndarray, axis: int) -> relax.Expr:
