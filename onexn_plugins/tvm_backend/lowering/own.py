@@ -11,6 +11,8 @@ from collections.abc import Callable
 from tvm import relax
 
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
+from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 # (builder, graph, node, the node's inputs in order with None for those left out) -> its outputs
@@ -18,4 +20,5 @@ Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[re
 
 EMITTERS: dict[str, Emitter] = {
     "CumSum": cumulative_sum,
+    RECURRENCE: recurrence,
 }

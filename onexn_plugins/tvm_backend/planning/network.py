@@ -20,10 +20,11 @@ from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
 from onexn_plugins.tvm_backend.planning.task import Choices, vector_unit
 from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.checks import check_nodes
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node, build_graph
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN, load_onnx_model, parse_onnx_model
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 

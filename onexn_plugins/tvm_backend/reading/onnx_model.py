@@ -14,9 +14,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, inliner, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    external_data_helper,
+    inliner,
+    numpy_helper,
+)
 
 from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.reading.subgraphs import values_read
 
 OLDEST_OPSET = 11
 # Kernels index with int32, so no tensor may hold more elements than that.
@@ -61,6 +71,11 @@ def parse_onnx_model(content: bytes, path: Path) -> ModelProto:
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise OneXNError(str(path), f"is not valid ONNX: {first_line(error)}", EXPORT_AGAIN) from error
     return model
+
+
+def weights_of(graph: GraphProto) -> dict[str, np.ndarray]:
+    """The arrays that a graph brings with it, by name."""
+    return {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
 
 
 def opset_of(model: ModelProto) -> int:
@@ -165,7 +180,7 @@ def _sort_nodes(model: ModelProto, path: Path) -> None:
     while waiting:
         blocked = []
         for node in waiting:
-            if known.issuperset(node.input):
+            if known.issuperset(values_read(node)):
                 ordered.append(node)
                 known.update(node.output)
             else:
@@ -182,7 +197,7 @@ def _sort_nodes(model: ModelProto, path: Path) -> None:
 
 def _refuse_order(waiting: list[NodeProto], known: set[str], made: Counter[str]) -> None:
     for node in waiting:
-        absent = next((name for name in node.input if name not in known and name not in made), None)
+        absent = next((name for name in values_read(node) if name not in known and name not in made), None)
         if absent is not None:
             raise OneXNError(f"{node.op_type} {node.name!r}",
                              f"its input {absent!r} is neither a weight, an input nor another node's output",
