@@ -13,13 +13,10 @@ from onnx import ModelProto, TypeProto, ValueInfoProto, helper, numpy_helper
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.tvm_backend.reading.expansion import expanded
 from onexn_plugins.tvm_backend.reading.graph import INTERNAL_DOMAIN, Graph, Node, TensorSpec, evaluate
-from onexn_plugins.tvm_backend.reading.onnx_model import (
-    EXPORT_AGAIN,
-    STATIC_SHAPES,
-    check_dimensions,
-    opset_of,
-    weights_of,
-)
+from onexn_plugins.tvm_backend.reading.limits import check_dimensions
+from onexn_plugins.tvm_backend.reading.onnx_model import weights_of
+from onexn_plugins.tvm_backend.reading.opset import opset_of
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN, OTHER_LAYERS, STATIC_SHAPES
 
 
 def build_graph(model: ModelProto) -> Graph:
@@ -31,6 +28,8 @@ def build_graph(model: ModelProto) -> Graph:
     """
     constants = weights_of(model.graph)
     specs = {item.name: _input_spec(item) for item in model.graph.input if item.name not in constants}
+    # What has no element is known, whoever gives it.
+    constants.update((name, np.zeros(spec.shape, spec.dtype)) for name, spec in specs.items() if 0 in spec.shape)
     outputs = tuple(item.name for item in model.graph.output)
     graph = Graph([], constants, specs, tuple(specs), outputs, outputs, opset_of(model))
     for proto in model.graph.node:
@@ -126,7 +125,7 @@ def _schema(graph: Graph, node: Node) -> onnx.defs.OpSchema:
                              EXPORT_AGAIN) from error
         domain = f", it is of the domain {node.proto.domain!r}" if node.proto.domain else ""
         raise OneXNError(node.label, f"is not a standard ONNX operator{domain}",
-                         "Replace it in the model by standard layers and export again") from error
+                         OTHER_LAYERS) from error
 
 
 def _output_spec(node: Node, name: str, kind: TypeProto | None) -> TensorSpec | None:

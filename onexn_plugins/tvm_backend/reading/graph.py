@@ -12,8 +12,8 @@ from onnx import GraphProto, NodeProto, TypeProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onexn_plugins.errors import OneXNError, first_line
-from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN
 from onexn_plugins.tvm_backend.reading.subgraphs import subgraphs_of, values_read
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 # Stands between the name of a constant or value of the file and the number of what was made from it.
 DERIVED = "\N{MIDDLE DOT}"

@@ -9,6 +9,7 @@ from onnx import NodeProto, ValueInfoProto, helper, inliner
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
+from onexn_plugins.tvm_backend.reading.ways_out import OTHER_LAYERS
 
 # Those that neither kernels of ours nor TVM's importer know; others are faster, and rounded better, as a whole.
 EXPANDED = ("AffineGrid", "Attention", "CausalConvWithState", "Celu", "CenterCropPad", "DynamicQuantizeLinear",
@@ -27,7 +28,7 @@ def body(graph: Graph, node: Node) -> Iterable[Node] | None:
         inlined = inliner.inline_selected_functions(single, [("", node.op)], inline_schema_functions=True)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise OneXNError(node.label, f"cannot be expanded into simpler operators: {first_line(error)}",
-                         "Replace it in the model by standard layers and export again") from error
+                         OTHER_LAYERS) from error
     if any(item.op_type == node.op for item in inlined.graph.node):
         return None
     names = {name: name for name in (*node.inputs, *node.outputs)}

@@ -16,7 +16,7 @@ import numpy as np
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
 from onexn_plugins.tvm_backend.reading.graph import INTERNAL_DOMAIN, Graph, Node, TensorSpec
-from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 RECURRENCE = "Recurrence"
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
