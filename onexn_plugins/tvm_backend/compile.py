@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -31,15 +32,17 @@ def compile_model(
     block_size: int | None = None,
     threads: int = 1,
     tuning: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Compiled:
     """Compile an ONNX network; its 1×N-sparse layers skip their zero blocks where that is faster.
 
     Args:
-        onnx_path: a float32 CNN with static shapes, opset 11 or later; see export_onnx.
+        onnx_path: a float32 CNN, opset 7 or later; see export_onnx.
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
         threads: how many threads to run on; on fewer processors the network is right, but slower.
         tuning: a database that `tune` wrote; layers it knows take their tile and block size from there.
+        input_shapes: the shape of each input that has dynamic dimensions, by name: {"images": (1, 3, 320, 320)}.
 
     Raises:
         OneXNError: the file, target, block size, number of threads or database cannot be used; names what and why.
@@ -47,7 +50,7 @@ def compile_model(
     processor = find_target(target)
     _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_file(onnx_path, processor, block_size, tuned, threads), processor, threads)
+    return _compile(plan_file(onnx_path, processor, block_size, tuned, threads, input_shapes), processor, threads)
 
 
 def compile_module(
@@ -88,6 +91,7 @@ def inspect_onnx(
     target: str = "host",
     block_size: int | None = None,
     tuning: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
     """What compile_model would make of every Conv and Linear layer, without compiling: Layer as plain values.
 
@@ -96,7 +100,8 @@ def inspect_onnx(
     """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    return [layer.to_dict() for layer in plan_file(onnx_path, processor, block_size, tuned).layers]
+    network = plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes)
+    return [layer.to_dict() for layer in network.layers]
 
 
 def inspect_module(

@@ -14,6 +14,8 @@ from onexn_plugins.tvm_backend.lowering.operators import extremes, moving
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
 from onexn_plugins.tvm_backend.lowering.operators.resize import resize
+from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
+from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 # (builder, graph, node, the node's inputs in order with None for those left out) -> its outputs
@@ -37,4 +39,5 @@ EMITTERS: dict[str, Emitter] = {
     "SpaceToDepth": moving.space_to_depth,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
+    RECURRENCE: recurrence,
 }

@@ -42,7 +42,7 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
 def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
     """The inputs that more than kernels of ours reads, for which they have to be aligned."""
     read = {name for item in order if isinstance(item, Node) for name in item.inputs}
-    return [name for name in graph.inputs if name in read]
+    return [name for name in graph.inputs if name in read and name not in graph.constants]
 
 
 def owned(builder: relax.BlockBuilder, spec: TensorSpec, value: relax.Expr) -> relax.Var:

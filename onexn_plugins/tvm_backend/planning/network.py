@@ -20,12 +20,15 @@ from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
 from onexn_plugins.tvm_backend.planning.task import Choices, vector_unit
 from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.checks import check_nodes
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node, build_graph
-from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN, load_onnx_model, parse_onnx_model
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.input_shapes import Shapes
+from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model, parse_onnx_model
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 # How messages name a network that came without a file; export_onnx's block size for layers that carry no mask.
 IN_MEMORY, UNMASKED_BLOCK_SIZE = "model", 4
@@ -50,7 +53,7 @@ class Network:
 
 def plan_file(
     onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None = None, choices: Choices | None = None,
-    threads: int = 1,
+    threads: int = 1, input_shapes: Shapes | None = None,
 ) -> Network:
     """Plan an ONNX file, for compile_model."""
     _check_block_size(block_size)
@@ -58,7 +61,7 @@ def plan_file(
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Give a torch module to compile_module, or write it with export_onnx and give that file")
     with blamed_on(str(onnx_path)):
-        return _plan(load_onnx_model(onnx_path), str(onnx_path), processor, block_size, choices, threads)
+        return _plan(load_onnx_model(onnx_path, input_shapes), str(onnx_path), processor, block_size, choices, threads)
 
 
 def plan_module(

@@ -6,7 +6,7 @@ import math
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
-from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 
 def check_nodes(graph: Graph) -> None:

@@ -11,16 +11,17 @@ import onnxruntime
 import pytest
 from onnx import NodeProto, helper, numpy_helper
 
-from onexn_plugins.tvm_backend import compile_model
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import Compiled, compile_model
 
 node = helper.make_node
 random = np.random.default_rng(0)
 X = random.standard_normal((2, 3, 4, 5)).astype(np.float32)
 
 
-def compare(path: Path, item: NodeProto, inputs: Mapping[str, np.ndarray],
-            constants: Mapping[str, np.ndarray] | None = None, opset: int = 18) -> None:
-    """Compile the one operator and compare every output with onnxruntime's, in value, shape and type."""
+def compile_one(path: Path, item: NodeProto, inputs: Mapping[str, np.ndarray],
+                constants: Mapping[str, np.ndarray] | None = None, opset: int = 18) -> tuple[onnx.ModelProto, Compiled]:
+    """A model of the one operator, and what it is compiled to."""
     declared = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
                 for name, value in inputs.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in item.output if name]
@@ -28,9 +29,16 @@ def compare(path: Path, item: NodeProto, inputs: Mapping[str, np.ndarray],
     graph = helper.make_graph([item], "test", declared, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     model = onnx.shape_inference.infer_shapes(model)
-    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, dict(inputs))
     (path / "model.onnx").write_bytes(model.SerializeToString())
-    results = compile_model(path / "model.onnx").run(inputs)
+    return model, compile_model(path / "model.onnx")
+
+
+def compare(path: Path, item: NodeProto, inputs: Mapping[str, np.ndarray],
+            constants: Mapping[str, np.ndarray] | None = None, opset: int = 18) -> None:
+    """Compile the one operator and compare every output with onnxruntime's, in value, shape and type."""
+    model, compiled = compile_one(path, item, inputs, constants, opset)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, dict(inputs))
+    results = compiled.run(inputs)
     for output, reference in zip(results if len(expected) > 1 else [results], expected, strict=True):
         assert (output.shape, output.dtype) == (reference.shape, reference.dtype)
         np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5)
@@ -42,3 +50,58 @@ def test_cumulative_sums(tmp_path: Path, axis: int, attributes: dict[str, int]) 
     compare(tmp_path, node("CumSum", ["x", "axis"], ["y"], **attributes), {"x": X}, {"axis": np.array(axis)})
     compare(tmp_path, node("CumSum", ["x", "axis"], ["y"], **attributes), {"x": np.arange(24).reshape(2, 3, 4)},
             {"axis": np.array(axis)})
+
+
+def recurrent(op: str, gates: int, directions: int, *, size: int = 3, hidden: int = 4) -> dict[str, np.ndarray]:
+    """Weights of the operator by the names of its inputs."""
+    shapes = {"W": (directions, gates * hidden, size), "R": (directions, gates * hidden, hidden),
+              "B": (directions, 2 * gates * hidden)}
+    return {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+SEQUENCE = random.standard_normal((5, 2, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers(tmp_path: Path, op: str, gates: int, direction: str) -> None:
+    directions = 2 if direction == "bidirectional" else 1
+    outputs = ["y", "h", "c"][:3 if op == "LSTM" else 2]
+    first = random.standard_normal((directions, 2, 4)).astype(np.float32)
+    weights = recurrent(op, gates, directions) | {"lengths": np.array([5, 3], np.int32), "first": first}
+    item = node(op, ["x", "W", "R", "B", "lengths", "first"], outputs, hidden_size=4, direction=direction)
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+def test_a_gated_layer_with_every_option(tmp_path: Path) -> None:
+    weights = recurrent("LSTM", 4, 1) | {
+        "first": random.standard_normal((2, 1, 2, 4)).astype(np.float32)[0], "c": np.full((1, 2, 4), 0.3, np.float32),
+        "P": random.standard_normal((1, 12)).astype(np.float32)}
+    item = node("LSTM", ["x", "W", "R", "B", "", "first", "c", "P"], ["", "h", "c_last"], hidden_size=4, clip=0.8,
+                activations=["HardSigmoid", "Softsign", "Affine"], activation_alpha=[0.3, 0.9],
+                activation_beta=[0.4, 0.1])
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+def test_a_reset_gate_before_and_behind_its_layer(tmp_path: Path) -> None:
+    for before in (0, 1):
+        item = node("GRU", ["x", "W", "R", "B"], ["y"], hidden_size=4, linear_before_reset=before)
+        compare(tmp_path, item, {"x": SEQUENCE}, recurrent("GRU", 3, 1))
+
+
+def test_weights_may_be_inputs(tmp_path: Path) -> None:
+    item = node("LSTM", ["x", "W", "R"], ["y"], hidden_size=4)
+    weights = recurrent("LSTM", 4, 1)
+    compare(tmp_path, item, {"x": SEQUENCE, "W": weights["W"], "R": weights["R"]})
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    ({"activations": ["Sigmoid", "Frobnicate", "Tanh"]}, "LSTM 'y': its activation 'Frobnicate' is unknown. Use one"),
+    ({"direction": "sideways"}, "LSTM 'y': its direction 'sideways' is none of forward"),
+    ({"hidden_size": 5}, "LSTM 'y': hidden_size 5 is not that of its weights"),
+])
+def test_recurrent_layers_that_contradict_themselves(tmp_path: Path, change: dict, complaint: str) -> None:
+    item = node("LSTM", ["x", "W", "R"], ["y"], **{"hidden_size": 4, **change})
+    weights = recurrent("LSTM", 4, 1)
+    with pytest.raises(OneXNError, match=complaint):
+        compile_one(tmp_path, item, {"x": SEQUENCE}, weights)

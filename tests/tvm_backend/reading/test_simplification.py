@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
+from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
-from onexn_plugins.tvm_backend.reading.graph import Graph, build_graph
+from onexn_plugins.tvm_backend.reading.graph import Graph
 from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 from tests.tvm_backend.onnx_files import make_model
