@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from tvm import relax
 
-from onexn_plugins.tvm_backend.lowering.operators import extremes, moving
+from onexn_plugins.tvm_backend.lowering.operators import extremes, moving, pointwise
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
-from onexn_plugins.tvm_backend.lowering.operators.resize import resize
 from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
+from onexn_plugins.tvm_backend.lowering.operators.resize import resize
 from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -26,6 +26,8 @@ EMITTERS: dict[str, Emitter] = {
     "Clip": extremes.clip,
     "CumSum": cumulative_sum,
     "DepthToSpace": moving.depth_to_space,
+    "Elu": pointwise.elu,
+    "Erf": pointwise.erf,
     "HardSigmoid": extremes.hard_sigmoid,
     "HardSwish": extremes.hard_swish,
     "IsInf": extremes.is_infinite,
@@ -36,6 +38,8 @@ EMITTERS: dict[str, Emitter] = {
     "ReduceMin": extremes.reduce_min,
     "Relu": extremes.relu,
     "Resize": resize,
+    "Selu": pointwise.selu,
+    "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,

@@ -105,7 +105,7 @@ def _many(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[re
 
     def better(best: relax.Expr, other: relax.Expr) -> relax.Expr:
         is_better = builder.emit(wins(other, best))
-        is_nan = builder.emit(relax.op.not_equal(other, other))
+        is_nan = builder.emit(relax.op.isnan(other))
         return builder.emit(relax.op.where(builder.emit(relax.op.logical_or(is_better, is_nan)), other, best))
 
     return [builder.emit(reduce(better, inputs))]
@@ -140,7 +140,7 @@ def _reduction(places: list[int], kind: Kind, x: te.Tensor) -> te.Tensor:
 
     def better(best: tirx.Expr, value: tirx.Expr) -> tirx.Expr:
         wins = value > best if kind == "max" else value < best
-        return tirx.Select(tirx.Or(wins, value != value), value, best)
+        return tirx.Select(tirx.Or(wins, tirx.isnan(value)), value, best)
 
     worst = -np.inf if kind == "max" else np.inf
     reducer = te.comm_reducer(better, lambda dtype: tirx.const(worst, dtype), name=kind)
