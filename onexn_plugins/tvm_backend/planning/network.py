@@ -43,12 +43,16 @@ class Network:
         graph: simplified.
         order: what computes it.
         layers: what became of every Conv and Linear layer.
+        source: the file's path, or its content where it is in memory.
+        names: of the values that the file's own nodes make.
     """
 
     name: str
     graph: Graph
     order: list[Node | KernelCall]
     layers: list[Layer]
+    source: str | bytes
+    names: frozenset[str]
 
 
 def plan_file(
@@ -61,7 +65,8 @@ def plan_file(
         raise OneXNError("onnx_path", f"must be a path, got {type(onnx_path).__name__}",
                          "Give a torch module to compile_module, or write it with export_onnx and give that file")
     with blamed_on(str(onnx_path)):
-        return _plan(load_onnx_model(onnx_path, input_shapes), str(onnx_path), processor, block_size, choices, threads)
+        path = str(onnx_path)
+        return _plan(load_onnx_model(path, input_shapes), path, path, processor, block_size, choices, threads)
 
 
 def plan_module(
@@ -72,7 +77,8 @@ def plan_module(
     _check_block_size(block_size)
     content = onnx_bytes(model, example_inputs, block_size=block_size or UNMASKED_BLOCK_SIZE)
     with blamed_on(IN_MEMORY):
-        return _plan(parse_onnx_model(content, Path(IN_MEMORY)), IN_MEMORY, processor, block_size, choices, threads)
+        model_read = parse_onnx_model(content, Path(IN_MEMORY))
+        return _plan(model_read, IN_MEMORY, content, processor, block_size, choices, threads)
 
 
 @contextmanager
@@ -88,19 +94,22 @@ def blamed_on(name: str) -> Iterator[None]:
 
 
 def _plan(
-    model: ModelProto, name: str, processor: Target, block_size: int | None, choices: Choices | None, threads: int
+    model: ModelProto, name: str, source: str | bytes, processor: Target, block_size: int | None,
+    choices: Choices | None, threads: int,
 ) -> Network:
     try:
         recorded = read_pattern(model)
     except ValueError as error:
         raise OneXNError(name, "its recorded pattern is not readable", EXPORT_AGAIN) from error
+    names = frozenset(value for node in model.graph.node for value in node.output)
     graph = build_graph(model)
     check_nodes(graph)
     canonicalise(graph)
     sink_reshapes(graph)
     fold_layers(graph)
     planner = Planner(vector_unit(processor, threads), block_size, recorded if isinstance(recorded, dict) else {})
-    return Network(name, graph, *fuse(graph, planner, choices))
+    order, layers = fuse(graph, planner, choices)
+    return Network(name, graph, order, layers, source, names)
 
 
 def _check_block_size(block_size: int | None) -> None:
