@@ -107,6 +107,7 @@ def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
 
 
 def _take_maximum(lanes: int, unit: VectorUnit) -> Accumulate:
+    """NaN is no maximum to onnxruntime, and none on x86; NEON's own maximum passes it on, as torch does."""
     return lambda total, tap, value: total.set(maximum(total.value, value, lanes, unit))
 
 
