@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 from tvm import relax
 
+from onexn_plugins.tvm_backend.lowering.operators import indexing
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
+from onexn_plugins.tvm_backend.lowering.operators.ordering import top_k
 from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
 from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
@@ -20,5 +23,14 @@ Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[re
 
 EMITTERS: dict[str, Emitter] = {
     "CumSum": cumulative_sum,
+    "Gather": indexing.gather,
+    "GatherElements": indexing.gather_elements,
+    "GatherND": indexing.gather_nd,
+    "MaxPool": max_pool,
+    "MaxUnpool": indexing.max_unpool,
+    "ReverseSequence": indexing.reverse_sequence,
+    "ScatterElements": indexing.scatter_elements,
+    "ScatterND": indexing.scatter_nd,
+    "TopK": top_k,
     RECURRENCE: recurrence,
 }
