@@ -23,7 +23,8 @@ def max_pool(builder: relax.BlockBuilder, graph: Graph, node: Node,
     spec, shape = graph.specs[node.output], graph.shape(node.inputs[0])
     image, pooled = shape[2:], spec.shape[2:]
     by_column = bool(node.attributes.get("storage_order", 0))
-    lowest = -math.inf if np.issubdtype(spec.dtype, np.floating) else int(np.iinfo(spec.dtype).min)
+    floating = np.issubdtype(spec.dtype, np.floating)
+    lowest = -math.inf if floating else int(np.iinfo(spec.dtype).min)
 
     def body(x: Buffer, y: Buffer, places: Buffer) -> None:
         best = T.alloc_buffer((1,), str(spec.dtype), scope="global")
@@ -35,7 +36,8 @@ def max_pool(builder: relax.BlockBuilder, graph: Graph, node: Node,
                 with T.If(inside), T.Then():
                     at = sum(index * stride for index, stride in zip(tap, strides(image), strict=True))
                     value = T.bind(x[plane * math.prod(image) + at])
-                    with T.If(tirx.Or(value > best[0], value != value)), T.Then():
+                    is_nan = tirx.isnan(value) if floating else tirx.const(0, "bool")
+                    with T.If(tirx.Or(value > best[0], is_nan)), T.Then():
                         order = strides(image[::-1])[::-1] if by_column else strides(image)
                         T.buffer_store(best, value, [0])
                         T.buffer_store(where, sum(i * stride for i, stride in zip(tap, order, strict=True)), [0])

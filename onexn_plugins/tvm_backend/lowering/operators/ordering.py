@@ -84,10 +84,13 @@ class _Row:
                     T.buffer_store(self.heap, below, [position])
                     T.buffer_store(self.at, worse, [0])
 
+    def _is_nan(self, value: Expr) -> Expr:
+        return tirx.isnan(value) if "float" in str(self.x.dtype) else tirx.const(0, "bool")
+
     def _is_better(self, first: Expr, second: Expr) -> Expr:
         first, second = T.bind(first), T.bind(second)
         one, other = T.bind(self.value(first)), T.bind(self.value(second))
         upper, lower = (one, other) if self.largest else (other, one)
-        above = tirx.Or(upper > lower, tirx.And(upper != upper, lower == lower))
-        below = tirx.Or(lower > upper, tirx.And(lower != lower, upper == upper))
+        above = tirx.Or(upper > lower, tirx.And(self._is_nan(upper), tirx.Not(self._is_nan(lower))))
+        below = tirx.Or(lower > upper, tirx.And(self._is_nan(lower), tirx.Not(self._is_nan(upper))))
         return T.bind(tirx.Or(above, tirx.And(tirx.Not(below), first < second)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import onnx
 from onnx import FunctionProto, NodeProto, TypeProto, ValueInfoProto, helper, inliner
@@ -42,13 +42,11 @@ def _definition(graph: Graph, node: Node) -> FunctionProto | None:
              for name in node.inputs]
     try:
         if schema.has_context_dependent_function:
-            version = max((version for version in schema.context_dependent_function_opset_versions
-                           if version <= graph.opset), default=graph.opset)
+            version = _written_for(schema.context_dependent_function_opset_versions, graph.opset)
             text = schema.get_context_dependent_function_with_opset_version(
                 version, _complete(schema, node).SerializeToString(), [item.SerializeToString() for item in types])
         else:
-            text = schema.get_function_with_opset_version(max(
-                version for version in schema.function_opset_versions if version <= graph.opset))
+            text = schema.get_function_with_opset_version(_written_for(schema.function_opset_versions, graph.opset))
         found = text if isinstance(text, FunctionProto) else FunctionProto.FromString(text)
     except (RuntimeError, ValueError) as error:
         raise OneXNError(node.label, "has a definition in the ONNX standard, which does not take these types and "
@@ -56,6 +54,11 @@ def _definition(graph: Graph, node: Node) -> FunctionProto | None:
     for item in (entry for entry in found.opset_import if entry.domain == ""):
         item.version = graph.opset
     return found if found.node else None
+
+
+def _written_for(versions: Sequence[int], opset: int) -> int:
+    """The newest that this opset has; the oldest one where a definition came later than its operator."""
+    return max((version for version in versions if version <= opset), default=min(versions, default=opset))
 
 
 def _complete(schema: onnx.defs.OpSchema, node: Node) -> NodeProto:
