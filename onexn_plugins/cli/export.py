@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     model = read_model(arguments)
     with stage(arguments, f"exporting {arguments.model}"):
-        path = export_onnx(model, example_input(arguments), arguments.output, block_size=arguments.block_size)
+        path = export_onnx(model, example_input(model, arguments), arguments.output, block_size=arguments.block_size)
     report = measure(model, arguments.block_size)
     sparse = sum(layer.block_sparse for layer in report.layers)
     size = Path(path).stat().st_size

@@ -69,6 +69,8 @@ def _emit_imported(builder: relax.BlockBuilder, graph: Graph, node: Node,
     except Exception as error:
         raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
                          "Replace it in the model by standard layers and export again") from error
+    if isinstance(result, relax.Tuple):
+        return list(result.fields)
     if isinstance(result.ty, relax.TupleType):
         return [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
     return [result]
@@ -101,7 +103,9 @@ class _Copier(relax.PyExprMutator):
         """Emit all bindings; what the function returns comes back."""
         for block in body.blocks:
             for binding in block.bindings:
-                self._known[binding.var] = self._target.emit(self.visit_expr(binding.value))
+                value = self.visit_expr(binding.value)
+                # What is taken out of a tuple that was emitted has lost its type.
+                self._known[binding.var] = value if isinstance(value, relax.Tuple) else self._target.emit(value)
         return self.visit_expr(body.body)
 
     def visit_var_(self, var: relax.Var) -> relax.Expr:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 from tvm import relax
 
-from onexn_plugins.tvm_backend.lowering.operators import extremes, moving, pointwise
+from onexn_plugins.tvm_backend.lowering.operators import extremes, indexing, moving, pointwise
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
+from onexn_plugins.tvm_backend.lowering.operators.ordering import top_k
 from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
 from onexn_plugins.tvm_backend.lowering.operators.resize import resize
 from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
@@ -28,20 +30,29 @@ EMITTERS: dict[str, Emitter] = {
     "DepthToSpace": moving.depth_to_space,
     "Elu": pointwise.elu,
     "Erf": pointwise.erf,
+    "Gather": indexing.gather,
+    "GatherElements": indexing.gather_elements,
+    "GatherND": indexing.gather_nd,
     "HardSigmoid": extremes.hard_sigmoid,
     "HardSwish": extremes.hard_swish,
     "IsInf": extremes.is_infinite,
     "Max": extremes.largest,
+    "MaxPool": max_pool,
+    "MaxUnpool": indexing.max_unpool,
     "Min": extremes.smallest,
     "Pad": moving.pad,
     "ReduceMax": extremes.reduce_max,
     "ReduceMin": extremes.reduce_min,
     "Relu": extremes.relu,
     "Resize": resize,
+    "ReverseSequence": indexing.reverse_sequence,
+    "ScatterElements": indexing.scatter_elements,
+    "ScatterND": indexing.scatter_nd,
     "Selu": pointwise.selu,
     "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
+    "TopK": top_k,
     RECURRENCE: recurrence,
 }

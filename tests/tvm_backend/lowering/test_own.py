@@ -52,6 +52,99 @@ def test_cumulative_sums(tmp_path: Path, axis: int, attributes: dict[str, int]) 
             {"axis": np.array(axis)})
 
 
+INDICES = np.array([[2, -1, 0], [1, 1, -3]])
+REPEATED = np.round(random.standard_normal((3, 40)) * 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("attributes", [{"axis": 1}, {"axis": 0, "largest": 0}, {"axis": -1, "largest": 0}], ids=str)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_best_elements(tmp_path: Path, count: int, attributes: dict[str, int]) -> None:
+    """Of equal ones the first; places as well."""
+    item = node("TopK", ["x", "k"], ["values", "places"], **attributes)
+    compare(tmp_path, item, {"x": REPEATED}, {"k": np.array([count])})
+
+
+def test_a_whole_row_sorted(tmp_path: Path) -> None:
+    item = node("TopK", ["x", "k"], ["values", "places"])
+    compare(tmp_path, item, {"x": REPEATED}, {"k": np.array([40])})
+    compare(tmp_path, item, {"x": REPEATED.astype(np.int64)}, {"k": np.array([7])})
+
+
+def test_nan_is_the_largest(tmp_path: Path) -> None:
+    x = np.array([1, np.nan, 3, -np.inf, np.inf, np.nan], np.float32)
+    _, compiled = compile_one(tmp_path, node("TopK", ["x", "k"], ["v", "i"]), {"x": x}, {"k": np.array([4])})
+    values, places = compiled.run(x)
+    np.testing.assert_array_equal(values, [np.nan, np.nan, np.inf, 3])
+    np.testing.assert_array_equal(places, [1, 5, 4, 2])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gathering_at_run_time(tmp_path: Path, axis: int) -> None:
+    compare(tmp_path, node("Gather", ["x", "i"], ["y"], axis=axis), {"x": X[:, :, :3], "i": INDICES % 2})
+
+
+def test_an_embedding(tmp_path: Path) -> None:
+    table = random.standard_normal((3, 8)).astype(np.float32)
+    item = node("Gather", ["table", "i"], ["y"])
+    compare(tmp_path, item, {"i": INDICES}, {"table": table})
+    compare(tmp_path, item, {"i": INDICES.astype(np.int32)}, {"table": table})
+
+
+def test_indices_outside_read_nothing(tmp_path: Path) -> None:
+    """ONNX leaves it open; memory around the tensor is never read or written."""
+    table = np.ones((3, 2), np.float32)
+    outside = np.array([0, 3, -4, 2**40, -(2**40)])
+    _, compiled = compile_one(tmp_path, node("Gather", ["table", "i"], ["y"]), {"i": outside}, {"table": table})
+    np.testing.assert_array_equal(np.isnan(compiled.run(outside)), [[i != 0] * 2 for i in range(5)])
+    item = node("ScatterElements", ["x", "i", "u"], ["y"])
+    inputs = {"x": np.zeros(3, np.float32), "i": outside, "u": np.ones(5, np.float32)}
+    np.testing.assert_array_equal(compile_one(tmp_path, item, inputs)[1].run(inputs), [1, 0, 0])
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_gathering_single_elements(tmp_path: Path, constant: bool) -> None:
+    x, indices = random.standard_normal((4, 3)).astype(np.float32), {"i": INDICES}
+    for item in (node("GatherElements", ["x", "i"], ["y"], axis=1), node("GatherND", ["x", "j"], ["y"])):
+        named = indices if item.op_type == "GatherElements" else {"j": np.array([[[1, 2]], [[-1, 0]], [[0, 0]]])}
+        compare(tmp_path, item, {"x": x} | ({} if constant else named), named if constant else {})
+    item = node("GatherND", ["x", "j"], ["y"], batch_dims=1)
+    compare(tmp_path, item, {"x": X}, {"j": np.array([[[2]], [[-3]]])})
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+def test_scattering(tmp_path: Path, reduction: str) -> None:
+    x = random.standard_normal((4, 3)).astype(np.float32)
+    apart = np.array([[2, -1, 0], [1, 2, -3]]) if reduction == "none" else INDICES
+    updates = random.standard_normal((2, 3)).astype(np.float32)
+    item = node("ScatterElements", ["x", "i", "u"], ["y"], axis=1, reduction=reduction)
+    compare(tmp_path, item, {"x": x, "u": updates}, {"i": apart})
+    rows = np.array([[1], [-1]] if reduction == "none" else [[1], [1]])
+    compare(tmp_path, node("ScatterND", ["x", "i", "u"], ["y"], reduction=reduction), {"x": x, "i": rows, "u": updates})
+
+
+@pytest.mark.parametrize("attributes", [
+    {"kernel_shape": [2, 2], "strides": [2, 2]},
+    {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 0, 0, 2], "ceil_mode": 1},
+    {"kernel_shape": [2, 2], "dilations": [2, 1], "storage_order": 1},
+    {"kernel_shape": [3, 2], "auto_pad": "SAME_UPPER"},
+], ids=["halves", "padded", "by column", "same"])
+def test_pooling_tells_the_places(tmp_path: Path, attributes: dict) -> None:
+    image = random.standard_normal((2, 3, 6, 7)).astype(np.float32)
+    compare(tmp_path, node("MaxPool", ["x"], ["y", "places"], **attributes), {"x": image})
+
+
+def test_unpooling_puts_back_what_pooling_found(tmp_path: Path) -> None:
+    pooled = random.standard_normal((1, 2, 2, 2)).astype(np.float32)
+    places = np.array([5, 7, 13, 15, 16, 18, 24, 31]).reshape(1, 2, 2, 2)
+    item = node("MaxUnpool", ["x", "i"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
+    compare(tmp_path, item, {"x": pooled, "i": places})
+
+
+def test_sequences_are_reversed(tmp_path: Path) -> None:
+    item = node("ReverseSequence", ["x", "lengths"], ["y"], batch_axis=0, time_axis=1)
+    compare(tmp_path, item, {"x": X}, {"lengths": np.array([3, 2])})
+
+
 def recurrent(op: str, gates: int, directions: int, *, size: int = 3, hidden: int = 4) -> dict[str, np.ndarray]:
     """Weights of the operator by the names of its inputs."""
     shapes = {"W": (directions, gates * hidden, size), "R": (directions, gates * hidden, hidden),

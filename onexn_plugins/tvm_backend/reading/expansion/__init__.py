@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.reading.expansion import (
     recurrent,
     resizing,
     selection,
+    shapes,
 )
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -34,7 +35,12 @@ RULES: dict[str, Rule] = {
     "Pow": arithmetic.power,
     "Gemm": arithmetic.gemm,
     "Dropout": arithmetic.dropout,
+    "CastLike": arithmetic.cast_like,
+    "Pad": shapes.pad,
+    "Split": shapes.split,
+    "ConvTranspose": shapes.conv_transpose,
     "OneHot": selection.one_hot,
+    "MaxUnpool": selection.max_unpool,
     "Resize": resizing.all_axes,
 }
 

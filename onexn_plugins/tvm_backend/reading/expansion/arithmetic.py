@@ -1,4 +1,4 @@
-"""Pow of two types, Gemm of a transposed first factor, Dropout outside training."""
+"""Pow of two types, CastLike, Gemm of a transposed first factor, Dropout outside training."""
 
 from __future__ import annotations
 
@@ -44,3 +44,10 @@ def dropout(graph: Graph, node: Node) -> Iterable[Node] | None:
     mask = graph.add_constant(np.ones(graph.shape(node.inputs[0]), np.bool_), node.output)
     return [Node.make("Identity", [source], [name], node.name)
             for source, name in zip((node.inputs[0], mask), node.proto.output, strict=False) if name]
+
+
+def cast_like(graph: Graph, node: Node) -> Iterable[Node]:
+    """Of the second input nothing but its type is needed."""
+    write = Writer(graph, node)
+    write.cast(node.inputs[0], graph.dtype(node.inputs[1]), to=node.output)
+    return write.nodes

@@ -14,19 +14,15 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
 def group_normalization(graph: Graph, node: Node) -> Iterator[Node]:
-    """Scale and bias are one value per group in opset 18, one per channel later."""
+    """Scale and bias are one value per channel, as since opset 21; what opset 18 had is deprecated."""
     x, scale, bias = node.inputs
     shape, groups = graph.shape(x), node.attributes["num_groups"]
     write = Writer(graph, node)
     rows = write("Reshape", x, write.integers(shape[0], groups, math.prod(shape[1:]) // groups))
     normalised, _, _ = _normalised(write, rows, [2], _epsilon(node))
-    per_value = (1, groups, 1) if graph.shape(scale) == (groups,) and graph.opset < 21 else (
-        1, shape[1], *(1 for _ in shape[2:]))
-    spread = normalised if len(per_value) == 3 and per_value[1] == groups and graph.opset < 21 else write(
-        "Reshape", normalised, write.integers(*shape))
-    scaled = write("Mul", spread, write("Reshape", scale, write.integers(*per_value)))
-    shifted = write("Add", scaled, write("Reshape", bias, write.integers(*per_value)))
-    write("Reshape", shifted, write.integers(*shape), to=node.output)
+    per_channel = write.integers(1, shape[1], *(1 for _ in shape[2:]))
+    scaled = write("Mul", write("Reshape", normalised, write.integers(*shape)), write("Reshape", scale, per_channel))
+    write("Add", scaled, write("Reshape", bias, per_channel), to=node.output)
     yield from write.nodes
 
 

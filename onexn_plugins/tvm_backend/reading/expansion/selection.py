@@ -1,4 +1,4 @@
-"""OneHot as a comparison with each place along its axis."""
+"""OneHot as a comparison with each place along its axis; MaxUnpool to a larger shape as one with zeros around it."""
 
 from __future__ import annotations
 
@@ -25,4 +25,20 @@ def one_hot(graph: Graph, node: Node) -> Iterable[Node] | None:
     places = graph.add_constant(np.arange(count).reshape(-1, *(1 for _ in shape[axis:])), "places")
     off, on = (write("Gather", node.inputs[2], graph.add_constant(np.array(at), "place"), axis=0) for at in (0, 1))
     write("Where", write("Equal", spread, places), on, off, to=node.output)
+    return write.nodes
+
+
+def max_unpool(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """The places are those of the shape that pooling came from; the shape asked for continues it with zeros."""
+    wanted = graph.constant(node, 2)
+    if wanted is None:
+        return None
+    rank, kernel = len(wanted) - 2, node.attributes["kernel_shape"]
+    strides, pads = node.attributes.get("strides", [1] * rank), node.attributes.get("pads", [0] * (2 * rank))
+    pooled = [(size - 1) * strides[axis] - pads[axis] - pads[rank + axis] + kernel[axis]
+              for axis, size in enumerate(graph.shape(node.inputs[0])[2:])]
+    write = Writer(graph, node)
+    spread = write("MaxUnpool", *node.inputs[:2], **node.attributes)
+    more = [0, 0, *(int(size) - before for size, before in zip(wanted[2:], pooled, strict=True))]
+    write("Pad", spread, write.integers(*(0 for _ in wanted), *more), to=node.output)
     return write.nodes
