@@ -65,7 +65,8 @@ def network(number: int) -> ModelProto:
 
 def _append(made: Network, item: Made, source: str, random: Random) -> None:
     """Add the node, if onnxruntime can compute it and it makes few numbers."""
-    constants, inputs = {}, [source]
+    constants: dict[str, np.ndarray] = {}
+    inputs = [source]
     for other in item.others:
         if isinstance(other, str):
             inputs.append(random.choice(list(made.values)) if other else "")

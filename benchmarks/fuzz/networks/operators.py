@@ -7,7 +7,7 @@ inputs: arrays become constants, a shape asks for another float tensor. What onn
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -32,7 +32,7 @@ class Made:
 
     op: str
     attributes: dict[str, Any] = field(default_factory=dict)
-    others: list[np.ndarray | str] = field(default_factory=list)
+    others: Sequence[np.ndarray | str] = ()
     outputs: int = 1
 
 
@@ -44,8 +44,12 @@ def array(random: Random, *shape: int) -> np.ndarray:
     return np.random.default_rng(random.getrandbits(32)).standard_normal(shape).astype(np.float32)
 
 
+def floats(values: float | Sequence[float]) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
 def number(random: Random) -> np.ndarray:
-    return np.float32(random.choice(NUMBERS)).reshape(random.choice([(), (1,)]))
+    return floats(random.choice(NUMBERS)).reshape(random.choice([(), (1,)]))
 
 
 def plain(op: str, random: Random, shape: Shape) -> Made:
@@ -54,13 +58,15 @@ def plain(op: str, random: Random, shape: Shape) -> Made:
 
 def binary(op: str, random: Random, shape: Shape) -> Made:
     kept = [size if random.random() < 0.6 else 1 for size in shape][random.randint(0, len(shape)):]
-    return Made(op, {}, [random.choice([number(random), array(random, *kept), "other"])])
+    others: list[np.ndarray | str] = [number(random), array(random, *kept), "other"]
+    return Made(op, {}, [random.choice(others)])
 
 
 def clip(random: Random, shape: Shape) -> Made:
     low, high = sorted(random.sample(NUMBERS, 2))
-    bounds = [np.float32(low), np.float32(high)]
-    return Made("Clip", {}, random.choice([bounds, bounds[:1], ["", bounds[1]]]))
+    bounds: list[np.ndarray | str] = [floats(low), floats(high)]
+    choices: list[list[np.ndarray | str]] = [bounds, bounds[:1], ["", bounds[1]]]
+    return Made("Clip", {}, random.choice(choices))
 
 
 def hard_sigmoid(random: Random, shape: Shape) -> Made:
@@ -104,7 +110,8 @@ def linear(random: Random, shape: Shape) -> Made:
     if len(shape) == 2 and random.random() < 0.6:
         turned, outs = random.randint(0, 1), random.randint(1, 20)
         weight = array(random, *((outs, shape[1]) if turned else (shape[1], outs)))
-        biases = ([], [array(random, outs)], [array(random, 1, outs)], [array(random, shape[0], 1)], [number(random)])
+        biases: list[list[np.ndarray]] = [[], [array(random, outs)], [array(random, 1, outs)],
+                                          [array(random, shape[0], 1)], [number(random)]]
         return Made("Gemm", {"transB": turned, "alpha": random.choice([1.0, 0.5]), "beta": random.choice([1.0, 2.0])},
                     [weight, *random.choice(biases)])
     return Made("MatMul", {}, [array(random, shape[-1], random.randint(1, 20))])
@@ -133,7 +140,7 @@ def resize(random: Random, shape: Shape) -> Made | None:
         attributes["nearest_mode"] = random.choice(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
     if random.random() < 0.5:
         scales = [1.0, 1.0, *(random.choice([0.4, 0.5, 0.6, 1.0, 1.3, 1.5, 2.0, 3.0]) for _ in range(2))]
-        return Made("Resize", attributes, ["", np.float32(scales)])
+        return Made("Resize", attributes, ["", floats(scales)])
     return Made("Resize", attributes, ["", "", np.array([*shape[:2], random.randint(1, 12), random.randint(1, 12)])])
 
 
@@ -180,13 +187,13 @@ def pad(random: Random, shape: Shape) -> Made:
     mode = random.choice(["constant", "reflect", "edge", "wrap"])
     room = [size - 1 if mode == "reflect" else size for size in shape]
     amounts = [random.randint(0, min(2, room[axis % len(shape)])) for axis in range(2 * len(shape))]
-    return Made("Pad", {"mode": mode}, [np.array(amounts)] + ([np.float32(1.5)] if mode == "constant" else []))
+    return Made("Pad", {"mode": mode}, [np.array(amounts)] + ([floats(1.5)] if mode == "constant" else []))
 
 
 def concat(random: Random, shape: Shape) -> Made:
     axis = random.randrange(len(shape))
     other = [random.randint(1, 3) if place == axis else size for place, size in enumerate(shape)]
-    return Made("Concat", {"axis": axis}, [random.choice([array(random, *other), "other"])])
+    return Made("Concat", {"axis": axis}, [array(random, *other) if random.random() < 0.5 else "other"])
 
 
 def split(random: Random, shape: Shape) -> Made | None:

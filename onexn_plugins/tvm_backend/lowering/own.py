@@ -17,6 +17,7 @@ from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_nor
 from onexn_plugins.tvm_backend.lowering.operators.ordering import top_k
 from onexn_plugins.tvm_backend.lowering.operators.recurrence import recurrence
 from onexn_plugins.tvm_backend.lowering.operators.resize import resize
+from onexn_plugins.tvm_backend.lowering.operators.roi_align import roi_align
 from onexn_plugins.tvm_backend.reading.expansion.recurrent import RECURRENCE
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -46,6 +47,7 @@ EMITTERS: dict[str, Emitter] = {
     "Relu": extremes.relu,
     "Resize": resize,
     "ReverseSequence": indexing.reverse_sequence,
+    "RoiAlign": roi_align,
     "ScatterElements": indexing.scatter_elements,
     "ScatterND": indexing.scatter_nd,
     "Selu": pointwise.selu,

@@ -18,6 +18,9 @@ from onexn_plugins.tvm_backend.reading.onnx_model import weights_of
 from onexn_plugins.tvm_backend.reading.opset import opset_of
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN, OTHER_LAYERS, STATIC_SHAPES
 
+# The first opset whose rules for ceil_mode give the shapes that every runtime gives.
+CEILED_RIGHT = 22
+
 
 def build_graph(model: ModelProto) -> Graph:
     """The graph of a checked model (see load_onnx_model).
@@ -115,8 +118,12 @@ def _infer(graph: Graph, node: Node, must_know: bool = True) -> Iterator[tuple[s
 
 
 def _schema(graph: Graph, node: Node) -> onnx.defs.OpSchema:
+    # A window that would start in the padding behind the image does not count: the older rules forgot what torch and
+    # onnxruntime have always done.
+    ceiled = node.op in ("AveragePool", "LpPool", "MaxPool") and node.attributes.get("ceil_mode", 0)
+    opset = max(graph.opset, CEILED_RIGHT) if ceiled else graph.opset
     try:
-        return onnx.defs.get_schema(node.op, graph.opset, node.proto.domain)
+        return onnx.defs.get_schema(node.op, opset, node.proto.domain)
     except onnx.defs.SchemaError as error:
         known = [schema.since_version for schema in onnx.defs.get_all_schemas_with_history()
                  if schema.name == node.op and schema.domain == node.proto.domain]

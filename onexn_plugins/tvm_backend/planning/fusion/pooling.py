@@ -28,11 +28,10 @@ def fuse_pool(context: Context, node: Node) -> KernelCall:
     ]
     average = node.op == "AveragePool"
     counts_padding = average and bool(attributes.get("count_include_pad", 0))
-    if counts_padding and max(beyond) > 0:
-        raise Unsupported("ceil_mode with count_include_pad: what lies beyond the padding does not count")
-    padding = (top, left, bottom + max(beyond[0], 0), right + max(beyond[1], 0))
+    below, behind = (max(reach, 0) for reach in beyond)
+    padding = (top, left, bottom + below, right + behind)
     problem = Pool("average" if average else "max", batch, channels, height, width, kernel_size, stride, padding,
-                   dilation, counts_padding)
+                   dilation, counts_padding, (below, behind))
     return KernelCall((node,), pool(problem, context.unit), node.inputs[:1], node.output)
 
 
