@@ -111,10 +111,23 @@ def _infer(graph: Graph, node: Node, must_know: bool = True) -> Iterator[tuple[s
     for name in node.outputs:
         spec = _output_spec(node, name, inferred.get(name))
         if spec is not None:
-            yield name, spec
+            yield name, _as_scaled(graph, node, spec)
         elif must_know:
             raise OneXNError(node.label, f"the shape of its output {name!r} depends on run-time values",
                              STATIC_SHAPES)
+
+
+def _as_scaled(graph: Graph, node: Node, spec: TensorSpec) -> TensorSpec:
+    """The output of a Resize by scales as torch and onnxruntime have it: 10 times 1.3 is 13, also where the 1.3 is
+    float32, which is a little less.
+    """
+    scales = graph.constant(node, 2) if node.op == "Resize" else None
+    if scales is None or not scales.size or node.input(3):
+        return spec
+    shape, sizes = graph.shape(node.inputs[0]), list(spec.shape)
+    for axis, scale in zip(node.attributes.get("axes", range(len(shape))), scales.astype(np.float32), strict=True):
+        sizes[axis] = int(np.floor(np.float32(shape[axis]) * scale))
+    return TensorSpec(tuple(sizes), spec.dtype)
 
 
 def _schema(graph: Graph, node: Node) -> onnx.defs.OpSchema:
