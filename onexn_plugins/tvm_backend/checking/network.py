@@ -18,7 +18,7 @@ from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.tvm_backend.checking import inputs
 from onexn_plugins.tvm_backend.checking.reference import TOLERANCE, Arrays, Feeds, onnxruntime_session
 from onexn_plugins.tvm_backend.lowering.relax_module import build_module
-from onexn_plugins.tvm_backend.output.tvm_library import compile_module
+from onexn_plugins.tvm_backend.output.tvm_library import compile_library
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network
 from onexn_plugins.tvm_backend.processors import find_target
@@ -109,7 +109,7 @@ def _first_difference(network: Network, feeds: Feeds) -> str | None:
         expected = onnxruntime_session(model.SerializeToString()).run(None, dict(feeds))
         graph = dataclasses.replace(network.graph, outputs=tuple(names), output_names=tuple(names))
         module = build_module(graph, network.order)
-        made = compile_module(module, tvm.target.Target(find_target("host").tvm)).run(
+        made = compile_library(module, find_target("host")).run(
             *(tvm.runtime.tensor(feeds[name]) for name in network.graph.inputs))
     except Exception:
         return None

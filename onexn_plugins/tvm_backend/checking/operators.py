@@ -21,7 +21,7 @@ from onexn_plugins.tvm_backend.checking.cache import Cache, code_digest
 from onexn_plugins.tvm_backend.checking.reference import agrees_with_any, difference, difference_each, references
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
 from onexn_plugins.tvm_backend.lowering.relax_module import owned, tensor_type
-from onexn_plugins.tvm_backend.output.tvm_library import compile_module
+from onexn_plugins.tvm_backend.output.tvm_library import compile_library
 from onexn_plugins.tvm_backend.processors import Target, find_target
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -75,7 +75,7 @@ def digest(graph: Graph, node: Node, processor: Target) -> str:
 def check_nodes(graph: Graph, nodes: Sequence[Node]) -> None:
     """Compile them in one module, none of which reads another's output; then run and compare each."""
     parameters, module = _module(graph, nodes)
-    network = compile_module(module, tvm.target.Target(find_target("host").tvm))
+    network = compile_library(module, find_target("host"))
     cases = [list(_cases(graph, node)) for node in nodes]
     for number in range(max(map(len, cases))):
         feeds = [case[min(number, len(case) - 1)] for case in cases]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from onexn_plugins.tvm_backend.kernels.code.vector import Expr
+from onexn_plugins.tvm_backend.kernels.code.expression import Expr
 
 
 def around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
@@ -22,7 +23,7 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1:]) for axis in range(len(shape)))
 
 
-def coordinates(flat: Expr, shape: Sequence[int]) -> list[Expr]:
+def coordinates(flat: Any, shape: Sequence[int]) -> list[Expr]:
     """The place along each axis of the element that lies at `flat`."""
     return [flat // stride % size for stride, size in zip(strides(shape), shape, strict=True)]
 
