@@ -144,7 +144,7 @@ CASES = {
     "padding by a computed value stays": (
         [node("ReduceMax", ["x"], ["m"], keepdims=0), node("Pad", ["x", "pads", "m"], ["p"]),
          node("Conv", ["p", "w", "b"], ["y"])],
-        CONV_WEIGHTS | {"pads": integers(0, 0, 1, 0, 0, 0, 2, 1)}, ["ReduceMax", "Pad", "Conv"]),
+        CONV_WEIGHTS | {"pads": integers(0, 0, 1, 0, 0, 0, 2, 1)}, ["ReduceMax", "Pad", "Where", "Conv"]),
     "a bias for each row stays": (
         [node("Flatten", ["x"], ["f"], axis=2), node("Gemm", ["f", "w", "b"], ["y"])],
         {"w": array(63, 3), "b": array(3, 1)}, ["Reshape", "Gemm"]),
