@@ -139,7 +139,7 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
 
 def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     graph = network.graph
-    with blamed_on(network.name), without_lines(*TVM_CHATTER):
+    with without_lines(*TVM_CHATTER), blamed_on(network.name):
         compiled = _build(build_module(graph, network.order), processor)
     inputs = [_describe(graph, name, name) for name in graph.inputs]
     outputs = [_describe(graph, value, name)
