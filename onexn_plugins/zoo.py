@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.weights import load_weights
 
 __all__ = ["import_torchvision", "load_model", "load_weights"]
@@ -82,6 +83,7 @@ def _from_callable(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise OneXNError(name, f"returned a {type(model).__name__}, not a torch module",
                          "Let the callable return the model")
+    check_plain(model, name)
     return model
 
 

@@ -99,6 +99,12 @@ def read_model(arguments: argparse.Namespace) -> nn.Module:
     return load_model(arguments.model, arguments.weights)
 
 
+def in_float32(model: nn.Module) -> nn.Module:
+    """The model, a half-precision one in float32, which is what compiled kernels compute in."""
+    half = any(value.dtype in (torch.float16, torch.bfloat16) for value in model.parameters())
+    return model.float() if half else model
+
+
 def example_input(model: nn.Module, arguments: argparse.Namespace) -> Tensor | dict[str, Tensor]:
     """Reproducible random inputs of the shapes asked for, of the model's own type; by name where they have names."""
     generator = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
-from onexn_plugins.errors import OneXNError
+from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.files import check_writable, written_aside
 
 HELP = "Run a model once on this machine and show or save its outputs."
@@ -87,7 +87,11 @@ def onnxruntime_session(path: str, threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise OneXNError(path, "is refused by onnxruntime, so there is nothing to compare with: "
+                         f"{first_line(error).rpartition(' : ')[2]}", "Run it without a comparison") from error
 
 
 def _inputs(compiled: Any, given: list[str]) -> list[np.ndarray]:

@@ -161,7 +161,7 @@ def _compile(network: Network, processor: Target, threads: int, verify: bool | N
              verified: Mapping[str, Any] | None = None) -> Compiled:
     """Build the network and compare it; `verified` says that a comparison took place before."""
     graph = network.graph
-    with blamed_on(network.name), without_lines(*TVM_CHATTER):
+    with without_lines(*TVM_CHATTER), blamed_on(network.name):
         check_operators(graph, network.order, processor)
         built = form_of(processor).build(build_module(graph, network.order), processor)
         inputs = [_tensor(graph, name, name) for name in graph.inputs]

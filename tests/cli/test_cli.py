@@ -164,6 +164,12 @@ def test_models_keep_their_type(capsys, tmp_path, net):
         torch.float64 if net == "make_double" else torch.float16)
 
 
+def test_half_precision_is_exported_in_float32(capsys, tmp_path):
+    path = str(tmp_path / "net.onnx")
+    values(capsys, "export", "tests.cli.test_cli:make_half", *SHAPE, "--output", path)
+    assert values(capsys, "run", path, "--compare")["difference"] < 1e-4
+
+
 def test_weights_by_torch_save_are_read_again(capsys, tmp_path):
     """The name of the file decides how it is written, its content how it is read."""
     weights, path = str(tmp_path / "pruned.pt"), str(tmp_path / "pruned.onnx")

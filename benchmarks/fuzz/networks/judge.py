@@ -21,7 +21,10 @@ from onexn_plugins.tvm_backend.running.compiled import Compiled
 
 TOLERANCE = 2e-3
 SUMS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "BatchNormalization",
-        "LayerNormalization", "Softmax", "LogSoftmax", "Resize", "ReduceMean", "ReduceSum", "ReduceL2", "ReduceProd"}
+        "LayerNormalization", "Softmax", "LogSoftmax", "Resize", "ReduceMean", "ReduceSum", "ReduceL2", "ReduceProd",
+        "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"}  # maxima of NaN differ from runtime to runtime
+# How much inputs are changed to see whether what float32 rounds decides the outputs.
+NUDGE = 1e-6
 INTERNAL = "cannot be compiled: "
 
 
@@ -58,7 +61,11 @@ def _fault(model: ModelProto, compiled: Compiled, kind: str, feeds: dict[str, np
             return f"{name} is {output.dtype}{list(output.shape)}, not {reference.dtype}{list(reference.shape)}"
         if not _close(output, reference):
             exact = _in_float64(model, feeds) if exact is None else exact
-            if not exact or not (_close(output, exact[place]) or _rounds_worse(reference, output, exact[place])):
+            if not exact or exact[place].shape != output.shape:
+                exact = expected
+            nudged = _in_float64(model, {name: value * (1 + NUDGE) for name, value in feeds.items()})
+            if not _close(output, exact[place]) and not _rounds_worse(output, exact[place], reference, *(
+                    [nudged[place]] if nudged and nudged[place].shape == output.shape else [])):
                 different = ~np.isclose(output, reference, rtol=TOLERANCE, atol=1e-6, equal_nan=True)
                 if different.any():
                     return (f"{name} on {kind} inputs: {output[different][0]:.5g} instead of "
@@ -75,11 +82,13 @@ def _close(output: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.all(np.abs(output[finite].astype(np.float64) - expected[finite]) <= TOLERANCE * scale))
 
 
-def _rounds_worse(reference: np.ndarray, output: np.ndarray, exact: np.ndarray) -> bool:
-    """Whether onnxruntime is about as far from float64 as we are: the network magnifies what float32 rounds."""
+def _rounds_worse(output: np.ndarray, exact: np.ndarray, *others: np.ndarray) -> bool:
+    """Whether others, onnxruntime or the reference on inputs that differ as little as float32 rounds, are about as far
+    from float64 as we are: the network magnifies it.
+    """
     with np.errstate(all="ignore"):
-        ours, theirs = (np.nanmax(np.abs(values - exact), initial=0.0) for values in (output, reference))
-    return bool(np.isfinite(ours) and ours <= 4 * theirs)
+        ours, *theirs = (np.nanmax(np.abs(values - exact), initial=0.0) for values in (output, *others))
+    return bool(np.isfinite(ours) and ours <= 4 * max(theirs))
 
 
 def _in_float64(model: ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

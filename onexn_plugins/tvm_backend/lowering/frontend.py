@@ -14,10 +14,12 @@ import tvm
 from onnx import helper, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
+from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
-from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.ways_out import OTHER_LAYERS
 
 
 def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dict[str, relax.Expr]) -> None:
@@ -37,8 +39,8 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
             continue
         expected = graph.specs[name]
         if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
-            raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",
-                             "Replace it in the model by standard layers and export again")
+            raise OneXNError(node.label, f"would become {_described(output.ty)} where ONNX says "
+                             f"{list(expected.shape)} of {expected.dtype}", OTHER_LAYERS)
         values[name] = output
 
 
@@ -67,13 +69,28 @@ def _emit_imported(builder: relax.BlockBuilder, graph: Graph, node: Node,
         copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
         result = copier.copy(main.body)
     except Exception as error:
-        raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
-                         "Replace it in the model by standard layers and export again") from error
+        raise OneXNError(node.label, _refusal(node), OTHER_LAYERS) from error
     if isinstance(result, relax.Tuple):
         return list(result.fields)
     if isinstance(result.ty, relax.TupleType):
         return [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
     return [result]
+
+
+def _refusal(node: Node) -> str:
+    """Why TVM's importer does not take it, in words of the file: its own tell of its insides."""
+    if node.op not in _get_convert_map():
+        return "is an operator that neither this package nor TVM can compute"
+    settings = {name: value.decode() if isinstance(value, bytes) else value for name, value in node.attributes.items()
+                if isinstance(value, (int, float, bytes, list))}
+    listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f"cannot be computed with these inputs and attributes{f' ({listed})' if listed else ''}"
+
+
+def _described(kind: relax.Type) -> str:
+    if isinstance(kind, relax.TensorType):
+        return f"{[int(size) for size in kind.shape]} of {kind.dtype}"
+    return "several tensors"
 
 
 def _import(graph: Graph, node: Node, activations: list[str]) -> tvm.IRModule:

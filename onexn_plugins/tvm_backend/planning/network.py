@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 from onnx import ModelProto
 from torch import nn
 
-from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.export import onnx_bytes, read_pattern
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.tvm_backend.planning.choices import Choices
@@ -86,11 +87,14 @@ def blamed_on(name: str) -> Iterator[None]:
     """Errors that no check foresaw name the network, and keep their cause."""
     try:
         yield
-    except OneXNError:
+    except OneXNError as error:
+        clear_frames(error.__traceback__)
         raise
     except Exception as error:
-        raise OneXNError(name, f"cannot be compiled: {first_line(error)}",
-                         "Report the model; simpler layers or another target may do until then") from error
+        clear_frames(error.__traceback__)  # what TVM was building ends here, with its complaint about that
+        raise OneXNError(name, "cannot be compiled, for a reason that no check foresaw",
+                         "Report the model with the traceback of this error; simpler layers or another target may do "
+                         "until then") from error
 
 
 def _plan(

@@ -4,6 +4,7 @@ operators is expanded, so that what is left computes on activations.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -107,14 +108,29 @@ def _infer(graph: Graph, node: Node, must_know: bool = True) -> Iterator[tuple[s
         inferred = onnx.shape_inference.infer_node_outputs(
             schema, node.proto, types, data, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise OneXNError(node.label, f"cannot take these inputs: {first_line(error)}", EXPORT_AGAIN) from error
+        raise OneXNError(node.label, f"cannot take these inputs: {_in_words(error)}", EXPORT_AGAIN) from error
     for name in node.outputs:
         spec = _output_spec(node, name, inferred.get(name))
         if spec is not None:
             yield name, _as_scaled(graph, node, spec)
         elif must_know:
             raise OneXNError(node.label, f"the shape of its output {name!r} depends on run-time values",
-                             STATIC_SHAPES)
+                             _way_out(graph, node))
+
+
+def _way_out(graph: Graph, node: Node) -> str:
+    """How to get rid of a shape that is not known before the network runs."""
+    if node.op in ("Compress", "NonMaxSuppression", "NonZero", "Unique"):
+        return "End the exported network before it, and take this step on its outputs"
+    # Shapes, axes, repeats ... stand behind the first input and are integers.
+    deciding = [name for name in node.inputs[1:] if name and name not in graph.constants
+                and np.issubdtype(graph.dtype(name), np.integer)]
+    return f"Make {', '.join(map(repr, deciding))} constant in the model" if deciding else STATIC_SHAPES
+
+
+def _in_words(error: Exception) -> str:
+    """ONNX's complaint without the tags around it."""
+    return re.sub(r"\[\w+Error\]\s*|\(op_type:[^)]*\):?\s*", "", first_line(error))
 
 
 def _as_scaled(graph: Graph, node: Node, spec: TensorSpec) -> TensorSpec:

@@ -8,7 +8,7 @@ where it does not apply.
     Conv, MaxPool, AveragePool      explicit pads instead of auto_pad
     BatchNormalization              Mul and Add of one constant per channel
     Sub of a constant               Add
-    Div by a power of two           Mul
+    Div by a power of two or 0      Mul
     ReduceMean over the image       GlobalAveragePool
     Resize                          no input where an empty constant says so
     MatMul, Gemm by a weight        Gemm(x [rows, in], weight [out, in], bias [out]), transB=1
@@ -126,8 +126,10 @@ def _divide(graph: Graph, node: Node) -> list[Node] | None:
         return None
     with np.errstate(all="ignore"):
         inverse = 1 / value
-    # Another inverse would be rounded: 49 / 49 is 1 and 49 × 1/49 is less, which shows where it is floored.
-    if not (np.isfinite(inverse) & (np.abs(np.frexp(value)[0]) == 0.5)).all():
+    # Another inverse would be rounded: 49 / 49 is 1 and 49 × 1/49 is less, which shows where it is floored. A quotient
+    # by 0 is a product with infinity.
+    exact = (np.isfinite(inverse) & (np.abs(np.frexp(value)[0]) == 0.5)) | (value == 0)
+    if not exact.all():
         return None
     return [Node.make("Mul", [node.inputs[0], graph.add_constant(inverse, node.inputs[1])], node.outputs, node.name)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TypeProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.reading.subgraphs import subgraphs_of, values_read
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
@@ -241,5 +241,5 @@ def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list
     try:
         return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, inputs)]
     except Exception as error:
-        raise OneXNError(node.label, f"cannot be computed from its constants: {first_line(error)}",
-                         EXPORT_AGAIN) from error
+        shapes = ", ".join(f"{list(value.shape)} of {value.dtype}" for value in inputs.values())
+        raise OneXNError(node.label, f"cannot be computed from its constants {shapes}", EXPORT_AGAIN) from error
