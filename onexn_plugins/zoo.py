@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +13,10 @@ import torch
 from torch import nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.plain_modules import check_plain
+from onexn_plugins.weights import load_weights
+
+__all__ = ["import_torchvision", "load_model", "load_weights"]
 
 __all__ = ["import_torchvision", "load_model", "load_weights"]
 
@@ -64,31 +70,6 @@ def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a state dict into the model, strictly; nothing is changed where it does not fit."""
-    path = Path(path)
-    if not path.is_file():
-        raise OneXNError(str(path), "there is no such file", "Check the path of the weights")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise OneXNError(str(path), f"cannot be read as weights: {_first_line(error)}",
-                         "Save a state dict with torch.save or safetensors") from error
-    expected = model.state_dict()
-    differing = sorted(set(expected) ^ set(state)) or [
-        key for key in expected if expected[key].shape != state[key].shape
-    ]
-    if differing:
-        raise OneXNError(str(path), f"holds another model's weights; {differing[0]!r} differs",
-                         "Load it into the model it was saved from")
-    model.load_state_dict(state)
-
-
 def _from_callable(name: str) -> nn.Module:
     module_name, _, attribute = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -102,26 +83,32 @@ def _from_callable(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise OneXNError(name, f"returned a {type(model).__name__}, not a torch module",
                          "Let the callable return the model")
+    check_plain(model, name)
     return model
 
 
 def _from_library(name: str) -> nn.Module:
     torchvision = import_torchvision()
-    if not name.startswith("timm/"):
-        models = importlib.import_module(f"{torchvision.__name__}.models")
-        if name in models.list_models(module=models):
-            return models.get_model(name, weights=None, **_quiet(name))
+    models = importlib.import_module(f"{torchvision.__name__}.models")
+    known = [] if name.startswith("timm/") else models.list_models(module=models)
+    if name in known:
+        return models.get_model(name, weights=None, **_quiet(name))
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise OneXNError(name, "torchvision has no model of this name and timm is not installed",
-                         "Check the name, or install timm") from error
+                         _near(name, known) or "Check the name, or install timm") from error
     timm_name = name.removeprefix("timm/")
     if not timm.is_model(timm_name):
-        close = timm.list_models(f"*{timm_name[:12]}*")[:3]
         raise OneXNError(name, "neither torchvision nor timm has a model of this name",
-                         f"Did you mean {' or '.join(close)}" if close else "Give module:callable for your own model")
+                         _near(timm_name, [*known, *timm.list_models()]) or "Give module:callable for your own model")
     return timm.create_model(timm_name)
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """Names that are written nearly so, as a question; "" where there is none."""
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.75)
+    return f"Did you mean {' or '.join(close)}" if close else ""
 
 
 def _quiet(name: str) -> dict[str, bool]:

@@ -104,6 +104,25 @@ def test_a_batch_norm_may_have_scales_of_zero(tmp_path):
         assert [entry["layer"] for entry in read_pattern(loaded).values()] == ["1"]
 
 
+class Standardised(nn.Conv2d):
+    """As in BiT and NFNet: the weight that is used has mean 0 and deviation 1 for every output channel."""
+
+    def forward(self, image):
+        deviation, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        return self._conv_forward(image, (self.weight - mean) / torch.sqrt(deviation + 1e-5), self.bias)
+
+
+def test_pruned_zeros_that_are_no_zeros_are_refused(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Standardised(8, 8, 3)).eval()
+    image = torch.randn(1, 3, 8, 8)
+    export_onnx(model, image, tmp_path / "dense.onnx")
+    pattern = BlockPattern.of(model[1].weight, 4)
+    attach(model[1], selection.keep_highest(torch.rand(pattern.shape), 0.5), 4, "1")
+    with pytest.raises(OneXNError, match="1: its zero blocks are not in the exported model, as where forward"):
+        export_onnx(model, image, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 def test_a_dense_model_records_an_empty_pattern(tmp_path):
     loaded = onnx.load(export_onnx(TwoInputs(), inputs(), tmp_path / "net.onnx"))
     assert json.loads(next(entry.value for entry in loaded.metadata_props if entry.key == PATTERN_KEY)) == {}

@@ -24,7 +24,10 @@ def test_names_of_torchvision_timm_and_callables():
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("resnet1888", "neither torchvision nor timm"),
+    ("resnet1888", "neither torchvision nor timm has a model of this name. Did you mean resnet18"),
+    ("mobilnet_v2", "Did you mean mobilenet_v2 or "),
+    ("timm/eficientnet_b0", "Did you mean efficientnet_b0"),
+    ("entirely_else", "Give module:callable for your own model"),
     ("tests.test_zoo:missing", "cannot be made"),
     ("no_such_module:make", "cannot be made"),
     ("tests.test_zoo:make_nothing", "returned a NoneType"),

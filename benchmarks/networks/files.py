@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import first_line
 from onexn_plugins.export import onnx_bytes
-from onexn_plugins.tvm_backend.reading.onnx_model import opset_of
+from onexn_plugins.tvm_backend.reading.opset import opset_of
 
 OPSETS = (11, 13, 15, 17, 19, 21)
 

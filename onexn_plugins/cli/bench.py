@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from onexn_plugins.cli.common import Result, add_tuning, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
 from onexn_plugins.cli.run import onnxruntime_session, open_model, random_inputs
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.report import Column, Table, to_text
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="turns of each contender (default 20)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each contender (default 1)")
     parser.add_argument("--profile", action="store_true", help="also time every kernel of the compiled network")
+    add_onnx_shapes(parser)
     add_tuning(parser)
 
 

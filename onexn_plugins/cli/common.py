@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
+from onexn_plugins.weights import TORCH_SUFFIXES, WEIGHT_SUFFIXES
 from onexn_plugins.zoo import load_model
 
 
@@ -31,12 +32,30 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """MODEL with its weights and the shape it is run on."""
     parser.add_argument("model", metavar="MODEL", help="torchvision or timm model name, or module:callable")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict to load (.safetensors or torch.save)")
-    add_input_shape(parser)
+    _add_shapes(parser, "shape of the example input (default 1,3,224,224)", (1, 3, 224, 224))
 
 
-def add_input_shape(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input-shape", type=shape, default=(1, 3, 224, 224), metavar="B,C,H,W",
-                        help="shape of the example input (default 1,3,224,224)")
+def add_onnx_shapes(parser: argparse.ArgumentParser) -> None:
+    """The shapes of an ONNX file's inputs that have dynamic dimensions."""
+    _add_shapes(parser, "shape of an input that the file leaves dynamic", None)
+
+
+def _add_shapes(parser: argparse.ArgumentParser, text: str, default: tuple[int, ...] | None) -> None:
+    parser.add_argument("--input-shape", type=named_shape, action=_Shapes, default=default,
+                        metavar="[NAME=]1,3,320,320", help=f"{text}; once per input, by name where there are several")
+    parser.set_defaults(input_shapes={})
+
+
+class _Shapes(argparse.Action):
+    """Collects shapes by name in `input_shapes`; `input_shape` is the last of them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        name, sizes = values
+        if name in namespace.input_shapes:
+            raise argparse.ArgumentError(self, f"{name or 'a shape'} was given twice; name each input: NAME=1,3,8,8")
+        namespace.input_shapes = {**namespace.input_shapes, name: sizes}
+        namespace.input_shape = sizes
 
 
 def add_block_size(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +78,12 @@ def shape(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`images=1,3,224,224` as a name, "" where there is none, and numbers."""
+    name, _, sizes = text.rpartition("=")
+    return name, shape(sizes)
+
+
 def is_onnx(name: str) -> bool:
     return name.endswith(".onnx")
 
@@ -68,21 +93,39 @@ def read_model(arguments: argparse.Namespace) -> nn.Module:
     if is_onnx(arguments.model):
         raise OneXNError(arguments.model, "is an ONNX file, and this needs a torch model",
                          "Give a torchvision or timm model name or module:callable")
+    if Path(arguments.model).suffix in WEIGHT_SUFFIXES:
+        raise OneXNError(arguments.model, "is a file of weights, and what they are the weights of is not in it",
+                         f"Give the model's name or module:callable, and --weights {arguments.model}")
     return load_model(arguments.model, arguments.weights)
 
 
-def example_input(arguments: argparse.Namespace) -> Tensor:
-    """A reproducible random input of the shape asked for."""
-    return torch.randn(arguments.input_shape, generator=torch.Generator().manual_seed(0))
+def in_float32(model: nn.Module) -> nn.Module:
+    """The model, a half-precision one in float32, which is what compiled kernels compute in."""
+    half = any(value.dtype in (torch.float16, torch.bfloat16) for value in model.parameters())
+    return model.float() if half else model
+
+
+def example_input(model: nn.Module, arguments: argparse.Namespace) -> Tensor | dict[str, Tensor]:
+    """Reproducible random inputs of the shapes asked for, of the model's own type; by name where they have names."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.float32)
+    shapes = arguments.input_shapes or {"": arguments.input_shape}
+    if len(shapes) > 1 and "" in shapes:
+        raise OneXNError("--input-shape", "one of several has no name", "Give each as NAME=1,3,224,224")
+    inputs = {name: torch.randn(sizes, generator=generator).to(dtype) for name, sizes in shapes.items()}
+    return inputs.get("", inputs)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """The state dict as safetensors, whole or not at all."""
+    """The state dict, whole or not at all: as torch.save writes it where the name says so, else as safetensors."""
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     with written_aside(path) as unfinished:
-        save_file(state, unfinished)
+        if path.suffix in TORCH_SUFFIXES:
+            torch.save(state, unfinished)
+        else:
+            save_file(state, unfinished)
 
 
 @contextmanager

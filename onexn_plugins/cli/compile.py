@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onexn_plugins.cli.common import Result, add_tuning, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, stage
 
 HELP = "Compile an ONNX file for this machine or an ARM core."
 EXAMPLE = "onexn compile pruned.onnx --target cortex-a72 --output pruned.onexn"
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="host", help="host, cortex-a7, cortex-a53, cortex-a72, cortex-a76, ...")
     parser.add_argument("--threads", type=int, default=1, help="threads at run time (default 1)")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where to save the network")
+    add_onnx_shapes(parser)
     add_tuning(parser)
 
 
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
     with stage(arguments, f"compiling {arguments.model} for {arguments.target}"):
         compiled = compile_model(arguments.model, target=arguments.target, threads=arguments.threads,
-                                   tuning=arguments.tuning)
+                                 tuning=arguments.tuning, input_shapes=arguments.input_shapes)
         compiled.save(arguments.output)
     layers = [layer.to_dict() for layer in compiled.layers]
     sparse = sum(layer["sparse"] for layer in layers)

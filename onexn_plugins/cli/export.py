@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, read_model, stage
+from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, in_float32, read_model, stage
 from onexn_plugins.export import export_onnx
 from onexn_plugins.measurement import measure
 
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    model = read_model(arguments)
+    model = in_float32(read_model(arguments))
     with stage(arguments, f"exporting {arguments.model}"):
-        path = export_onnx(model, example_input(arguments), arguments.output, block_size=arguments.block_size)
+        path = export_onnx(model, example_input(model, arguments), arguments.output, block_size=arguments.block_size)
     report = measure(model, arguments.block_size)
     sparse = sum(layer.block_sparse for layer in report.layers)
     size = Path(path).stat().st_size

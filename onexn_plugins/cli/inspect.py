@@ -36,11 +36,13 @@ def run(arguments: argparse.Namespace) -> Result:
     if is_onnx(arguments.model):
         from onexn_plugins.tvm_backend import inspect_onnx
 
-        layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning)
+        layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning,
+                              input_shapes=arguments.input_shapes)
         return Result({"model": arguments.model, "layers": layers}, _plan(layers, arguments.why))
     if arguments.why and arguments.target is None:
         arguments.target = "host"
-    model, image = read_model(arguments), example_input(arguments)
+    model = read_model(arguments)
+    image = example_input(model, arguments)
     report = measure(model, arguments.block_size, image)
     values = {"model": arguments.model, **report.to_dict()}
     lines = [layer_table(report), *_summary(report)]

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rearrange", action="store_true", help="move channels first, so that blocks gather weight")
     parser.add_argument("--ignore", action="append", default=[], metavar="LAYER", help="leave this layer dense")
     parser.add_argument("--full", action="store_true", help="prune Linear layers too")
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="where to save the weights (.safetensors)")
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE",
+                        help="where to save the weights (.safetensors, or .pt as torch.save writes it)")
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Result:
     importance = BlockScoreImportance(arguments.importance, seed=arguments.seed)
     with stage(arguments, f"pruning {arguments.model}"):
         pruner = OneXNPruner(
-            model, example_input(arguments), importance, block_size=arguments.block_size,
+            model, example_input(model, arguments), importance, block_size=arguments.block_size,
             pruning_ratio=arguments.pruning_ratio, rearrange=arguments.rearrange, scope=arguments.scope,
             ignored_layers=arguments.ignore, full=arguments.full)
         pruner.step()

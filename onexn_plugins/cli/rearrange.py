@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a search, or the paper's sort by L1 norm")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search")
     parser.add_argument("--ignore", action="append", default=[], metavar="LAYER", help="this layer stays dense")
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="where to save the weights (.safetensors)")
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE",
+                        help="where to save the weights (.safetensors, or .pt as torch.save writes it)")
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> Result:
         check_writable(arguments.output)
     model = read_model(arguments)
     with stage(arguments, f"rearranging {arguments.model}"):
-        moved = rearrange(model, example_input(arguments), block_size=arguments.block_size,
+        moved = rearrange(model, example_input(model, arguments), block_size=arguments.block_size,
                           pruning_ratio=arguments.pruning_ratio, method=arguments.method, seed=arguments.seed,
                           ignored_layers=arguments.ignore)
     values = {"model": arguments.model, "method": arguments.method, **summary(moved), "layers": [

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.cli.common import Result, add_tuning, is_onnx, stage
-from onexn_plugins.errors import OneXNError
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
+from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.files import check_writable, written_aside
 
 HELP = "Run a model once on this machine and show or save its outputs."
@@ -20,11 +20,13 @@ TOLERANCE = 1e-4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an ONNX file, or what `onexn compile` saved")
-    parser.add_argument("--input", action="append", type=Path, default=[], metavar="FILE.npy",
-                        help="an input array, in the model's order; random (seeded) ones without it")
+    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]FILE.npy",
+                        help="an input array, once per input, by name or in the model's order; random (seeded) ones "
+                             "without it")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE.npz", help="where to save the outputs")
     parser.add_argument("--compare", action="store_true",
                         help=f"exit with 1 where onnxruntime differs by over {TOLERANCE:g} of the output's scale")
+    add_onnx_shapes(parser)
     add_tuning(parser)
 
 
@@ -56,17 +58,27 @@ def open_model(arguments: argparse.Namespace, threads: int = 1) -> Any:
     from onexn_plugins.tvm_backend import compile_model, load
 
     if not is_onnx(arguments.model):
-        if arguments.tuning is not None:
-            raise OneXNError(arguments.model, "is compiled already, so --tuning comes too late", "Give the ONNX file")
+        for option in ("tuning", "input_shapes"):
+            if getattr(arguments, option):
+                raise OneXNError(arguments.model, "is compiled already, so "
+                                 f"--{option.rstrip('s').replace('_', '-')} comes too late", "Give the ONNX file")
         return load(arguments.model)
     with stage(arguments, f"compiling {arguments.model} for this machine"):
-        return compile_model(arguments.model, threads=threads, tuning=arguments.tuning)
+        return compile_model(arguments.model, threads=threads, tuning=arguments.tuning,
+                             input_shapes=arguments.input_shapes)
 
 
 def random_inputs(compiled: Any) -> list[np.ndarray]:
     """Reproducible inputs of the shapes and types the model takes."""
     generator = np.random.default_rng(0)
-    return [generator.standard_normal(item.shape).astype(item.dtype) for item in compiled.inputs]
+    return [_random(generator, item.shape, np.dtype(item.dtype)) for item in compiled.inputs]
+
+
+def _random(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Normal numbers; bytes of an image; 0 or 1 of another integer, which may be an index."""
+    if np.issubdtype(dtype, np.floating):
+        return generator.standard_normal(shape).astype(dtype)
+    return generator.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
 
 
 def onnxruntime_session(path: str, threads: int = 1) -> Any:
@@ -75,19 +87,39 @@ def onnxruntime_session(path: str, threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise OneXNError(path, "is refused by onnxruntime, so there is nothing to compare with: "
+                         f"{first_line(error).rpartition(' : ')[2]}", "Run it without a comparison") from error
 
 
-def _inputs(compiled: Any, files: list[Path]) -> list[np.ndarray]:
-    if not files:
+def _inputs(compiled: Any, given: list[str]) -> list[np.ndarray]:
+    """The arrays of `[NAME=]FILE.npy` in the model's order; all random where none is given."""
+    if not given:
         return random_inputs(compiled)
-    arrays = []
-    for file in files:
-        try:
-            arrays.append(np.load(file, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise OneXNError(str(file), f"cannot be read as an array: {error}", "Save it with numpy.save") from error
-    return arrays
+    known = [item.name for item in compiled.inputs]
+    named = [(("", text) if Path(text).exists() else _split(text)) for text in given]
+    if not any(name for name, _ in named):
+        return [_read(Path(file)) for _, file in named]
+    files = dict(named)
+    if len(files) < len(named) or set(files) != set(known):
+        raise OneXNError("--input", f"{', '.join(given)} are not the inputs of the model: {', '.join(known)}",
+                         f"Give one --input NAME=FILE.npy for each of {', '.join(known)}, or all without a name")
+    return [_read(Path(files[name])) for name in known]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """`NAME=FILE.npy` as both; the name is "" where there is none."""
+    name, _, file = text.rpartition("=")
+    return name, file
+
+
+def _read(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise OneXNError(str(file), f"cannot be read as an array: {error}", "Save it with numpy.save") from error
 
 
 def difference(path: str, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onexn_plugins.cli.common import Result
+from onexn_plugins.cli.common import Result, add_onnx_shapes
 from onexn_plugins.report import Column, Table, to_text
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help="the name under which the board registered with the tracker")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS",
                         help="give a kernel or the board up after so long a silence (default 120)")
+    add_onnx_shapes(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> Result:
 
         report = tune(arguments.model, target=arguments.target, database=arguments.database, trials=arguments.trials,
                       threads=arguments.threads, rpc=arguments.rpc, key=arguments.key, timeout=arguments.timeout,
-                      seconds=arguments.seconds, progress=show)
+                      seconds=arguments.seconds, progress=show, input_shapes=arguments.input_shapes)
     return Result({"model": arguments.model, **report.to_dict()}, _describe(report))
 
 

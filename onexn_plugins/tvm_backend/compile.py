@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.checking.network import (
+    SECONDS,
+    checked_verify,
+    compare,
+    expected_seconds,
+    not_compared,
+)
+from onexn_plugins.tvm_backend.checking.operators import check_operators
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering.relax_module import build_module
 from onexn_plugins.tvm_backend.output.forms import form_of
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, blamed_on, plan_file, plan_module
-from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.processors import Target, find_target, why_not_here
 from onexn_plugins.tvm_backend.reading.graph import Graph
 from onexn_plugins.tvm_backend.running.compiled import Compiled, Tensor, checked_threads
 from onexn_plugins.tvm_backend.running.profile import Step
@@ -27,23 +36,34 @@ def compile_model(
     block_size: int | None = None,
     threads: int = 1,
     tuning: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    verify: bool | None = None,
 ) -> Compiled:
     """Compile an ONNX network; its 1×N-sparse layers skip their zero blocks where that is faster.
 
     Args:
-        onnx_path: a float32 CNN with static shapes, opset 11 or later; see export_onnx.
+        onnx_path: a float32 CNN, opset 7 or later; see export_onnx.
         target: one of `targets()`.
         block_size: N of every pruned layer; None takes what the file records, or detects it layer by layer.
         threads: how many threads to run on; on fewer processors the network is right, but slower.
         tuning: a database that `tune` wrote; layers it knows take their tile and block size from there.
+        input_shapes: the shape of each input that has dynamic dimensions, by name: {"images": (1, 3, 320, 320)}.
+        verify: run the network once and compare it with onnxruntime; None does so where that takes less than a second
+            on this machine. For another processor, True compares the network as compiled for this one. Whatever runs
+            in no kernel of ours is compared operator by operator in any case. See Compiled.verification.
 
     Raises:
-        OneXNError: the file, target, block size, number of threads or database cannot be used; names what and why.
+        OneXNError: the file, target, block size, number of threads or database cannot be used, or what it would
+            compute is not what onnxruntime computes; names what and why.
     """
     processor = find_target(target)
     _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_file(onnx_path, processor, block_size, tuned, threads), processor, threads)
+    network = plan_file(onnx_path, processor, block_size, tuned, threads, input_shapes)
+    if checked_verify(verify) and why_not_here(processor):
+        here = compile_model(onnx_path, block_size=block_size, input_shapes=input_shapes, verify=True)
+        return _compile(network, processor, threads, False, here.verification)
+    return _compile(network, processor, threads, verify)
 
 
 def compile_module(
@@ -54,6 +74,7 @@ def compile_module(
     block_size: int | None = None,
     threads: int = 1,
     tuning: str | os.PathLike[str] | None = None,
+    verify: bool | None = None,
 ) -> Compiled:
     """Compile a torch module, without a file in between.
 
@@ -68,6 +89,7 @@ def compile_module(
         block_size: N of every pruned layer; None takes each mask's own, or detects it where there is no mask.
         threads: how many threads to run on.
         tuning: as in compile_model.
+        verify: as in compile_model.
 
     Raises:
         OneXNError: as export_onnx and compile_model.
@@ -75,7 +97,11 @@ def compile_module(
     processor = find_target(target)
     _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    return _compile(plan_module(model, example_inputs, processor, block_size, tuned, threads), processor, threads)
+    network = plan_module(model, example_inputs, processor, block_size, tuned, threads)
+    if checked_verify(verify) and why_not_here(processor):
+        here = compile_module(model, example_inputs, block_size=block_size, verify=True)
+        return _compile(network, processor, threads, False, here.verification)
+    return _compile(network, processor, threads, verify)
 
 
 def inspect_onnx(
@@ -84,6 +110,7 @@ def inspect_onnx(
     target: str = "host",
     block_size: int | None = None,
     tuning: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
     """What compile_model would make of every Conv and Linear layer, without compiling: Layer as plain values.
 
@@ -92,7 +119,8 @@ def inspect_onnx(
     """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    return [layer.to_dict() for layer in plan_file(onnx_path, processor, block_size, tuned).layers]
+    network = plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes)
+    return [layer.to_dict() for layer in network.layers]
 
 
 def inspect_module(
@@ -129,14 +157,30 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
     return Tuning.read(path, processor, threads)
 
 
-def _compile(network: Network, processor: Target, threads: int) -> Compiled:
+def _compile(network: Network, processor: Target, threads: int, verify: bool | None,
+             verified: Mapping[str, Any] | None = None) -> Compiled:
+    """Build the network and compare it; `verified` says that a comparison took place before."""
     graph = network.graph
-    with blamed_on(network.name), without_lines(*TVM_CHATTER):
+    with without_lines(*TVM_CHATTER), blamed_on(network.name):
+        check_operators(graph, network.order, processor)
         built = form_of(processor).build(build_module(graph, network.order), processor)
-    inputs = [_tensor(graph, name, name) for name in graph.inputs]
-    outputs = [_tensor(graph, value, name)
-               for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(built, processor, inputs, outputs, network.layers, threads, _steps(network))
+        inputs = [_tensor(graph, name, name) for name in graph.inputs]
+        outputs = [_tensor(graph, value, name)
+                   for value, name in zip(graph.outputs, graph.output_names, strict=True)]
+        compiled = Compiled(built, processor, inputs, outputs, network.layers, threads, _steps(network))
+        compiled.verification = dict(verified) if verified else _verified(compiled, network, verify)
+    return compiled
+
+
+def _verified(compiled: Compiled, network: Network, verify: bool | None) -> dict[str, Any]:
+    """What became of the comparison; see Compiled.verification."""
+    if verify is False:
+        return not_compared("was not asked for")
+    if why_not_here(compiled.target):
+        return not_compared("was compiled for another processor")
+    if verify is None and expected_seconds(network) > SECONDS:
+        return not_compared("would take more than a second; verify=True does it")
+    return compare(compiled, network)
 
 
 def _steps(network: Network) -> list[Step]:

@@ -1,19 +1,24 @@
-"""A sample of `python -m benchmarks.fuzz`: damaged files and artefacts, judged in processes of their own."""
+"""A sample of `python -m benchmarks.fuzz`: damaged files, artefacts and random networks, in processes of their own."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import onnx
+
 from benchmarks.fuzz.__main__ import main
 from benchmarks.fuzz.judge import judge
 from benchmarks.fuzz.mutations import mutant
+from benchmarks.fuzz.networks.generator import network
+from benchmarks.fuzz.networks.minimise import minimised
 from benchmarks.fuzz.seeds import seed_models
 
 
 def test_damaged_files_and_artefacts_are_refused_or_right(tmp_path: Path) -> None:
     out = tmp_path / "fuzz.json"
-    assert main(["--files", "120", "--artefacts", "40", "--compile-every", "8", "--out", str(out)]) == 0
+    assert main(["--files", "120", "--artefacts", "40", "--networks", "0", "--compile-every", "8", "--out",
+                 str(out)]) == 0
     found = json.loads(out.read_text())
     assert (found["onnx"]["files"], found["artefacts"]["files"]) == (120, 40)
     assert all(found[kind]["outcomes"]["refused"] for kind in ("onnx", "artefacts"))
@@ -29,3 +34,27 @@ def test_what_a_mutation_starts_from_is_right(tmp_path: Path) -> None:
 def test_the_same_number_gives_the_same_file() -> None:
     models = seed_models()
     assert [mutant(models, number) for number in range(50)] == [mutant(models, number) for number in range(50)]
+
+
+def test_random_networks_are_right_or_refused(tmp_path: Path) -> None:
+    out = tmp_path / "fuzz.json"
+    assert main(["--files", "0", "--artefacts", "0", "--networks", "200", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["networks"]
+    assert found["files"] == 200
+    assert found["outcomes"]["right"] >= 180
+
+
+def test_random_networks_are_valid_and_the_same_again() -> None:
+    for number in range(30):
+        model = network(number)
+        onnx.checker.check_model(model, full_check=True)
+        assert model == network(number)
+
+
+def test_what_fails_is_made_smaller() -> None:
+    number = next(number for number in range(1000) if len(network(number).graph.node) >= 5)
+    model = network(number)
+    middle = model.graph.node[2].op_type
+    small = minimised(model, lambda candidate: any(node.op_type == middle for node in candidate.graph.node))
+    assert [node.op_type for node in small.graph.node] == [middle]
+    onnx.checker.check_model(small)

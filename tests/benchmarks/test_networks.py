@@ -14,7 +14,7 @@ from benchmarks.networks.__main__ import RESULTS
 from benchmarks.networks.files import OPSETS, NoFile, in_opset
 from benchmarks.networks.page import summary, write
 from onexn_plugins.tvm_backend import compile_model
-from onexn_plugins.tvm_backend.reading.onnx_model import opset_of
+from onexn_plugins.tvm_backend.reading.opset import opset_of
 
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

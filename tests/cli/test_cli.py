@@ -147,6 +147,86 @@ def test_inspect_and_compile_name_the_algorithm(capsys, tmp_path):
     assert [layer["reason"] for layer in compiled["layers"]] == reasons["x86-64-v4"]
 
 
+def make_double() -> nn.Module:
+    return make_net().double()
+
+
+def make_half() -> nn.Module:
+    return make_net().half()
+
+
+@pytest.mark.parametrize("net", ["make_double", "make_half"])
+def test_models_keep_their_type(capsys, tmp_path, net):
+    path = str(tmp_path / "pruned.pt")
+    report = values(capsys, "prune", f"tests.cli.test_cli:{net}", *SHAPE, "--rearrange", "--output", path)
+    assert report["sparsity"]["blocks"] == pytest.approx(0.5, abs=0.01)
+    assert torch.load(path, weights_only=True)["4.weight"].dtype == (
+        torch.float64 if net == "make_double" else torch.float16)
+
+
+def test_half_precision_is_exported_in_float32(capsys, tmp_path):
+    path = str(tmp_path / "net.onnx")
+    values(capsys, "export", "tests.cli.test_cli:make_half", *SHAPE, "--output", path)
+    assert values(capsys, "run", path, "--compare")["difference"] < 1e-4
+
+
+def test_weights_by_torch_save_are_read_again(capsys, tmp_path):
+    """The name of the file decides how it is written, its content how it is read."""
+    weights, path = str(tmp_path / "pruned.pt"), str(tmp_path / "pruned.onnx")
+    values(capsys, "prune", NET, *SHAPE, "--pruning-ratio", "0.75", "--output", weights)
+    report = values(capsys, "export", NET, *SHAPE, "--weights", weights, "--output", path)
+    assert report["block_sparse_layers"] == 2
+
+
+@pytest.fixture
+def dynamic(tmp_path) -> str:
+    """x [N, 3, H, W] through a convolution, plus offset [N, 8, 1, 1]."""
+    nodes = [onnx.helper.make_node("Conv", ["x", "weight"], ["h"]),
+             onnx.helper.make_node("Add", ["h", "offset"], ["y"])]
+    model = make_model(nodes, {"x": ("N", 3, "H", "W"), "offset": ("N", 8, 1, 1)}, ["y"],
+                       {"weight": np.ones((8, 3, 3, 3), np.float32)})
+    (tmp_path / "dynamic.onnx").write_bytes(model.SerializeToString())
+    return str(tmp_path / "dynamic.onnx")
+
+
+SIZE = ["--input-shape", "x=1,3,16,16"]
+
+
+def test_dynamic_files_get_their_shapes(capsys, dynamic, tmp_path):
+    assert values(capsys, "inspect", dynamic, *SIZE)["layers"][0]["macs"] == 8 * 27 * 14 * 14
+    assert values(capsys, "compile", dynamic, *SIZE, "-o", str(tmp_path / "compiled"))["layers"]
+    assert values(capsys, "bench", dynamic, *SIZE, "--rounds", "2")["contenders"]
+    assert values(capsys, "tune", dynamic, *SIZE, "--database", str(tmp_path / "db.json"), "--trials", "1")["finished"]
+    np.save(tmp_path / "image.npy", np.full((1, 3, 16, 16), 0.5, np.float32))
+    np.save(tmp_path / "offset.npy", np.full((1, 8, 1, 1), 2, np.float32))
+    report = values(capsys, "run", dynamic, *SIZE, "--compare", "--input", f"offset={tmp_path / 'offset.npy'}",
+                    "--input", f"x={tmp_path / 'image.npy'}")
+    assert report["outputs"][0]["min"] == report["outputs"][0]["max"] == 27 * 0.5 + 2
+    in_order = values(capsys, "run", dynamic, *SIZE, "--input", str(tmp_path / "image.npy"),
+                      "--input", str(tmp_path / "offset.npy"))
+    assert in_order["outputs"] == report["outputs"]
+
+
+def test_dynamic_files_without_shapes_say_what_to_give(capsys, dynamic, tmp_path):
+    for argv in (["inspect"], ["compile", "-o", str(tmp_path / "c")], ["run"], ["bench"], ["tune"]):
+        code, _, err = run(capsys, argv[0], dynamic, *argv[1:])
+        assert code == 2
+        assert "input 'x': its dimension 0 (N) is dynamic" in err
+        assert "--input-shape x=1,3,224,224" in err
+    code, _, err = run(capsys, "run", dynamic, *SIZE, "--input", "z=offset.npy")
+    assert code == 2
+    assert "are not the inputs of the model: x, offset" in err
+    with pytest.raises(SystemExit):
+        main(["inspect", dynamic, "--input-shape", "1,3,16,16", "--input-shape", "1,8,1,1"])
+    assert "name each input" in capsys.readouterr().err
+
+
+def test_a_file_of_weights_is_no_model(capsys, exported):
+    code, _, err = run(capsys, "inspect", exported[0])
+    assert code == 2
+    assert f"Give the model's name or module:callable, and --weights {exported[0]}" in err
+
+
 def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):
     _, path = exported
     database, library = str(tmp_path / "tuning.json"), str(tmp_path / "net.onexn")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -34,6 +35,7 @@ from onexn_plugins.tvm_backend.output import huge_pages, tvm_library
 from onexn_plugins.tvm_backend.running import inputs as given_inputs
 from onexn_plugins.zoo import load_model
 from tests.tvm_backend.networks import Bottlenecks, Mixed, Mlp, Mobile, Shuffled, prune
+from tests.tvm_backend.onnx_files import make_model
 
 TOLERANCE = 1e-4
 
@@ -315,6 +317,19 @@ def test_outputs_that_are_inputs_have_memory_of_their_own(tmp_path: Path) -> Non
         assert np.array_equal(output.ravel(), np.arange(6)), "not its own, or overwritten by the later run"
         output += 10 * number + 1
     assert np.array_equal(array.ravel(), np.arange(6))
+
+
+def test_inputs_of_different_shapes_meet(tmp_path: Path) -> None:
+    """Each is copied to aligned memory by a function of its own."""
+    shapes = {"x": [1, 4, 6, 6], "weight": [8, 4, 3, 3], "gate": [1, 8, 1, 1]}
+    nodes = [helper.make_node("Conv", ["x", "weight"], ["h"]), helper.make_node("Mul", ["h", "gate"], ["y"]),
+             helper.make_node("Identity", ["gate"], ["same"])]
+    model = make_model(nodes, shapes, ["y", "same"])
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    feeds = {name: np.random.default_rng(0).standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    for output, reference in zip(compile_model(tmp_path / "model.onnx").run(feeds), expected, strict=True):
+        np.testing.assert_allclose(output, reference, atol=1e-5)
 
 
 def test_outputs_outlive_later_runs(small: Compiled) -> None:

@@ -118,6 +118,7 @@ class Pool:
     Attributes:
         kind: "max" or "average".
         count_include_pad: average only: padding counts as zeros in the divisor, else it does not count.
+        beyond: rows and columns that padding was enlarged by: they count in no case.
     """
 
     kind: str
@@ -130,6 +131,7 @@ class Pool:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     count_include_pad: bool = False
+    beyond: tuple[int, int] = (0, 0)
 
     @property
     def as_conv(self) -> Conv:

@@ -14,9 +14,12 @@ import tvm
 from onnx import helper, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
+from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
-from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.ways_out import OTHER_LAYERS
 
 
 def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dict[str, relax.Expr]) -> None:
@@ -28,6 +31,37 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
     if node.op == "Reshape":
         values[node.output] = builder.emit(relax.op.reshape(values[node.inputs[0]], graph.shape(node.output)))
         return
+    outputs = _emit_own(builder, graph, node, values)
+    if outputs is None:
+        outputs = _emit_imported(builder, graph, node, values)
+    for name, output in zip(node.proto.output, outputs, strict=False):
+        if not name:
+            continue
+        expected = graph.specs[name]
+        if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
+            raise OneXNError(node.label, f"would become {_described(output.ty)} where ONNX says "
+                             f"{list(expected.shape)} of {expected.dtype}", OTHER_LAYERS)
+        values[name] = output
+
+
+def _emit_own(builder: relax.BlockBuilder, graph: Graph, node: Node,
+              values: dict[str, relax.Expr]) -> list[relax.Expr] | None:
+    """The outputs by an emitter of this package; None where there is none for this node."""
+    emitter = EMITTERS.get(node.op)
+    if emitter is None:
+        return None
+    inputs = [values[name] if name in values else _constant(graph, name) if name else None
+              for name in node.inputs]
+    return emitter(builder, graph, node, inputs)
+
+
+def _constant(graph: Graph, name: str) -> relax.Expr:
+    """With its type: of a single integer TVM would make an int32."""
+    return relax.const(graph.constants[name], str(graph.dtype(name)))
+
+
+def _emit_imported(builder: relax.BlockBuilder, graph: Graph, node: Node,
+                   values: dict[str, relax.Expr]) -> list[relax.Expr]:
     activations = list(dict.fromkeys(graph.activations(node)))
     try:
         module = _import(graph, node, activations)
@@ -35,17 +69,28 @@ def emit_node(builder: relax.BlockBuilder, graph: Graph, node: Node, values: dic
         copier = _Copier(builder, module, dict(zip(main.params, (values[name] for name in activations), strict=True)))
         result = copier.copy(main.body)
     except Exception as error:
-        raise OneXNError(node.label, f"is not supported by TVM's ONNX importer: {first_line(error)}",
-                         "Replace it in the model by standard layers and export again") from error
-    outputs = [result]
+        raise OneXNError(node.label, _refusal(node), OTHER_LAYERS) from error
+    if isinstance(result, relax.Tuple):
+        return list(result.fields)
     if isinstance(result.ty, relax.TupleType):
-        outputs = [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
-    for name, output in zip(node.outputs, outputs, strict=False):
-        expected = graph.specs[name]
-        if tuple(int(size) for size in output.ty.shape) != expected.shape or output.ty.dtype != str(expected.dtype):
-            raise OneXNError(node.label, f"TVM makes {output.ty} of it where ONNX says {list(expected.shape)}",
-                             "Replace it in the model by standard layers and export again")
-        values[name] = output
+        return [builder.emit(relax.TupleGetItem(result, position)) for position in range(len(result.ty.fields))]
+    return [result]
+
+
+def _refusal(node: Node) -> str:
+    """Why TVM's importer does not take it, in words of the file: its own tell of its insides."""
+    if node.op not in _get_convert_map():
+        return "is an operator that neither this package nor TVM can compute"
+    settings = {name: value.decode() if isinstance(value, bytes) else value for name, value in node.attributes.items()
+                if isinstance(value, (int, float, bytes, list))}
+    listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f"cannot be computed with these inputs and attributes{f' ({listed})' if listed else ''}"
+
+
+def _described(kind: relax.Type) -> str:
+    if isinstance(kind, relax.TensorType):
+        return f"{[int(size) for size in kind.shape]} of {kind.dtype}"
+    return "several tensors"
 
 
 def _import(graph: Graph, node: Node, activations: list[str]) -> tvm.IRModule:
@@ -75,7 +120,9 @@ class _Copier(relax.PyExprMutator):
         """Emit all bindings; what the function returns comes back."""
         for block in body.blocks:
             for binding in block.bindings:
-                self._known[binding.var] = self._target.emit(self.visit_expr(binding.value))
+                value = self.visit_expr(binding.value)
+                # What is taken out of a tuple that was emitted has lost its type.
+                self._known[binding.var] = value if isinstance(value, relax.Tuple) else self._target.emit(value)
         return self.visit_expr(body.body)
 
     def visit_var_(self, var: relax.Var) -> relax.Expr:
@@ -86,5 +133,7 @@ class _Copier(relax.PyExprMutator):
 
     def visit_global_var_(self, var: tvm.ir.GlobalVar) -> relax.Expr:
         if var not in self._functions:
-            self._functions[var] = self._target.add_func(self._module[var], var.name_hint)
+            # Without the name it had: another node may have brought a function of the same one.
+            function = self._module[var].without_attr("global_symbol")
+            self._functions[var] = self._target.add_func(function, var.name_hint)
         return self._functions[var]

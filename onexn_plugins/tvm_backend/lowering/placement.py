@@ -84,6 +84,7 @@ class _Mover:
         self.end = 0
         self._storages: dict[relax.Var, int] = {}
         self._moved: dict[relax.Expr, _Tensor] = {}
+        self._tuples: dict[relax.Expr, list[relax.Expr]] = {}
 
     def take_weight(self, expression: relax.Expr) -> None:
         """Give it a place, if it is a tensor's values that have none yet."""
@@ -106,6 +107,14 @@ class _Mover:
                 self._move(variable, self._moved[value.args[0]].place)
             elif value in self._moved:
                 self._moved[variable] = self._moved[value]
+            elif isinstance(value, relax.Tuple):
+                self._tuples[variable] = list(value.fields)
+            elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self._tuples:
+                field = self._tuples[value.tuple_value][value.index]
+                if field in self._moved:
+                    self._moved[variable] = self._moved[field]
+                else:  # an output, which each run allocates
+                    yield relax.VarBinding(variable, self.value(field))
             elif isinstance(value, relax.Call):
                 yield relax.VarBinding(variable, self._call(value))
             else:
@@ -115,6 +124,8 @@ class _Mover:
         """A variable, constant or tuple of them, on parameters."""
         if isinstance(expression, relax.Tuple):
             return relax.Tuple([self.value(field) for field in expression.fields])
+        if expression in self._tuples:
+            return relax.Tuple([self.value(field) for field in self._tuples[expression]])
         tensor = self._moved.get(expression)
         if tensor is None:
             return expression

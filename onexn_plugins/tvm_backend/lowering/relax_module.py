@@ -9,11 +9,9 @@ from tvm import relax
 
 from onexn_plugins.tvm_backend.kernels.code.unaligned import copy
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
+from onexn_plugins.tvm_backend.lowering.operators.function import OPAQUE
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
-
-# TVM's fuser must not look into our kernels: kOpaque in tvm/relax/op_attr_types.h.
-OPAQUE = 8
 
 
 def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
@@ -23,13 +21,13 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
         OneXNError: TVM cannot import a node.
     """
     builder = relax.BlockBuilder()
-    parameters = [relax.Var(f"input_{position}", _tensor_type(graph.specs[name]))
+    parameters = [relax.Var(f"input_{position}", tensor_type(graph.specs[name]))
                   for position, name in enumerate(graph.inputs)]
     values: dict[str, relax.Expr] = dict(zip(graph.inputs, parameters, strict=True))
     with builder.function("main", parameters):
         with builder.dataflow():
             for name in _read_by_others(graph, order):
-                values[name] = _emit_copy(builder, graph.specs[name], values[name])
+                values[name] = owned(builder, graph.specs[name], values[name])
             for item in order:
                 if isinstance(item, KernelCall):
                     values[item.output] = _emit_call(builder, graph, item, values)
@@ -44,12 +42,14 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
 def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
     """The inputs that more than kernels of ours reads, for which they have to be aligned."""
     read = {name for item in order if isinstance(item, Node) for name in item.inputs}
-    return [name for name in graph.inputs if name in read]
+    return [name for name in graph.inputs if name in read and name not in graph.constants]
 
 
-def _emit_copy(builder: relax.BlockBuilder, spec: TensorSpec, value: relax.Expr) -> relax.Var:
-    kernel = builder.add_func(copy(spec.shape, str(spec.dtype)).with_attr("op_pattern", OPAQUE), "copy")
-    return builder.emit(relax.call_tir(kernel, [value], _tensor_type(spec)))
+def owned(builder: relax.BlockBuilder, spec: TensorSpec, value: relax.Expr) -> relax.Var:
+    """A copy in memory of its own."""
+    function = copy(spec.shape, str(spec.dtype)).with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
+    kernel = builder.add_func(function, "copy")
+    return builder.emit(relax.call_tir(kernel, [value], tensor_type(spec)))
 
 
 def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, values: dict[str, relax.Expr]) -> relax.Var:
@@ -59,7 +59,7 @@ def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, valu
     kernel = builder.add_func(function, KERNEL_PREFIX + "_".join(words))
     x, *residual = (values[name] for name in call.inputs)
     arguments = [x, *(_weights(array) for array in call.kernel.constants), *residual]
-    made = _tensor_type(graph.specs[call.output])
+    made = tensor_type(graph.specs[call.output])
     if call.kernel.in_place:
         return builder.emit(relax.call_tir_inplace(kernel, arguments, len(arguments) - 1, made))
     return builder.emit(relax.call_tir(kernel, arguments, made))
@@ -76,14 +76,15 @@ def _weights(array: np.ndarray) -> relax.Expr:
 def _result(builder: relax.BlockBuilder, graph: Graph, name: str, values: dict[str, relax.Expr]) -> relax.Expr:
     """A value that the caller may get and keep: constants and inputs are copied."""
     if name in graph.inputs:
-        return _emit_copy(builder, graph.specs[name], values[name])
+        return owned(builder, graph.specs[name], values[name])
     if name not in graph.constants:
         return values[name]
     constant = graph.constants[name]
-    return relax.op.add(relax.const(constant), relax.const(np.zeros((), constant.dtype)))
+    return owned(builder, TensorSpec(constant.shape, constant.dtype), relax.const(constant, str(constant.dtype)))
 
 
-def _tensor_type(spec: TensorSpec) -> relax.TensorType:
+def tensor_type(spec: TensorSpec) -> relax.TensorType:
+    """What TVM calls it."""
     return relax.TensorType(spec.shape, str(spec.dtype))
 
 KERNEL_PREFIX = "onexn_"

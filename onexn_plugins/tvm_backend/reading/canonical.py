@@ -7,7 +7,8 @@ where it does not apply.
     Flatten, Squeeze, Unsqueeze     Reshape to a constant shape
     Conv, MaxPool, AveragePool      explicit pads instead of auto_pad
     BatchNormalization              Mul and Add of one constant per channel
-    Sub, Div by a constant          Add, Mul
+    Sub of a constant               Add
+    Div by a power of two or 0      Mul
     ReduceMean over the image       GlobalAveragePool
     Resize                          no input where an empty constant says so
     MatMul, Gemm by a weight        Gemm(x [rows, in], weight [out, in], bias [out]), transB=1
@@ -43,8 +44,9 @@ def canonicalise(graph: Graph) -> None:
 
 def _drop(graph: Graph, node: Node) -> list[Node] | None:
     training = graph.constant(node, 2)
-    # A Dropout whose mask is asked for, or that is told to train, is no identity.
-    return None if len(node.outputs) > 1 or (training is not None and training.any()) else []
+    # A Dropout whose mask is asked for, or that may be told to train, is no identity.
+    trains = bool(node.input(2)) and (training is None or bool(training.any()))
+    return None if trains or graph.is_needed(node.outputs[1:]) else []
 
 
 def _reshape(graph: Graph, node: Node) -> list[Node] | None:
@@ -88,18 +90,27 @@ def _pads(mode: str, image: Sequence[int], kernel: Sequence[int], attributes: di
 
 def _batch_norm(graph: Graph, node: Node) -> list[Node] | None:
     parameters = [graph.constant(node, position) for position in (1, 2, 3, 4)]
-    if node.attributes.get("training_mode", 0) or any(value is None for value in parameters):
+    if is_training(node) or any(value is None for value in parameters):
         return None
     gamma, beta, mean, variance = (value.astype(np.float64) for value in parameters if value is not None)
-    scale = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
-    shift = beta - mean * scale
     source, dtype = node.inputs[0], graph.dtype(node.inputs[0])
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+        shift = beta - mean * scale
+        # A channel without variance, where epsilon is 0 or too small, has no such constants.
+        if not np.isfinite([scale.astype(dtype), shift.astype(dtype)]).all():
+            return None
     per_channel = (-1, *(1 for _ in graph.shape(source)[2:]))
     scaled = graph.add_value(graph.specs[node.output], node.output)
     factors = graph.add_constant(scale.astype(dtype).reshape(per_channel), node.inputs[1])
     offsets = graph.add_constant(shift.astype(dtype).reshape(per_channel), node.inputs[2])
     return [Node.make("Mul", [source, factors], [scaled], node.name),
             Node.make("Add", [scaled, offsets], [node.output], node.name)]
+
+
+def is_training(node: Node) -> bool:
+    """Whether a BatchNormalization takes its statistics from the batch."""
+    return bool(node.attributes.get("training_mode", 0))
 
 
 def _subtract(graph: Graph, node: Node) -> list[Node] | None:
@@ -111,9 +122,15 @@ def _subtract(graph: Graph, node: Node) -> list[Node] | None:
 
 def _divide(graph: Graph, node: Node) -> list[Node] | None:
     value = graph.constant(node, 1)
-    if value is None or not np.issubdtype(value.dtype, np.floating) or not value.all():
+    if value is None or not np.issubdtype(value.dtype, np.floating):
         return None
-    inverse = (1 / value.astype(np.float64)).astype(value.dtype)
+    with np.errstate(all="ignore"):
+        inverse = 1 / value
+    # Another inverse would be rounded: 49 / 49 is 1 and 49 × 1/49 is less, which shows where it is floored. A quotient
+    # by 0 is a product with infinity.
+    exact = (np.isfinite(inverse) & (np.abs(np.frexp(value)[0]) == 0.5)) | (value == 0)
+    if not exact.all():
+        return None
     return [Node.make("Mul", [node.inputs[0], graph.add_constant(inverse, node.inputs[1])], node.outputs, node.name)]
 
 
@@ -123,6 +140,8 @@ def _global_average(graph: Graph, node: Node) -> list[Node] | None:
     if axes is None and (listed := graph.constant(node, 1)) is not None:
         axes = listed.tolist()
     if len(shape) != 4 or axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
+        return None
+    if graph.dtype(node.inputs[0]) != np.float32:
         return None
     if node.attributes.get("keepdims", 1):
         return [Node.make("GlobalAveragePool", node.inputs[:1], node.outputs, node.name)]
@@ -144,8 +163,8 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
         return None
     weight = weight if attributes.get("transB", 0) else weight.T
     bias = np.zeros(1, np.float32) if not node.input(2) else graph.constant(node, 2)
-    if bias is None or bias.size not in (1, weight.shape[0]) or bias.shape[-1:] not in ((), (1,), (weight.shape[0],)):
-        return None
+    if bias is None or bias.shape not in ((), (1,), (1, 1), (weight.shape[0],), (1, weight.shape[0])):
+        return None  # one value per row, say
     bias = np.broadcast_to(bias.reshape(-1), weight.shape[:1]) * np.float32(attributes.get("beta", 1.0))
     alpha = np.float32(attributes.get("alpha", 1.0))
     return _linear(graph, node, weight if alpha == 1 else weight * alpha, bias)

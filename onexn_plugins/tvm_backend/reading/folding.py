@@ -1,6 +1,6 @@
 """Folds what stands around a convolution or linear layer into its weights, bias and padding.
 
-    Mul by one constant per output channel    into weight and bias (a zero block stays zero)
+    Mul, Div by one constant per channel      into weight and bias (a zero block stays zero)
     Add of one constant per output channel    into the bias
     Pad with zeros before a convolution       into its padding
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+_COMBINE = {"Mul": np.multiply, "Div": np.divide, "Add": np.add}
 
 
 def fold_layers(graph: Graph) -> None:
@@ -56,7 +58,7 @@ def _merge(
         position = made_at[source]
         before = nodes[position]
         merged = None
-        if node.op in ("Mul", "Add") and has_weight(graph, before):
+        if node.op in ("Mul", "Add", "Div") and has_weight(graph, before):
             merged = _absorb_constant(graph, before, node)
         elif node.op == "Conv" and before.op == "Pad" and has_weight(graph, node):
             merged = _absorb_padding(graph, before, node)
@@ -66,23 +68,36 @@ def _merge(
 
 
 def _absorb_constant(graph: Graph, layer: Node, node: Node) -> Node | None:
-    """`layer` with the constant that `node` multiplies or adds."""
-    operand = next((graph.constants[name] for name in node.inputs if name in graph.constants), None)
-    if operand is None or operand.dtype != np.float32 or graph.shape(node.output) != graph.shape(layer.output):
+    """`layer` with the constant that `node` multiplies, divides by or adds."""
+    position = next((place for place, name in enumerate(node.inputs) if name in graph.constants), None)
+    if position is None or (node.op == "Div" and position == 0):
+        return None
+    operand = graph.constants[node.inputs[position]]
+    if operand.dtype != np.float32 or graph.shape(node.output) != graph.shape(layer.output):
         return None
     weight, bias = graph.constants[layer.inputs[1]], graph.constants[layer.inputs[2]]
     values = _per_channel(operand, len(graph.shape(layer.output)), 1, len(bias))
     if values is None:
         return None
-    weight_name = layer.inputs[1]
-    if node.op == "Mul":
-        scaled = weight * values.reshape(-1, *(1 for _ in weight.shape[1:]))
+    weight_name, combine = layer.inputs[1], _COMBINE[node.op]
+    with np.errstate(all="ignore"):
+        shifted = combine(bias, values)
+        factors = values.reshape(-1, *(1 for _ in weight.shape[1:]))
+        scaled = weight if node.op == "Add" else combine(weight, factors)
+    # What overflows, or is rounded to few digits, would do so for every input.
+    if not np.isfinite(shifted).all() or (scaled is not weight and _loses(weight, scaled, factors)):
+        return None
+    if scaled is not weight:
         weight_name = graph.add_constant(scaled, weight_name)
-        bias = bias * values
-    else:
-        bias = bias + values
-    names = [layer.inputs[0], weight_name, graph.add_constant(bias, layer.inputs[2])]
+    names = [layer.inputs[0], weight_name, graph.add_constant(shifted, layer.inputs[2])]
     return Node.make(layer.op, names, node.outputs, layer.name, **layer.attributes)
+
+
+def _loses(weight: np.ndarray, scaled: np.ndarray, factors: np.ndarray) -> bool:
+    """Whether a weight is infinite when scaled, or has lost digits as a denormal number; a factor of 0 is exact."""
+    smallest = np.finfo(np.float32).tiny
+    vanished = (np.abs(scaled) < smallest) & (np.abs(weight) >= smallest) & (factors != 0)
+    return not np.isfinite(scaled).all() or bool(vanished.any())
 
 
 def _per_channel(operand: np.ndarray, rank: int, axis: int, channels: int) -> np.ndarray | None:
@@ -96,6 +111,8 @@ def _per_channel(operand: np.ndarray, rank: int, axis: int, channels: int) -> np
 def _absorb_padding(graph: Graph, pad: Node, conv: Node) -> Node | None:
     pads, rank = graph.constant(pad, 1), len(graph.shape(pad.output))
     value = graph.constant(pad, 2)
+    if pad.input(2) and value is None:
+        return None
     if pads is None or pad.input(3) or pad.text("mode", "constant") != "constant" or len(pads) != 2 * rank:
         return None
     if (value is not None and value.any()) or (pads < 0).any() or pads[[0, 1, rank, rank + 1]].any():

@@ -1,25 +1,24 @@
-"""The network as the rest of the backend sees it: nodes in order, constants as arrays, every shape known.
-
-Building it evaluates whatever depends on constants and shapes alone, so that what is left computes on activations.
-"""
+"""The network as the rest of the backend sees it: nodes in order, constants as arrays, every shape known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TypeProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from onexn_plugins.errors import OneXNError, first_line
-from onexn_plugins.tvm_backend.reading.onnx_model import EXPORT_AGAIN, STATIC_SHAPES, check_dimensions, opset_of
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.reading.subgraphs import subgraphs_of, values_read
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 # Stands between the name of a constant or value of the file and the number of what was made from it.
 DERIVED = "\N{MIDDLE DOT}"
+# Of the operators that exist between reading and lowering only.
+INTERNAL_DOMAIN = "onexn"
 # Operators that compute each element of their result from elements at the same place.
 ELEMENTWISE = frozenset({"Add", "Clip", "Div", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Max", "Min", "Mul",
                          "Neg", "Relu", "Sigmoid", "Sub", "Tanh"})
@@ -62,6 +61,33 @@ class Node:
             proto.input[position] = names.get(name, name)
         return Node(proto)
 
+    def renamed(self, names: Mapping[str, str], *, outputs_only: bool = False) -> Node:
+        """The node with its outputs renamed, and its inputs and whatever its subgraphs read of them."""
+        proto = NodeProto()
+        proto.CopyFrom(self.proto)
+        proto.output[:] = [names.get(name, name) for name in proto.output]
+        if not outputs_only:
+            proto.input[:] = [names.get(name, name) for name in proto.input]
+            for inner in subgraphs_of(proto):
+                for node in inner.node:
+                    node.CopyFrom(Node(node).renamed(names).proto)
+                for item in inner.output:
+                    item.name = names.get(item.name, item.name)
+        return Node(proto)
+
+    def without_last_outputs(self, needed: Container[str]) -> Node:
+        """The node without the outputs at the end of its list that are not needed; itself where all are."""
+        count = len(self.proto.output)
+        while count > 1 and self.proto.output[count - 1] not in needed:
+            count -= 1
+        # An operator splits into as many parts as it has outputs.
+        if count == len(self.proto.output) or self.op == "Split":
+            return self
+        proto = NodeProto()
+        proto.CopyFrom(self.proto)
+        del proto.output[count:]
+        return Node(proto)
+
     @property
     def op(self) -> str:
         return self.proto.op_type
@@ -74,13 +100,24 @@ class Node:
     def outputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.proto.output if name)
 
+    @cached_property
+    def subgraphs(self) -> tuple[GraphProto, ...]:
+        """What an If, Loop or Scan may run."""
+        return tuple(subgraphs_of(self.proto))
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Every value that it needs: its inputs, and what its subgraphs take from around them."""
+        return frozenset(values_read(self.proto))
+
     @property
     def name(self) -> str:
         return self.proto.name
 
     @property
     def output(self) -> str:
-        return self.proto.output[0]
+        """The first output that is asked for."""
+        return self.outputs[0]
 
     @property
     def label(self) -> str:
@@ -151,106 +188,42 @@ class Graph:
         return {name: nodes[0] for name, nodes in self.consumers().items()
                 if len(nodes) == 1 and name not in self.outputs}
 
+    def is_needed(self, names: Iterable[str]) -> bool:
+        """Whether the caller or any node reads one of these values."""
+        wanted = set(names)
+        return bool(wanted) and (not wanted.isdisjoint(self.outputs) or any(
+            not wanted.isdisjoint(node.inputs) for node in self.nodes))
+
     def add_constant(self, value: np.ndarray, origin: str) -> str:
         """Store an array under a name of its own, which still tells what it was made from."""
-        name = self._new_name(origin)
+        name = self.new_name(origin)
         self.constants[name] = value
         return name
 
     def add_value(self, spec: TensorSpec, origin: str) -> str:
         """A name for a new intermediate value."""
-        name = self._new_name(origin)
+        name = self.new_name(origin)
         self.specs[name] = spec
         return name
 
-    def _new_name(self, origin: str) -> str:
+    def new_name(self, origin: str) -> str:
+        """A name that no value has yet, which still tells what it was made from."""
         self._fresh += 1
         return f"{original_name(origin)}{DERIVED}{self._fresh}"
 
     def prune(self) -> None:
-        """Drop nodes and constants that no output depends on."""
+        """Drop nodes and constants that no output depends on, and the last outputs of a node that nobody reads."""
         needed, kept = set(self.outputs), []
         for node in reversed(self.nodes):
             if needed.intersection(node.outputs):
-                kept.append(node)
+                kept.append(node.without_last_outputs(needed))
                 needed.update(node.inputs)
         self.nodes = kept[::-1]
         self.constants = {name: value for name, value in self.constants.items() if name in needed}
 
 
-def build_graph(model: ModelProto) -> Graph:
-    """The graph of a checked model (see load_onnx_model).
-
-    Raises:
-        OneXNError: a node is not a standard operator, is given shapes it cannot take, or makes a tensor that is too
-            large or of a shape that only run-time values decide.
-    """
-    constants = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
-    specs = {item.name: _input_spec(item) for item in model.graph.input if item.name not in constants}
-    outputs = tuple(item.name for item in model.graph.output)
-    graph = Graph([], constants, specs, tuple(specs), outputs, outputs, opset_of(model))
-    for proto in model.graph.node:
-        _add(graph, Node(proto), model)
-    graph.prune()
-    return graph
-
-
-def _input_spec(item: ValueInfoProto) -> TensorSpec:
-    kind = item.type.tensor_type
-    return TensorSpec(tuple(dim.dim_value for dim in kind.shape.dim),
-                      np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
-
-
-def _add(graph: Graph, node: Node, model: ModelProto) -> None:
-    """Append the node, or its value where that is known already."""
-    for name, spec in _infer(graph, node, model):
-        graph.specs[name] = spec
-    if node.op == "Shape" and node.inputs[0] in graph.specs:
-        dims = np.array(graph.shape(node.inputs[0]), np.int64)
-        graph.constants[node.output] = dims[node.attributes.get("start", 0):node.attributes.get("end", len(dims))]
-    elif all(name in graph.constants for name in node.inputs if name) and not _is_random(node):
-        graph.constants.update(zip(node.outputs, evaluate(graph, node, graph.constants), strict=True))
-    else:
-        graph.nodes.append(node)
-        return
-    for name in node.outputs:
-        del graph.specs[name]
-
-
-def _is_random(node: Node) -> bool:
-    return node.op.startswith("Random") or node.op in ("Bernoulli", "Multinomial")
-
-
-def _infer(graph: Graph, node: Node, model: ModelProto) -> Iterator[tuple[str, TensorSpec]]:
-    """Shape and type of the node's outputs, from ONNX's own rules for that operator."""
-    try:
-        schema = onnx.defs.get_schema(node.op, graph.opset, node.proto.domain)
-    except onnx.defs.SchemaError as error:
-        raise OneXNError(node.label, "is not a standard ONNX operator of this opset",
-                         "Replace it in the model by standard layers and export again") from error
-    names = [name for name in node.inputs if name]
-    types = {name: TensorSpec(graph.shape(name), graph.dtype(name)).onnx_type for name in names}
-    # Only small integer constants decide shapes; handing over every weight would copy them all.
-    data = {name: numpy_helper.from_array(graph.constants[name]) for name in names
-            if name in graph.constants and graph.constants[name].size <= 64}
-    try:
-        inferred = onnx.shape_inference.infer_node_outputs(
-            schema, node.proto, types, data, opset_imports=list(model.opset_import), ir_version=model.ir_version)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise OneXNError(node.label, f"cannot take these inputs: {first_line(error)}", EXPORT_AGAIN) from error
-    for name in node.outputs:
-        yield name, _output_spec(node, name, inferred.get(name))
-
-
-def _output_spec(node: Node, name: str, kind: TypeProto | None) -> TensorSpec:
-    tensor = kind.tensor_type if kind is not None and kind.HasField("tensor_type") else None
-    known = tensor is not None and tensor.HasField("shape") and all(
-        dim.HasField("dim_value") for dim in tensor.shape.dim)
-    if tensor is None or not known:
-        raise OneXNError(node.label, f"the shape of its output {name!r} depends on run-time values", STATIC_SHAPES)
-    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
-    check_dimensions(node.label, shape)
-    return TensorSpec(shape, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+# Where the reference implementation begins, later than the operator does, which has only grown since.
+_EVALUATED_SINCE = {"DequantizeLinear": 21, "QuantizeLinear": 21}
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -259,15 +232,14 @@ def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list
     Raises:
         OneXNError: it takes no such inputs.
     """
-    inputs = {name: values[name] if name in values else graph.constants[name] for name in node.inputs if name}
+    inputs = {name: values[name] if name in values else graph.constants[name] for name in node.reads}
     declared = [helper.make_value_info(name, TensorSpec(value.shape, value.dtype).onnx_type)
                 for name, value in inputs.items()]
-    results = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(graph.dtype(name)), None)
-               for name in node.outputs]
-    single = helper.make_model(helper.make_graph([node.proto], "constant", declared, results),
-                               opset_imports=[helper.make_opsetid("", graph.opset)])
+    single = helper.make_model(
+        helper.make_graph([node.proto], "constant", declared, [ValueInfoProto(name=name) for name in node.outputs]),
+        opset_imports=[helper.make_opsetid("", max(graph.opset, _EVALUATED_SINCE.get(node.op, 0)))])
     try:
         return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, inputs)]
     except Exception as error:
-        raise OneXNError(node.label, f"cannot be computed from its constants: {first_line(error)}",
-                         EXPORT_AGAIN) from error
+        shapes = ", ".join(f"{list(value.shape)} of {value.dtype}" for value in inputs.values())
+        raise OneXNError(node.label, f"cannot be computed from its constants {shapes}", EXPORT_AGAIN) from error

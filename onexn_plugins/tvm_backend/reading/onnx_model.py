@@ -5,30 +5,37 @@ Nothing here trusts the file: sizes are compared before memory is taken, names b
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, inliner, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    external_data_helper,
+    inliner,
+    numpy_helper,
+)
 
 from onexn_plugins.errors import OneXNError, first_line
-
-OLDEST_OPSET = 11
-# Kernels index with int32, so no tensor may hold more elements than that.
-MAX_ELEMENTS = 2**31 - 1
-INPUT_TYPES = {TensorProto.DataType.Value(name) for name in (
-    "FLOAT", "DOUBLE", "FLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")}
-EXPORT_AGAIN = "Export the model again, for example with onexn_plugins.export_onnx"
-STATIC_SHAPES = "Export with static shapes: give export_onnx example inputs and no dynamic_shapes"
+from onexn_plugins.tvm_backend.reading.input_shapes import Shapes, fix_input_shapes
+from onexn_plugins.tvm_backend.reading.limits import check_dimensions
+from onexn_plugins.tvm_backend.reading.opset import check_opset, understood
+from onexn_plugins.tvm_backend.reading.subgraphs import values_read
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 
-def load_onnx_model(path: str | os.PathLike[str]) -> ModelProto:
+def load_onnx_model(path: str | os.PathLike[str], input_shapes: Shapes | None = None) -> ModelProto:
     """The model in that file, checked: whole, acyclic, nodes in order, every weight present and finite.
+
+    Args:
+        path: of the file.
+        input_shapes: shapes of inputs that have dynamic dimensions, by name; "" stands for the only such input.
 
     Raises:
         OneXNError: names the file, node or tensor, what is wrong with it and what to do.
@@ -37,10 +44,10 @@ def load_onnx_model(path: str | os.PathLike[str]) -> ModelProto:
         content = Path(path).read_bytes()
     except OSError as error:
         raise OneXNError(str(path), f"cannot be read: {error.strerror}", "Check the path of the ONNX file") from error
-    return parse_onnx_model(content, Path(path))
+    return parse_onnx_model(content, Path(path), input_shapes)
 
 
-def parse_onnx_model(content: bytes, path: Path) -> ModelProto:
+def parse_onnx_model(content: bytes, path: Path, input_shapes: Shapes | None = None) -> ModelProto:
     """The model of a file's content, checked as load_onnx_model does; external data is looked for beside `path`.
 
     Raises:
@@ -49,23 +56,32 @@ def parse_onnx_model(content: bytes, path: Path) -> ModelProto:
     model = _parse(content, path)
     if not model.graph.node:
         raise OneXNError(str(path), "is not an ONNX model, or one without any operator", EXPORT_AGAIN)
-    _check_opset(model, path)
+    check_opset(model, path)
     if model.functions:
         model = inliner.inline_local_functions(model)
-    for item in model.graph.input:
-        _check_input(item)
+    fix_input_shapes(model, input_shapes)
     _load_weights(model, path)
     _sort_nodes(model, path)
+    _complete_outputs(model)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise OneXNError(str(path), f"is not valid ONNX: {first_line(error)}", EXPORT_AGAIN) from error
-    return model
+    return understood(model, path)
 
 
-def opset_of(model: ModelProto) -> int:
-    """Version of the standard operators that the model uses; 0 where it names none."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+def _complete_outputs(model: ModelProto) -> None:
+    """The checker asks for a type and shape of each output; what they are is inferred later, operator by operator."""
+    for item in model.graph.output:
+        if item.type.WhichOneof("value") in (None, "tensor_type"):
+            tensor = item.type.tensor_type
+            tensor.elem_type = tensor.elem_type or TensorProto.FLOAT
+            tensor.shape.SetInParent()
+
+
+def weights_of(graph: GraphProto) -> dict[str, np.ndarray]:
+    """The arrays that a graph brings with it, by name."""
+    return {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
 
 
 def _parse(content: bytes, path: Path) -> ModelProto:
@@ -75,28 +91,6 @@ def _parse(content: bytes, path: Path) -> ModelProto:
         return onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
         raise OneXNError(str(path), "is not an ONNX file, or only a part of one", EXPORT_AGAIN) from error
-
-
-def _check_opset(model: ModelProto, path: Path) -> None:
-    opset, newest = opset_of(model), onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise OneXNError(str(path), f"uses ONNX opset {opset}; {OLDEST_OPSET} to {newest} are understood",
-                         f"{EXPORT_AGAIN}, or convert it with onnx.version_converter")
-
-
-def _check_input(item: ValueInfoProto) -> None:
-    name, kind = f"input {item.name!r}", item.type.tensor_type
-    if not item.type.HasField("tensor_type") or not kind.HasField("shape"):
-        raise OneXNError(name, "is no tensor of a known shape", STATIC_SHAPES)
-    for axis, dim in enumerate(kind.shape.dim):
-        if not dim.HasField("dim_value"):
-            raise OneXNError(name, f"its dimension {axis} ({dim.dim_param or 'unnamed'}) is dynamic", STATIC_SHAPES)
-    shape = [dim.dim_value for dim in kind.shape.dim]
-    check_dimensions(name, shape)
-    if 0 in shape:
-        raise OneXNError(name, f"its shape {shape} holds no element", EXPORT_AGAIN)
-    if kind.elem_type not in INPUT_TYPES:
-        raise OneXNError(name, "has an element type that cannot be computed with", "Export the model in float32")
 
 
 def _load_weights(model: ModelProto, path: Path) -> None:
@@ -113,16 +107,6 @@ def _load_weights(model: ModelProto, path: Path) -> None:
                          "Keep the data file beside the ONNX file, or export with external_data=False") from error
     for tensor in model.graph.initializer:
         _check_values(tensor)
-
-
-def check_dimensions(name: str, dims: Iterable[int]) -> None:
-    """Raise OneXNError where a dimension is negative or the tensor has more elements than int32 can index."""
-    shape = list(dims)
-    if any(size < 0 for size in shape):
-        raise OneXNError(name, f"its shape {shape} has a negative dimension", EXPORT_AGAIN)
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise OneXNError(name, f"its shape {shape} holds more than {MAX_ELEMENTS} elements",
-                         "Export the model with smaller inputs")
 
 
 def _check_external(tensor: TensorProto, path: Path) -> None:
@@ -165,7 +149,7 @@ def _sort_nodes(model: ModelProto, path: Path) -> None:
     while waiting:
         blocked = []
         for node in waiting:
-            if known.issuperset(node.input):
+            if known.issuperset(values_read(node)):
                 ordered.append(node)
                 known.update(node.output)
             else:
@@ -182,7 +166,7 @@ def _sort_nodes(model: ModelProto, path: Path) -> None:
 
 def _refuse_order(waiting: list[NodeProto], known: set[str], made: Counter[str]) -> None:
     for node in waiting:
-        absent = next((name for name in node.input if name not in known and name not in made), None)
+        absent = next((name for name in values_read(node) if name not in known and name not in made), None)
         if absent is not None:
             raise OneXNError(f"{node.op_type} {node.name!r}",
                              f"its input {absent!r} is neither a weight, an input nor another node's output",

@@ -50,12 +50,15 @@ class Compiled:
         layers: what became of every Conv and Linear layer (see Layer), in order.
         target: the processor it was compiled for.
         threads: how many threads it runs on; the number is part of its code.
+        verification: {"compared": True, "with": "onnxruntime ...", "difference": largest difference as a share of the
+            largest value} where it was compared when it was compiled, else {"compared": False, "reason": ...}.
     """
 
     def __init__(self, network: Built, target: Target, inputs: Sequence[Tensor],
                  outputs: Sequence[Tensor], layers: Sequence[Layer], threads: int = 1,
-                 steps: Sequence[Step] = ()) -> None:
+                 steps: Sequence[Step] = (), verification: Mapping[str, Any] | None = None) -> None:
         self.target, self.threads, self._steps = target, threads, tuple(steps)
+        self.verification = dict(verification or {"compared": False, "reason": "was not asked for"})
         self.inputs, self.outputs, self.layers = tuple(inputs), tuple(outputs), tuple(layers)
         self._network, self._given = network, Inputs(inputs)
         # There is one place for each activation.
@@ -128,13 +131,14 @@ class Compiled:
             return artefact.write(path, self._network, self.target, self.describe())
 
     def describe(self) -> dict[str, Any]:
-        """Inputs, outputs, layers, steps and threads as plain values."""
+        """Inputs, outputs, layers, steps, threads and verification as plain values."""
         return {
             "inputs": [tensor.to_dict() for tensor in self.inputs],
             "outputs": [tensor.to_dict() for tensor in self.outputs],
             "layers": [layer.to_dict() for layer in self.layers],
             "steps": [step.to_dict() for step in self._steps],
             "threads": self.threads,
+            "verification": self.verification,
         }
 
     @cached_property
@@ -178,7 +182,10 @@ def load(path: str | Path) -> Compiled:
             network = saved.network()
     except (OneXNError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise OneXNError(str(path), "is no network that this version can load", artefact.REBUILD) from error
-    return Compiled(network, saved.target, inputs, outputs, layers, threads, steps)
+    # Artefacts of earlier versions say nothing of it.
+    verification = saved.metadata.get("verification")
+    return Compiled(network, saved.target, inputs, outputs, layers, threads, steps,
+                    verification if isinstance(verification, dict) else None)
 
 
 def checked_threads(threads: Any) -> int:

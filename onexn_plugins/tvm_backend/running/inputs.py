@@ -116,4 +116,4 @@ def _checked(array: Any, tensor: Tensor) -> np.ndarray:
     if array.shape != tensor.shape:
         raise OneXNError(f"input {tensor.name!r}", f"has shape {list(array.shape)}, the network takes "
                          f"{list(tensor.shape)}", "Reshape it, or export the model with inputs of that shape")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # ascontiguousarray would give a scalar an axis

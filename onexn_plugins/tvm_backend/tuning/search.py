@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -102,6 +102,7 @@ def tune(
     timeout: float = 120.0,
     seconds: float | None = None,
     progress: Report = lambda done, total, note: None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> TuningReport:
     """Measure other tiles and block sizes for every layer; compile_model(tuning=database) then takes the faster ones.
 
@@ -120,6 +121,7 @@ def tune(
         timeout: seconds of silence after which a kernel, or the board, is given up.
         seconds: stop after about so many, unfinished.
         progress: called as progress(problems done, problems in all, note).
+        input_shapes: of inputs with dynamic dimensions, as compile_model takes them.
 
     Raises:
         OneXNError: the network, target, database or board cannot be used, or the board is lost.
@@ -130,7 +132,7 @@ def tune(
     board = _place(processor, rpc, key)
     checked_threads(threads)
     book = Database.open(os.fspath(database))
-    jobs = _jobs(onnx_path, processor, threads)
+    jobs = _jobs(onnx_path, processor, threads, input_shapes)
     end = None if seconds is None else time.monotonic() + seconds
     with Bench(Setup(processor, board, threads), timeout) as bench:
         machine = Machine.of(processor, threads, bench.is_emulated())
@@ -194,10 +196,11 @@ def _place(processor: Target, rpc: str | None, key: str | None) -> Board | None:
     return None
 
 
-def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1) -> list[_Job]:
+def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1,
+          input_shapes: Mapping[str, Sequence[int]] | None = None) -> list[_Job]:
     """The distinct problems of a network, in its order."""
     jobs: dict[tuple[str, Choice], _Job] = {}
-    for call in _calls(onnx_path, processor, threads):
+    for call in _calls(onnx_path, processor, threads, input_shapes):
         request, choice = call.request.in_place(False), call.request.first.choice  # measured on buffers of their own
         assert choice is not None
         problem = problem_of(request)
@@ -206,8 +209,9 @@ def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1
     return list(jobs.values())
 
 
-def _calls(onnx_path: str | os.PathLike[str], processor: Target, threads: int) -> Iterator[KernelCall]:
-    order = plan_file(onnx_path, processor, threads=threads).order
+def _calls(onnx_path: str | os.PathLike[str], processor: Target, threads: int,
+           input_shapes: Mapping[str, Sequence[int]] | None) -> Iterator[KernelCall]:
+    order = plan_file(onnx_path, processor, threads=threads, input_shapes=input_shapes).order
     return (item for item in order if isinstance(item, KernelCall) and item.request.first.choice is not None)
 
 

@@ -12,9 +12,9 @@ from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
+from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
-from onexn_plugins.tvm_backend.reading.graph import build_graph
 from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 from tests.tvm_backend.kernels.differential import AVX2, AVX512, SSE
@@ -25,6 +25,7 @@ WEIGHTS = {
     "w": np.ones((4, 4, 1, 1), np.float32), "d": np.ones((4, 1, 3, 3), np.float32), "m": np.eye(6, dtype=np.float32),
     "zero": np.float32(0), "one": np.float32(1), "three": np.float32([3]), "five": np.float32(5), "six": np.float32(6),
     "half": np.float32([[[[0.5]]]]), "sixth": np.float32(1 / 6), "root": np.float32(2**0.5),
+    "bright": np.float32(255), "endless": np.float32(np.inf),
 }
 CONV = node("Conv", ["x", "w"], ["c"])
 ERF = (node("Div", ["c", "root"], ["u"]), node("Erf", ["u"], ["e"]), node("Add", ["e", "one"], ["s"]))
@@ -49,6 +50,14 @@ def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
     ([CONV, node("Clip", ["c", "zero", "six"], ["y"])], ["Conv+Clip"]),
     ([CONV, node("Clip", ["c", "zero"], ["y"])], ["Conv+Clip"]),
     ([CONV, node("Clip", ["c", "zero", "five"], ["y"])], ["Conv", "(Clip)"]),
+    ([CONV, node("Clip", ["c", "zero", "bright"], ["y"])], ["Conv", "(Clip)"]),
+    ([CONV, node("Clip", ["c", "zero", "endless"], ["y"])], ["Conv+Clip"]),
+    ([CONV, node("Clip", ["c", "", "six"], ["y"])], ["Conv", "(Clip)"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Min", ["r", "bright"], ["y"])], ["Conv+Relu", "(Min)"]),
+    ([CONV, node("Sigmoid", ["c"], ["s"]), node("Min", ["s", "bright"], ["y"])], ["Conv+Sigmoid", "(Min)"]),
+    ([CONV, node("Min", ["c", "zero"], ["n"]), node("Sub", ["c", "n"], ["y"])], ["Conv", "(Min)", "(Sub)"]),
+    ([CONV, node("Mul", ["c", "half"], ["h"]), node("Tanh", ["h"], ["t"]), node("Mul", ["t", "half"], ["u"]),
+      node("Add", ["u", "half"], ["y"])], ["Conv", "(Tanh)", "(Mul)", "(Add)"]),
     ([CONV, node("HardSwish", ["c"], ["y"])], ["Conv+HardSwish"]),
     ([CONV, node("HardSigmoid", ["c"], ["y"], alpha=1 / 6)], ["Conv+HardSigmoid"]),
     ([CONV, node("HardSigmoid", ["c"], ["y"])], ["Conv", "(HardSigmoid)"]),
@@ -58,14 +67,14 @@ def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
     ([CONV, node("Sigmoid", ["c"], ["g"]), node("Mul", ["g", "x"], ["y"])], ["Conv+Sigmoid", "(Mul)"]),
     ([CONV, node("Max", ["c", "zero"], ["u"]), node("Min", ["six", "u"], ["y"])], ["Conv+Max+Min"]),
     ([CONV, node("Add", ["c", "three"], ["s"]), node("Clip", ["s", "zero", "six"], ["g"]),
-      node("Mul", ["c", "g"], ["p"]), node("Div", ["p", "six"], ["y"])], ["Conv+Add+Clip+Mul+Mul"]),
+      node("Mul", ["c", "g"], ["p"]), node("Div", ["p", "six"], ["y"])], ["Conv+Add+Clip+Mul+Div"]),
     ([CONV, node("Add", ["c", "three"], ["s"]), node("Clip", ["s", "zero", "six"], ["g"]),
       node("Mul", ["g", "sixth"], ["u"]), node("Mul", ["c", "u"], ["y"])], ["Conv+Add+Clip+Mul+Mul"]),
     ([CONV, node("Neg", ["c"], ["n"]), node("Exp", ["n"], ["e"]), node("Add", ["e", "one"], ["s"]),
       node("Div", ["c", "s"], ["y"])], ["Conv+Neg+Exp+Add+Div"]),
-    ([CONV, *ERF, node("Mul", ["c", "s"], ["p"]), node("Mul", ["p", "half"], ["y"])], ["Conv+Mul+Erf+Add+Mul+Mul"]),
-    ([CONV, node("Mul", ["c", "half"], ["h"]), *ERF, node("Mul", ["h", "s"], ["y"])], ["Conv+Mul+Mul+Erf+Add+Mul"]),
-    ([CONV, *ERF, node("Mul", ["c", "s"], ["y"])], ["Conv", "(Mul)", "(Erf)", "(Add)", "(Mul)"]),
+    ([CONV, *ERF, node("Mul", ["c", "s"], ["p"]), node("Mul", ["p", "half"], ["y"])], ["Conv+Div+Erf+Add+Mul+Mul"]),
+    ([CONV, node("Mul", ["c", "half"], ["h"]), *ERF, node("Mul", ["h", "s"], ["y"])], ["Conv+Mul+Div+Erf+Add+Mul"]),
+    ([CONV, *ERF, node("Mul", ["c", "s"], ["y"])], ["Conv", "(Div)", "(Erf)", "(Add)", "(Mul)"]),
     ([CONV, node("Mul", ["c", "half"], ["h"]), node("Relu", ["h"], ["y"])], ["Conv+Relu"]),
     ([CONV, node("Relu", ["c"], ["r"]), node("Relu", ["r"], ["q"]), node("Tanh", ["q"], ["y"])],
      ["Conv+Relu+Relu", "(Tanh)"]),
@@ -153,7 +162,7 @@ def test_a_linear_layer_of_many_axes_takes_in_what_follows(tmp_path: Path) -> No
     nodes = [node("MatMul", ["x", "m"], ["c"]), *ERF, node("Mul", ["c", "s"], ["p"]), node("Mul", ["p", "half"], ["g"]),
              node("MatMul", ["g", "m"], ["h"]), node("Add", ["x", "h"], ["y"])]
     names, _ = order(tmp_path / "model.onnx", nodes)
-    assert [name for name in names if name != "(Reshape)"] == ["Gemm+Mul+Erf+Add+Mul+Mul", "Gemm+Add"]
+    assert [name for name in names if name != "(Reshape)"] == ["Gemm+Div+Erf+Add+Mul+Mul", "Gemm+Add"]
 
 
 def test_a_kernel_waits_for_its_residual(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def _sum(buffer: Buffer, first: Expr, count: int, lanes: int) -> Expr:
 
 
 def _take_maximum(lanes: int, unit: VectorUnit) -> Accumulate:
+    """NaN is no maximum to onnxruntime, and none on x86; NEON's own maximum passes it on, as torch does."""
     return lambda total, tap, value: total.set(maximum(total.value, value, lanes, unit))
 
 
@@ -123,16 +124,16 @@ def _add(total: Register, tap: int, value: Expr) -> None:
 def _shares(problem: Pool) -> np.ndarray:
     """One over the number of values each output pixel averages, float32 [out_height * out_width]."""
     conv = problem.as_conv
-    top, left, _, _ = conv.padding
+    top, left, bottom, right = conv.padding
+    below, behind = problem.beyond
 
-    def counts(size: int, out_size: int, kernel: int, stride: int, dilation: int, before: int) -> np.ndarray:
-        positions = np.arange(out_size)[:, None] * stride + np.arange(kernel) * dilation - before
-        return ((positions >= 0) & (positions < size)).sum(1)
+    def counts(size: int, out_size: int, axis: int, before: int, after: int) -> np.ndarray:
+        """How many taps of each window count: those in the image, or in its padding as well."""
+        taps = np.arange(conv.kernel[axis]) * conv.dilation[axis]
+        positions = np.arange(out_size)[:, None] * conv.stride[axis] + taps - before
+        around = (before, after) if problem.count_include_pad else (0, 0)
+        return ((positions >= -around[0]) & (positions < size + around[1])).sum(1)
 
-    if problem.count_include_pad:
-        taps = np.full((conv.out_height, conv.out_width), conv.taps)
-    else:
-        rows = counts(conv.height, conv.out_height, conv.kernel[0], conv.stride[0], conv.dilation[0], top)
-        columns = counts(conv.width, conv.out_width, conv.kernel[1], conv.stride[1], conv.dilation[1], left)
-        taps = np.maximum(1, rows[:, None] * columns)
-    return (1.0 / taps).astype(np.float32).reshape(-1)
+    rows = counts(conv.height, conv.out_height, 0, top, bottom - below)
+    columns = counts(conv.width, conv.out_width, 1, left, right - behind)
+    return (1.0 / np.maximum(1, rows[:, None] * columns)).astype(np.float32).reshape(-1)

@@ -1,4 +1,8 @@
-"""Activations on vectors, fused into the store of a kernel's result."""
+"""Activations on vectors, fused into the store of a kernel's result.
+
+Infinities and NaN become what ONNX's operators make of them, but for SiLU and GELU of minus infinity: minus infinity,
+where their formulas give NaN.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,7 @@ def activate(value: Expr, activation: str | None, lanes: int, unit: VectorUnit) 
     if activation == "relu":
         # NEON compares with 0 without a register of zeros, which its maximum would take from the sums: ResNet-18 on
         # Cortex-A7 would run up to 7 % more instructions.
-        return tirx.Max(source, constant(0, lanes))
+        return tirx.Select(source < constant(0, lanes), constant(0, lanes), source)
     if activation == "relu6":
         return _relu6(source, lanes, unit)
     if activation == "hardsigmoid":

@@ -76,20 +76,24 @@ def shuffle(vectors: Sequence[Expr], indices: list[int]) -> Term:
 
 
 def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
+    """The larger one; NaN where the left one is NaN."""
     if _has_own(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.maximum", left, right)
-    return tirx.Max(left, right)
+    left = Register(left, lanes).value
+    return tirx.Select(left < right, right, left)
 
 
 def minimum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
+    """The smaller one; NaN where the left one is NaN."""
     if _has_own(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.minimum", left, right)
-    return tirx.Min(left, right)
+    left = Register(left, lanes).value
+    return tirx.Select(left > right, right, left)
 
 
 def _has_own(lanes: int, unit: VectorUnit) -> bool:
-    """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. Of a comparison and a
-    selection, which is what TVM makes, LLVM finds x86's instruction and that of 64-bit ARM, but not that of 32-bit ARM.
+    """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. On x86 a comparison and
+    a selection in this order are one, whose second operand is the result where one is NaN.
     """
     return unit.isa.keeps_nan and lanes > 1
 

@@ -29,11 +29,10 @@ def pool(context: Context, node: Node) -> tuple[Link, ...]:
     ]
     average = node.op == "AveragePool"
     counts_padding = average and bool(attributes.get("count_include_pad", 0))
-    if counts_padding and max(beyond) > 0:
-        raise Unsupported("ceil_mode with count_include_pad: what lies beyond the padding does not count")
-    padding = (top, left, bottom + max(beyond[0], 0), right + max(beyond[1], 0))
+    below, behind = (max(reach, 0) for reach in beyond)
+    padding = (top, left, bottom + below, right + behind)
     problem = Pool("average" if average else "max", batch, channels, height, width, kernel_size, stride, padding,
-                   dilation, counts_padding)
+                   dilation, counts_padding, (below, behind))
     return _alone(node, problem)
 
 

@@ -1,0 +1,44 @@
+"""Remembers, for this user of this machine, which operators were compared and found right.
+
+One empty file for each, named by a digest of all that decides its code: nothing in it can be half written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import onexn_plugins.tvm_backend
+
+FOLDER = ("onexn-plugins", "operators")
+
+
+class Cache:
+    """The set of digests, on disk where the disk allows."""
+
+    def __init__(self) -> None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self._folder = Path(home, *FOLDER)
+
+    def __contains__(self, digest: str) -> bool:
+        return (self._folder / digest).exists()
+
+    def add(self, digests: Iterable[str]) -> None:
+        """Remember them; a disk that refuses only costs time at the next compilation."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for digest in digests:
+                (self._folder / digest).touch()
+        except OSError:
+            return
+
+
+@cache
+def code_digest() -> str:
+    """Of this package's own lowering and checks: a new version compares again."""
+    root = Path(onexn_plugins.tvm_backend.__file__).parent
+    files = sorted(path for folder in ("lowering", "checking") for path in (root / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -1,0 +1,58 @@
+"""The activations that ONNX lets an LSTM, GRU or RNN name, on one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.kernels.code.vector import Expr
+
+Activation = Callable[[Expr], Expr]
+# Name -> (function of x, alpha, beta; alpha and beta where the file gives none).
+_FUNCTIONS: dict[str, tuple[Callable[[Expr, float, float], Expr], tuple[float, ...]]] = {
+    "Affine": (lambda x, a, b: x * _like(x, a) + _like(x, b), (1.0, 0.0)),
+    "Elu": (lambda x, a, b: tirx.Select(x < _like(x, 0), (tirx.exp(x) - _like(x, 1)) * _like(x, a), x), (1.0,)),
+    "HardSigmoid": (lambda x, a, b: tirx.max(_like(x, 0), tirx.min(_like(x, 1), x * _like(x, a) + _like(x, b))),
+                    (0.2, 0.5)),
+    "LeakyRelu": (lambda x, a, b: tirx.Select(x < _like(x, 0), x * _like(x, a), x), (0.01,)),
+    "Relu": (lambda x, a, b: tirx.Select(x < _like(x, 0), _like(x, 0), x), ()),
+    "ScaledTanh": (lambda x, a, b: tirx.tanh(x * _like(x, b)) * _like(x, a), (1.0, 1.0)),
+    "Sigmoid": (lambda x, a, b: tirx.sigmoid(x), ()),
+    "Softplus": (lambda x, a, b: tirx.max(x, _like(x, 0)) + tirx.log(tirx.exp(-tirx.abs(x)) + _like(x, 1)), ()),
+    "Softsign": (lambda x, a, b: x / (tirx.abs(x) + _like(x, 1)), ()),
+    "Tanh": (lambda x, a, b: tirx.tanh(x), ()),
+    "ThresholdedRelu": (lambda x, a, b: tirx.Select(x > _like(x, a), x, _like(x, 0)), (1.0,)),
+}
+
+
+def activations(label: str, names: Sequence[str], alphas: Sequence[float], betas: Sequence[float],
+                clip: float) -> list[Activation]:
+    """One function per name; those that have parameters take the next of them, as ONNX says.
+
+    Raises:
+        OneXNError: a name is unknown.
+    """
+    known = {name.lower(): function for name, function in _FUNCTIONS.items()}
+    waiting = iter(alphas), iter(betas)
+    found = []
+    for name in names:
+        if name.lower() not in known:
+            raise OneXNError(label, f"its activation {name!r} is unknown", f"Use one of {', '.join(_FUNCTIONS)}")
+        function, defaults = known[name.lower()]
+        alpha, beta = [next(values, default) for values, default in zip(waiting, defaults, strict=False)] + [0.0] * (
+            2 - len(defaults))
+        found.append(_clipped(function, alpha, beta, clip))
+    return found
+
+
+def _clipped(function: Callable[[Expr, float, float], Expr], alpha: float, beta: float, clip: float) -> Activation:
+    if clip <= 0:
+        return lambda x: function(x, alpha, beta)
+    return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)), alpha, beta)
+
+
+def _like(x: Any, value: float) -> Any:
+    return tirx.const(value, str(x.ty.dtype))

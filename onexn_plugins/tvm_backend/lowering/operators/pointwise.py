@@ -1,0 +1,46 @@
+"""Functions of single values, of which TVM's versions lose NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+
+def erf(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    return _nan_kept(builder, graph, node, inputs[0], relax.op.erf)
+
+
+def sign(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    return _nan_kept(builder, graph, node, inputs[0], relax.op.sign)
+
+
+def elu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:
+    """x above 0, alpha (exp(x) - 1) below."""
+    return [_exponential_unit(builder, graph, node, inputs[0], node.attributes.get("alpha", 1.0))]
+
+
+def selu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:
+    """As elu, times gamma."""
+    unit = _exponential_unit(builder, graph, node, inputs[0], node.attributes.get("alpha", 1.67326319217681884765625))
+    gamma = _number(graph, node, node.attributes.get("gamma", 1.05070102214813232421875))
+    return [builder.emit(relax.op.multiply(unit, gamma))]
+
+
+def _exponential_unit(builder: relax.BlockBuilder, graph: Graph, node: Node, x: relax.Expr,
+                      alpha: float) -> relax.Expr:
+    risen = builder.emit(relax.op.subtract(builder.emit(relax.op.exp(x)), _number(graph, node, 1)))
+    below = builder.emit(relax.op.multiply(risen, _number(graph, node, alpha)))
+    return builder.emit(relax.op.where(builder.emit(relax.op.less(x, _number(graph, node, 0))), below, x))
+
+
+def _nan_kept(builder: relax.BlockBuilder, graph: Graph, node: Node, x: relax.Expr,
+              function: relax.Expr) -> list[relax.Expr] | None:
+    if not np.issubdtype(graph.dtype(node.output), np.floating):
+        return None
+    return [builder.emit(relax.op.where(builder.emit(relax.op.isnan(x)), x, builder.emit(function(x))))]
+
+
+def _number(graph: Graph, node: Node, value: float) -> relax.Expr:
+    return relax.const(np.array(value, graph.dtype(node.output)))

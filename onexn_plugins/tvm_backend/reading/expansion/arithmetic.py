@@ -1,0 +1,53 @@
+"""Pow of two types, CastLike, Gemm of a transposed first factor, Dropout outside training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+
+def power(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Both operands of the wider type; the result has the base's."""
+    base, exponent = (graph.dtype(name) for name in node.inputs)
+    if base == exponent:
+        return None
+    wide = exponent if np.issubdtype(exponent, np.floating) and not np.issubdtype(base, np.floating) else base
+    write = Writer(graph, node)
+    x, y = (name if graph.dtype(name) == wide else write.cast(name, wide) for name in node.inputs)
+    if wide == base:
+        write("Pow", x, y, to=node.output)
+    else:
+        write.cast(write("Pow", x, y), base, to=node.output)
+    return write.nodes
+
+
+def gemm(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """A transposed first factor is transposed on its own: the rest is an ordinary linear layer."""
+    if not node.attributes.get("transA", 0):
+        return None
+    write = Writer(graph, node)
+    transposed = write("Transpose", node.inputs[0], perm=[1, 0])
+    write("Gemm", transposed, *node.inputs[1:], to=node.output, **{**node.attributes, "transA": 0})
+    return write.nodes
+
+
+def dropout(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Outside training, or where nothing is dropped: the input, and a mask that is true everywhere."""
+    ratio, training = graph.constant(node, 1), graph.constant(node, 2)
+    trains = bool(node.input(2)) and (training is None or bool(training.any()))
+    if len(node.outputs) < 2 or (trains and (ratio is None or bool(ratio.any()))):
+        return None
+    mask = graph.add_constant(np.ones(graph.shape(node.inputs[0]), np.bool_), node.output)
+    return [Node.make("Identity", [source], [name], node.name)
+            for source, name in zip((node.inputs[0], mask), node.proto.output, strict=False) if name]
+
+
+def cast_like(graph: Graph, node: Node) -> Iterable[Node]:
+    """Of the second input nothing but its type is needed."""
+    write = Writer(graph, node)
+    write.cast(node.inputs[0], graph.dtype(node.inputs[1]), to=node.output)
+    return write.nodes

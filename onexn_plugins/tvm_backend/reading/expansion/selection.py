@@ -1,0 +1,44 @@
+"""OneHot as a comparison with each place along its axis; MaxUnpool to a larger shape as one with zeros around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+
+def one_hot(graph: Graph, node: Node) -> Iterable[Node] | None:
+    depth = graph.constant(node, 1)
+    if depth is None:
+        return None
+    count, shape = int(depth.reshape(())), graph.shape(node.inputs[0])
+    axis = node.attributes.get("axis", -1) % (len(shape) + 1)
+    write = Writer(graph, node)
+    indices = write.cast(node.inputs[0], np.dtype(np.int64))
+    # Negative ones count from the end; those that lie outside are nowhere.
+    backwards = write("Add", indices, write.integers(count))
+    indices = write("Where", write("Less", indices, write.integers(0)), backwards, indices)
+    spread = write("Reshape", indices, write.integers(*shape[:axis], 1, *shape[axis:]))
+    places = graph.add_constant(np.arange(count).reshape(-1, *(1 for _ in shape[axis:])), "places")
+    off, on = (write("Gather", node.inputs[2], graph.add_constant(np.array(at), "place"), axis=0) for at in (0, 1))
+    write("Where", write("Equal", spread, places), on, off, to=node.output)
+    return write.nodes
+
+
+def max_unpool(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """The places are those of the shape that pooling came from; the shape asked for continues it with zeros."""
+    wanted = graph.constant(node, 2)
+    if wanted is None:
+        return None
+    rank, kernel = len(wanted) - 2, node.attributes["kernel_shape"]
+    strides, pads = node.attributes.get("strides", [1] * rank), node.attributes.get("pads", [0] * (2 * rank))
+    pooled = [(size - 1) * strides[axis] - pads[axis] - pads[rank + axis] + kernel[axis]
+              for axis, size in enumerate(graph.shape(node.inputs[0])[2:])]
+    write = Writer(graph, node)
+    spread = write("MaxUnpool", *node.inputs[:2], **node.attributes)
+    more = [0, 0, *(int(size) - before for size, before in zip(wanted[2:], pooled, strict=True))]
+    write("Pad", spread, write.integers(*(0 for _ in wanted), *more), to=node.output)
+    return write.nodes

@@ -1,0 +1,73 @@
+"""Padding by a value that is computed, Split into parts of which some are empty, ConvTranspose to a given shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+
+
+def pad(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Padded by zeros, then the value where there was nothing."""
+    amounts, axes = graph.constant(node, 1), graph.constant(node, 3)
+    if (not node.input(2) or node.input(2) in graph.constants or amounts is None or (node.input(3) and axes is None)
+            or node.text("mode", "constant") != "constant"):
+        return None
+    shape, rank = graph.shape(node.inputs[0]), len(graph.shape(node.inputs[0]))
+    named = [int(axis) % rank for axis in (range(rank) if axes is None else axes.tolist())]
+    around = np.zeros((rank, 2), np.int64)
+    around[named] = amounts.reshape(2, -1).T
+    inside = np.zeros(np.array(shape) + around.sum(1), np.bool_)
+    # Less than nothing is cut off at that end, and nothing is put there.
+    inside[tuple(slice(max(before, 0), size - max(after, 0)) for (before, after), size in zip(
+        around.tolist(), inside.shape, strict=True))] = True
+    write = Writer(graph, node)
+    padded = write("Pad", node.inputs[0], write.integers(*around.T.reshape(-1).tolist()))
+    value = write("Reshape", node.inputs[2], write.integers())
+    write("Where", graph.add_constant(inside, "inside"), padded, value, to=node.output)
+    return write.nodes
+
+
+def split(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Parts without an element are left to be seen as known; the others are slices."""
+    shape = graph.shape(node.inputs[0])
+    axis = node.attributes.get("axis", 0) % len(shape)
+    sizes = node.attributes.get("split") if graph.opset < 13 else graph.constant(node, 1)
+    if sizes is None and (not node.input(1)):
+        count = len(node.proto.output)
+        each = -(-shape[axis] // count)
+        sizes = np.clip(shape[axis] - each * np.arange(count), 0, each)
+    if sizes is None or all(sizes) or sum(sizes) != shape[axis]:
+        return None
+    write, starts = Writer(graph, node), np.cumsum([0, *sizes])
+    for name, start, end in zip(node.proto.output, starts[:-1].tolist(), starts[1:].tolist(), strict=False):
+        if name:
+            write("Slice", node.inputs[0], write.integers(start), write.integers(end), write.integers(axis), to=name)
+    return write.nodes
+
+
+def conv_transpose(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Padding as numbers instead of the shape or rule that it follows from."""
+    mode, wanted = node.text("auto_pad", "NOTSET"), node.attributes.get("output_shape")
+    if mode == "NOTSET" and not wanted:
+        return None
+    image, weight = graph.shape(node.inputs[0])[2:], graph.shape(node.inputs[1])[2:]
+    replaced = ("auto_pad", "output_shape", "pads")
+    attributes = {key: value for key, value in node.attributes.items() if key not in replaced}
+    strides, dilations = (attributes.get(name, [1] * len(image)) for name in ("strides", "dilations"))
+    more = list(attributes.get("output_padding", [0] * len(image)))
+    if mode == "VALID" and not wanted:
+        return [Node.make(node.op, node.inputs, node.outputs, node.name, **attributes)]
+    sizes = list(wanted or [size * stride for size, stride in zip(image, strides, strict=True)])[-len(image):]
+    begins, ends = [], []
+    for axis, size in enumerate(sizes):
+        total = (strides[axis] * (image[axis] - 1) + more[axis] + (weight[axis] - 1) * dilations[axis] + 1) - size
+        more[axis] += max(-total, 0)
+        smaller, larger = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+        begins.append(smaller if mode == "SAME_UPPER" else larger)
+        ends.append(larger if mode == "SAME_UPPER" else smaller)
+    attributes |= {"pads": begins + ends, "output_padding": more}
+    return [Node.make(node.op, node.inputs, node.outputs, node.name, **attributes)]

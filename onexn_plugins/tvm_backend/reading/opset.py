@@ -1,0 +1,46 @@
+"""Brings a model of an older opset to one that the rest of the backend understands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, helper, version_converter
+
+from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
+
+# What operators mean is understood from here on; older models are converted, as far back as ONNX can.
+UNDERSTOOD, OLDEST = 11, 7
+
+
+def opset_of(model: ModelProto) -> int:
+    """Version of the standard operators that the model uses; 0 where it names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def check_opset(model: ModelProto, path: Path) -> None:
+    """Raise OneXNError where the model's opset is too old or too new."""
+    opset, newest = opset_of(model), onnx.defs.onnx_opset_version()
+    if opset == 0:
+        raise OneXNError(str(path), "names no ONNX opset, so what its operators mean is unknown", EXPORT_AGAIN)
+    if not OLDEST <= opset <= newest:
+        raise OneXNError(str(path), f"uses ONNX opset {opset}; {OLDEST} to {newest} are understood", EXPORT_AGAIN)
+
+
+def understood(model: ModelProto, path: Path) -> ModelProto:
+    """The model itself, or converted where its opset is older than what is understood.
+
+    Raises:
+        OneXNError: ONNX's converter does not know how.
+    """
+    opset = opset_of(model)
+    if opset >= UNDERSTOOD:
+        return model
+    try:
+        converted = version_converter.convert_version(model, UNDERSTOOD)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise OneXNError(str(path), f"uses ONNX opset {opset}, and onnx.version_converter cannot bring it to opset "
+                         f"{UNDERSTOOD}: {first_line(error)}", EXPORT_AGAIN) from error
+    helper.set_model_props(converted, {entry.key: entry.value for entry in model.metadata_props})
+    return converted

@@ -1,0 +1,61 @@
+"""Scripted and quantised models are refused in clear words."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.ao import quantization
+
+from onexn_plugins import export_onnx
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.plain_modules import check_plain
+from onexn_plugins.zoo import load_model
+
+
+def make_net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+
+
+def make_scripted() -> nn.Module:
+    return torch.jit.script(make_net())
+
+
+def make_traced() -> nn.Module:
+    return torch.jit.trace(make_net(), torch.randn(1, 3, 8, 8))
+
+
+def make_prepared() -> nn.Module:
+    model = make_net().train()
+    model.qconfig = quantization.get_default_qat_qconfig("x86")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantization.prepare_qat(model)
+
+
+def make_quantised() -> nn.Module:
+    model = nn.Sequential(quantization.QuantStub(), make_net(), quantization.DeQuantStub()).eval()
+    model.qconfig = quantization.get_default_qconfig("x86")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantization.prepare(model, inplace=True)(torch.randn(1, 3, 8, 8))
+        return quantization.convert(model)
+
+
+@pytest.mark.parametrize(("make", "complaint"), [
+    ("make_scripted", "is a scripted or traced module, whose layers cannot be changed. Give the module that"),
+    ("make_traced", "is a scripted or traced module"),
+    ("make_prepared", "is prepared for quantisation .*Prune the float model first"),
+    ("make_quantised", "is quantised .*Prune the float model first, then quantise it"),
+])
+def test_what_cannot_be_pruned(make, complaint, tmp_path):
+    with pytest.raises(OneXNError, match=complaint):
+        load_model(f"tests.test_plain_modules:{make}")
+    with pytest.raises(OneXNError, match=complaint):
+        export_onnx(globals()[make](), torch.randn(1, 3, 8, 8), tmp_path / "net.onnx")
+
+
+def test_ordinary_models_pass():
+    check_plain(make_net())
+    check_plain(copy.deepcopy(make_net()).half())

@@ -1,0 +1,138 @@
+"""What would be computed wrong is refused while compiling, by its name: single operators, and whole networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import NodeProto, helper
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import compile as compiling
+from onexn_plugins.tvm_backend import compile_model, load
+from onexn_plugins.tvm_backend.checking import operators
+from onexn_plugins.tvm_backend.checking.network import share_apart
+from onexn_plugins.tvm_backend.checking.reference import difference, difference_each
+from onexn_plugins.tvm_backend.lowering.own import EMITTERS
+from onexn_plugins.tvm_backend.planning.fusion import KernelCall
+from onexn_plugins.tvm_backend.planning.network import Network, plan_file
+from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.reading.graph import Node
+from tests.tvm_backend.onnx_files import conv_model, make_model
+
+node = helper.make_node
+random = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def written(path: Path, nodes: list[NodeProto], **constants: np.ndarray) -> Path:
+    path.write_bytes(make_model(nodes, {"x": (1, 2, 6, 6)}, ["y"], constants).SerializeToString())
+    return path
+
+
+def test_what_tvm_computes_wrong_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(EMITTERS, "RoiAlign")  # TVM's own takes the sum for the maximum
+    pool = node("RoiAlign", ["x", "rois", "image"], ["y"], "pool", mode="max", sampling_ratio=2, output_height=3,
+                output_width=3)
+    path = written(tmp_path / "model.onnx", [pool], rois=np.float32([[0, 0, 4, 5]]), image=np.int64([0]))
+    with pytest.raises(OneXNError, match=r"RoiAlign 'pool': would be computed wrong"):
+        compile_model(path)
+    assert not list((tmp_path / "cache").rglob("*")), "only what is right is remembered"
+
+
+def test_an_operator_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "model.onnx", [node("Tanh", ["x"], ["t"]), node("Tanh", ["t"], ["y"])])
+    compared: list[Node] = []
+    compare = operators.check_nodes
+
+    def counting(graph: object, nodes: list[Node]) -> None:
+        compared.extend(nodes)
+        compare(graph, nodes)
+
+    monkeypatch.setattr(operators, "check_nodes", counting)
+    compile_model(path)
+    assert [item.op for item in compared] == ["Tanh"], "the two are the same"
+    compile_model(path)
+    assert len(compared) == 1
+    written(path, [node("Tanh", ["x"], ["t"]), node("Sinh", ["t"], ["y"])])
+    compile_model(path)
+    assert [item.op for item in compared[1:]] == ["Sinh"]
+
+
+@pytest.mark.parametrize(("attributes", "same"), [({"axis": 1}, False), ({"axis": -1}, True)])
+def test_attributes_make_another_operator(tmp_path: Path, attributes: dict[str, int], same: bool) -> None:
+    graphs = [plan_file(written(tmp_path / f"{place}.onnx", [node("Softmax", ["x"], ["y"], **given)]),
+                        find_target("host")).graph for place, given in enumerate(({"axis": -1}, attributes))]
+    first, second = (operators.digest(graph, graph.nodes[0], find_target("host")) for graph in graphs)
+    assert (first == second) == same
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder is wanted")
+    path = written(tmp_path / "model.onnx", [node("Tanh", ["x"], ["y"])])
+    x = random.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    assert np.allclose(compile_model(path).run(x), np.tanh(x), atol=1e-5)
+
+
+def broken(network: Network) -> Network:
+    """With twice the weights in its kernel."""
+    (call,) = (item for item in network.order if isinstance(item, KernelCall))
+    for values in call.kernel.constants:
+        if values.dtype == np.float32:
+            values *= 2
+    return network
+
+
+def test_a_network_that_differs_names_its_first_layer(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(conv_model().SerializeToString())
+    host = find_target("host")
+    with pytest.raises(OneXNError, match=r"conv.*would be computed wrong"):
+        compiling._compile(broken(plan_file(path, host)), host, 1, True)
+    assert compiling._compile(broken(plan_file(path, host)), host, 1, False).verification == {
+        "compared": False, "reason": "was not asked for"}
+
+
+def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(conv_model().SerializeToString())
+    compiled = compile_model(path)
+    assert compiled.verification["compared"]
+    assert "onnxruntime" in compiled.verification["with"]
+    assert compiled.verification["difference"] < 1e-5
+    folder = compiled.save(tmp_path / "network")
+    assert json.loads((folder / "metadata.json").read_text())["verification"] == compiled.verification
+    assert load(folder).verification == compiled.verification
+
+
+def test_another_processor_is_compared_here_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(conv_model().SerializeToString())
+    assert compile_model(path, target="cortex-a72").verification == {
+        "compared": False, "reason": "was compiled for another processor"}
+    assert compile_model(path, target="cortex-a72", verify=True).verification["compared"]
+
+
+def test_verify_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(conv_model().SerializeToString())
+    with pytest.raises(OneXNError, match="must be True, False or None"):
+        compile_model(path, verify="yes")  # type: ignore[arg-type]
+
+
+def test_infinities_nan_and_whole_numbers_are_no_rounding() -> None:
+    one = np.float32([1, np.inf, np.nan])
+    assert difference(one, one) is None
+    for other in ([1, -np.inf, np.nan], [1, 2, np.nan], [1, np.inf, 0], [np.nan, np.inf, np.nan]):
+        assert difference(np.float32(other), one)
+        assert difference_each(np.float32(other), one)
+    assert difference(np.int64([1, 2]), np.int64([1, 3])) == "1 of 2 values differ"
+    assert difference_each(np.float32([1e-3, 1e9]), np.float32([2e-3, 1e9])), "a small value beside a large one"
+    assert share_apart(np.float32([np.nan]), np.float32([1])) == 1
+    assert share_apart(np.int64([1, 2]), np.int64([1, 2])) == 0

@@ -1,0 +1,174 @@
+"""Operators that are said in simpler ones while reading give what onnxruntime gives for the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend import Compiled, compile_model
+
+node, info = helper.make_node, helper.make_tensor_value_info
+random = np.random.default_rng(0)
+X = random.standard_normal((2, 4, 5, 6)).astype(np.float32)
+PER_CHANNEL = {"s": random.standard_normal(4).astype(np.float32), "b": random.standard_normal(4).astype(np.float32)}
+
+
+def compile_nodes(path: Path, nodes: Sequence[NodeProto], inputs: Mapping[str, np.ndarray],
+                  constants: Mapping[str, np.ndarray], outputs: Sequence[str], opset: int) -> tuple[bytes, Compiled]:
+    declared = [info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape) for name, value in inputs.items()]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    made = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph(list(nodes), "test", declared, made, weights)
+    model = onnx.shape_inference.infer_shapes(helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10))
+    (path / "model.onnx").write_bytes(model.SerializeToString())
+    return model.SerializeToString(), compile_model(path / "model.onnx")
+
+
+def compare(path: Path, nodes: Sequence[NodeProto], inputs: Mapping[str, np.ndarray],
+            constants: Mapping[str, np.ndarray] | None = None, outputs: Sequence[str] = ("y",),
+            opset: int = 21) -> None:
+    content, compiled = compile_nodes(path, nodes, inputs, constants or {}, outputs, opset)
+    expected = onnxruntime.InferenceSession(content).run(None, dict(inputs))
+    results = compiled.run(inputs)
+    for output, reference in zip(results if len(expected) > 1 else [results], expected, strict=True):
+        assert (output.shape, output.dtype) == (reference.shape, reference.dtype)
+        np.testing.assert_allclose(output, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("item", "constants", "opset"), [
+    (node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2), PER_CHANNEL, 21),
+    (node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=4, epsilon=0.1), PER_CHANNEL, 21),
+    (node("LpNormalization", ["x"], ["y"], axis=1, p=1), {}, 17),
+    (node("LpNormalization", ["x"], ["y"]), {}, 21),
+    (node("MeanVarianceNormalization", ["x"], ["y"]), {}, 13),
+    (node("Celu", ["x"], ["y"], alpha=0.7), {}, 17),
+    (node("Mish", ["x"], ["y"]), {}, 18),
+    (node("Swish", ["x"], ["y"]), {}, 24),
+    (node("Shrink", ["x"], ["y"], bias=0.2, lambd=0.4), {}, 17),
+    (node("RMSNormalization", ["x", "w"], ["y"]), {"w": np.ones(6, np.float32)}, 23),
+    (node("Pow", ["x", "k"], ["y"]), {"k": np.array(2)}, 17),
+    (node("Pow", ["x", "k"], ["y"]), {"k": np.array([3, 2, 1, 2, 3, 2], np.int32)}, 17),
+    (node("Resize", ["x", "", "", "sizes"], ["y"], axes=[3, 2]), {"sizes": np.array([12, 10])}, 18),
+    (node("Resize", ["x", "", "scales"], ["y"], axes=[2, 3]), {"scales": np.array([2, 3], np.float32)}, 18),
+    (node("Resize", ["x", "", "", "sizes"], ["y"], axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+     {"sizes": np.array([10, 18])}, 18),
+    (node("ConvTranspose", ["x", "w"], ["y"], strides=[3, 2], output_shape=[16, 13]),
+     {"w": np.ones((4, 2, 3, 3), np.float32)}, 17),
+    (node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_LOWER"),
+     {"w": np.ones((4, 2, 3, 3), np.float32)}, 17),
+], ids=lambda value: value.op_type if isinstance(value, NodeProto) else "")
+def test_single_operators(tmp_path: Path, item: NodeProto, constants: dict[str, np.ndarray], opset: int) -> None:
+    compare(tmp_path, [item], {"x": X}, constants, opset=opset)
+
+
+def test_a_small_deviation_from_a_large_mean_is_normalised(tmp_path: Path) -> None:
+    x = (1000 + random.standard_normal((1, 4, 8, 8)) * 0.1).astype(np.float32)
+    item = node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)
+    ones = {"s": np.ones(4, np.float32), "b": np.zeros(4, np.float32)}
+    _, compiled = compile_nodes(tmp_path, [item], {"x": x}, ones, ["y"], 21)
+    rows = x.astype(np.float64).reshape(2, -1)
+    wanted = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(compiled.run(x).reshape(2, -1), wanted, atol=5e-3)
+
+
+def test_both_factors_transposed(tmp_path: Path) -> None:
+    a, b = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 2), (4, 3)))
+    item = node("Gemm", ["a", "b", "c"], ["y"], transA=1, transB=1, alpha=0.5)
+    compare(tmp_path, [item], {"a": a}, {"b": b, "c": np.ones(4, np.float32)})
+    compare(tmp_path, [item], {"a": a, "b": b}, {"c": np.ones(4, np.float32)})
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    compare(tmp_path, [node("LayerNormalization", ["x", "w"], ["y", "mean", "inverse"])], {"x": X},
+            {"w": np.ones(6, np.float32)}, ["y", "mean", "inverse"])
+    compare(tmp_path, [node("Dropout", ["x"], ["y", "mask"])], {"x": X}, {}, ["y", "mask"])
+    compare(tmp_path, [node("Split", ["x", "sizes"], ["y", "none", "z"], axis=1)], {"x": X},
+            {"sizes": np.array([1, 0, 3])}, ["y", "z"])
+
+
+def test_outputs_that_nobody_reads(tmp_path: Path) -> None:
+    nodes = [node("LayerNormalization", ["x", "w"], ["h", "mean", "inverse"]), node("Dropout", ["h"], ["d", "mask"]),
+             node("MaxPool", ["d"], ["y", "places"], kernel_shape=[2, 2])]
+    compare(tmp_path, nodes, {"x": X}, {"w": np.ones(6, np.float32)}, opset=17)
+
+
+def test_quantised_weights(tmp_path: Path) -> None:
+    nodes = [node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=0), node("Conv", ["x", "w"], ["y"])]
+    compare(tmp_path, nodes, {"x": X}, {
+        "q": random.integers(-127, 127, (8, 4, 3, 3)).astype(np.int8), "zero": np.zeros(8, np.int8),
+        "scale": np.abs(random.standard_normal(8)).astype(np.float32)}, opset=17)
+
+
+def test_one_hot(tmp_path: Path) -> None:
+    places = np.array([[0, 3], [-1, 2]])
+    for axis in (-1, 0, 1):
+        compare(tmp_path, [node("OneHot", ["i", "depth", "values"], ["y"], axis=axis)], {"i": places},
+                {"depth": np.array(4), "values": np.array([-1, 2], np.float32)}, opset=17)
+
+
+def branches(then: NodeProto, otherwise: NodeProto) -> NodeProto:
+    return node("If", ["condition"], ["y"], then_branch=helper.make_graph([then], "then", [], [
+        info("t", TensorProto.FLOAT, None)]), else_branch=helper.make_graph([otherwise], "else", [], [
+            info("e", TensorProto.FLOAT, None)]))
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_branches(tmp_path: Path, condition: bool) -> None:
+    item = branches(node("Relu", ["x"], ["t"]), node("Neg", ["x"], ["e"]))
+    compare(tmp_path, [item], {"x": X}, {"condition": np.array(condition)})
+    compare(tmp_path, [item], {"x": X, "condition": np.array([condition])})
+
+
+def test_branches_of_different_shapes_have_to_be_known(tmp_path: Path) -> None:
+    item = branches(node("Relu", ["x"], ["t"]), node("ReduceMean", ["x"], ["e"]))
+    compare(tmp_path, [item], {"x": X}, {"condition": np.array(True)})
+    with pytest.raises(OneXNError, match=r"If 'y': its branches make .* is known at run time only"):
+        compile_nodes(tmp_path, [item], {"x": X, "condition": np.array([True])}, {}, ["y"], 21)
+
+
+def test_a_loop_is_unrolled(tmp_path: Path) -> None:
+    """It carries a sum, and collects it after each round."""
+    body = helper.make_graph(
+        [node("Add", ["before", "x"], ["after"]), node("Identity", ["going"], ["on"]),
+         node("Neg", ["after"], ["seen"])], "body",
+        [info("step", TensorProto.INT64, ()), info("going", TensorProto.BOOL, ()),
+         info("before", TensorProto.FLOAT, None)],
+        [info("on", TensorProto.BOOL, ()), *(info(name, TensorProto.FLOAT, None) for name in ("after", "seen"))])
+    item = node("Loop", ["count", "", "start"], ["y", "collected"], body=body)
+    constants = {"count": np.array(3), "start": np.zeros((2, 3), np.float32)}
+    x = random.standard_normal((2, 3)).astype(np.float32)
+    compare(tmp_path, [item], {"x": x}, constants, ["y", "collected"])
+    with pytest.raises(OneXNError, match="Loop 'y': how often it runs depends on run-time values"):
+        compile_nodes(tmp_path, [item], {"x": x, "count": np.array([3])}, {"start": constants["start"]}, ["y"], 21)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"scan_input_directions": [1], "scan_output_axes": [1]}], ids=str)
+def test_a_scan_is_unrolled(tmp_path: Path, attributes: dict) -> None:
+    body = helper.make_graph(
+        [node("Add", ["before", "row"], ["after"]), node("Identity", ["after"], ["seen"])], "body",
+        [info(name, TensorProto.FLOAT, (3,)) for name in ("before", "row")],
+        [info(name, TensorProto.FLOAT, (3,)) for name in ("after", "seen")])
+    item = node("Scan", ["start", "x"], ["y", "collected"], body=body, num_scan_inputs=1, **attributes)
+    compare(tmp_path, [item], {"x": random.standard_normal((4, 3)).astype(np.float32)},
+            {"start": np.zeros(3, np.float32)}, ["y", "collected"])
+
+
+def test_a_part_of_a_split_is_reshaped(tmp_path: Path) -> None:
+    """The box branch of YOLO heads."""
+    nodes = [node("Split", ["x", "sizes"], ["a", "b"], axis=1), node("Reshape", ["a", "shape"], ["c"]),
+             node("Softmax", ["c"], ["y"], axis=1), node("Sigmoid", ["b"], ["z"])]
+    compare(tmp_path, nodes, {"x": X}, {"sizes": np.array([3, 1]), "shape": np.array([2, 3, 30])}, ["y", "z"])
+
+
+def test_tensors_without_elements_are_known(tmp_path: Path) -> None:
+    nodes = [node("Slice", ["x", "zero", "zero"], ["nothing"]), node("Concat", ["nothing", "x"], ["y"], axis=0),
+             node("ReduceSum", ["nothing", "zero"], ["z"])]
+    compare(tmp_path, nodes, {"x": X}, {"zero": np.array([0])}, ["y", "z"])
