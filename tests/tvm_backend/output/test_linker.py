@@ -22,7 +22,7 @@ def test_a_board_needs_no_toolchain_from_the_system(tmp_path, monkeypatch):
     monkeypatch.setattr(linker.shutil, "which", lambda name: None)
     target = find_target("cortex-a72")
     library = tmp_path / "network.so"
-    tiny_network.compiled(target).write(tmp_path, target)
+    tiny_network.compiled(target).write(tmp_path, target, ["x"], ["y"])
     elf = library.read_bytes()
     assert elf[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", elf, 18)[0] == ELF_MACHINE[target.name]
