@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvm import tirx
 
@@ -53,5 +54,5 @@ def _clipped(function: Callable[[Expr, float, float], Expr], alpha: float, beta:
     return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)), alpha, beta)
 
 
-def _like(x: Expr, value: float) -> Expr:
+def _like(x: Any, value: float) -> Expr:
     return tirx.const(value, str(x.ty.dtype))

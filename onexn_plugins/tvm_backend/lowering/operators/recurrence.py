@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
@@ -81,7 +82,7 @@ def recurrence(builder: relax.BlockBuilder, graph: Graph, node: Node,
 
     def body(*buffers: Buffer) -> None:
         waiting = iter(buffers)
-        read = [next(waiting) if present else None for present in given]
+        read: list[Any] = [next(waiting) if present else None for present in given]
         for cell in cells:
             _write(cell, Tensors(*read, *buffers[-3:]))
 
