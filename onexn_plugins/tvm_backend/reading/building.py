@@ -12,7 +12,7 @@ import onnx
 from onnx import ModelProto, TypeProto, ValueInfoProto, helper, numpy_helper
 
 from onexn_plugins.errors import OneXNError, first_line
-from onexn_plugins.tvm_backend.reading.expansion import expanded
+from onexn_plugins.tvm_backend.reading.expansion.table import expanded
 from onexn_plugins.tvm_backend.reading.graph import INTERNAL_DOMAIN, Graph, Node, TensorSpec, evaluate
 from onexn_plugins.tvm_backend.reading.limits import check_dimensions
 from onexn_plugins.tvm_backend.reading.onnx_model import weights_of

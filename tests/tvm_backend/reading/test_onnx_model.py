@@ -215,9 +215,9 @@ def test_nodes_may_come_in_any_order(tmp_path: Path) -> None:
 def test_outputs_may_lack_shape_and_type(tmp_path: Path) -> None:
     """onnxruntime takes them as well; what they are is inferred."""
     model = conv_model()
-    changes = (lambda output: output.type.tensor_type.ClearField("shape"), lambda output: output.ClearField("type"))
-    for change in changes:
-        change(model.graph.output[0])
+    output = model.graph.output[0]
+    for message, field in ((output.type.tensor_type, "shape"), (output, "type")):
+        message.ClearField(field)
         (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
         assert compile_model(tmp_path / "model.onnx").outputs[0].shape == (1, 4, 6, 6)
 

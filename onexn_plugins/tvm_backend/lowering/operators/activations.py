@@ -54,5 +54,5 @@ def _clipped(function: Callable[[Expr, float, float], Expr], alpha: float, beta:
     return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)), alpha, beta)
 
 
-def _like(x: Any, value: float) -> Any:
+def _like(x: Any, value: float) -> Expr:
     return tirx.const(value, str(x.ty.dtype))
