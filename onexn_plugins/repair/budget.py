@@ -15,8 +15,8 @@ GRID = np.linspace(0.0, 0.95, 39)  # the ratios that are considered: steps of 0.
 UNITS = 4000  # the budget is counted in so many units
 
 
-def choose(losses: Mapping[str, np.ndarray], prices: Mapping[str, np.ndarray], budget: float, unit: str = "") -> dict[
-        str, float]:
+def choose(losses: Mapping[str, np.ndarray], prices: Mapping[str, np.ndarray], budget: float, unit: str = "", *,
+           spend: bool = True) -> dict[str, float]:
     """The ratio of each layer for which the losses add up to the least within the budget.
 
     Args:
@@ -24,20 +24,20 @@ def choose(losses: Mapping[str, np.ndarray], prices: Mapping[str, np.ndarray], b
         prices: layer -> what it costs at every ratio of GRID.
         budget: that the prices may add up to.
         unit: of budget and prices, for the message.
+        spend: what the grid leaves over goes to the layers where it saves most, between two ratios of the grid.
 
     Returns:
-        Ratios from 0 to 0.95. What the grid leaves over is spent on the layers where it saves most, between two of its
-        ratios.
+        Ratios from 0 to 0.95.
 
     Raises:
         OneXNError: even the least that all layers can cost is more.
     """
     least = sum(float(price.min()) for price in prices.values())
     if least > budget:
-        raise OneXNError("budget", f"{budget:.4g}{unit} cannot be met: with {GRID[-1]:.0%} of every layer's blocks gone "
-                         f"{least:.4g}{unit} are left", f"Ask for {least * 1.01:.4g}{unit} or more")
+        raise OneXNError("budget", f"{budget:.4g}{unit} cannot be met: with {GRID[-1]:.0%} of every layer's "
+                         f"blocks gone {least:.4g}{unit} are left", f"Ask for {least * 1.01:.4g}{unit} or more")
     ratios = _by_programming(losses, prices, budget)
-    return _spend(ratios, losses, prices, budget)
+    return _spend(ratios, losses, prices, budget) if spend else ratios
 
 
 def at(values: np.ndarray, ratio: float) -> float:

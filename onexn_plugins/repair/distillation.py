@@ -22,8 +22,9 @@ from onexn_plugins.repair.images import Images
 RATE = 1e-3
 WARM = 0.05  # share of the steps in which the rate rises; then it falls along a cosine
 BATCH = 32
+STEPS_TIMED = 3
 CROPS = (0.35, 1.0)  # share of an image's area that a crop shows
-SIDE = 160 / 224  # of the images' side that crops are scaled to: half the work, and other views than those calibrated on
+SIDE = 160 / 224  # of the images' side that crops are scaled to: half the work, and other views than before
 
 
 @dataclass
@@ -49,7 +50,7 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
            state: Distillation | None = None, steps: int | None = None,
            progress: Callable[[int, int, str], None] | None = None,
            paused: Callable[[Distillation], None] | None = None) -> Distillation:
-    """Train `pruned` in place for so many minutes; its removed blocks stay removed, its batch norms keep their statistics.
+    """Train `pruned` in place for so many minutes; removed blocks stay removed, batch norms keep their statistics.
 
     Args:
         dense: the teacher, in evaluation mode.
@@ -86,8 +87,8 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
             _train(dense, pruned, batch, optimizer, parameters, masks)
             state.step += 1
             state.seconds = time.monotonic() - started
-            if not state.steps and (state.step == 3 or state.seconds >= 60 * minutes):
-                state.steps = max(state.step, int(60 * minutes / state.seconds * state.step))
+            if not state.steps and (state.step == STEPS_TIMED or state.seconds >= 60 * minutes):
+                state.steps = _steps(minutes, state)
             if progress is not None:
                 progress(state.step, state.steps or state.step + 1, "distillation")
             if paused is not None:
@@ -113,6 +114,11 @@ def _train(dense: nn.Module, pruned: nn.Module, batch: Any, optimizer: torch.opt
     with torch.no_grad():
         for name, mask in masks.items():
             pruned.get_submodule(name).weight.mul_(mask)  # type: ignore[operator,union-attr]
+
+
+def _steps(minutes: float, state: Distillation) -> int:
+    """How many steps fit into so many minutes, by the time that the first ones took."""
+    return max(state.step, int(60 * minutes / state.seconds * state.step))
 
 
 def _size(parameter: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.scores import fill_tails
 
 DAMPING = 0.01  # of the mean diagonal of the Hessian
 MAX_RATIO = 0.95  # of a block row's blocks; what is left then is ranked by what it would cost next
@@ -27,7 +28,8 @@ class Elimination:
     """The order in which a layer loses its blocks, and what each costs.
 
     Attributes:
-        scores: float64 [block_rows, in / groups]; the lowest goes first. `selection.keep_highest` takes them.
+        scores: float64 [block_rows, in / groups]; the lowest goes first. `selection.keep_highest` takes them. Losses
+            that never fall along a row, with those of tails scaled up to N kernels: blocks compete per kernel.
         losses: float64 [block_rows, in / groups]: rise of the layer's squared error (per sample, summed over its
             output channels) when the block goes, everything before it gone and what stays corrected.
     """
@@ -71,7 +73,7 @@ def eliminate(weight: Tensor, pattern: BlockPattern, inputs: Tensor, *, damping:
         for chunk in own.split(max(1, MEMORY // row_bytes)):
             parts.append(_eliminate_rows(chunk, inverse, steps, at_once))
     scores, losses = (torch.cat(each).double() for each in zip(*parts, strict=True))
-    return Elimination(scores, losses)
+    return Elimination(fill_tails(scores, pattern), losses)
 
 
 def block_rows(weight: Tensor, pattern: BlockPattern) -> Tensor:
@@ -85,8 +87,8 @@ def kernel_saliency(weight: Tensor, inputs: Tensor, groups: int = 1, damping: fl
 
     The root makes it a magnitude, |w| / √(H⁻¹ diagonal) for a 1×1 kernel, so that it can stand for an L1 norm.
     """
-    kernels = weight.detach().double().flatten(2).unflatten(0, (groups, -1))  # [groups, out / groups, in, taps]
-    taps = kernels.shape[3]
+    taps = weight[0, 0].numel()
+    kernels = weight.detach().double().reshape(groups, -1, weight.shape[1], taps)
     parts = []
     for group, own in enumerate(kernels):
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(inputs[group], damping)))
@@ -125,7 +127,8 @@ def _eliminate_rows(weight: Tensor, inverse: Tensor, steps: int, at_once: int) -
         loss = share.square().sum(2).unflatten(1, (at_once, taps)).sum(2).double()
         losses.scatter_(1, picked, loss)
         rising = torch.cat([highest, loss], 1).cummax(1).values  # a row keeps its own order among the others ...
-        later = 1 + TIE * (step * at_once + torch.arange(at_once, dtype=torch.float64))  # ... also where a block is cheaper than one before
+        # ... also where a block is cheaper than one before
+        later = 1 + TIE * (step * at_once + torch.arange(at_once, dtype=torch.float64))
         scores.scatter_(1, picked, rising[:, 1:] * later)
         highest = rising[:, -1:]
     left = _costs(weight, own).double()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
-from onexn_plugins.inputs import call_model, keep_state, tensors_in
+from onexn_plugins.inputs import call_model, keep_state, map_tensors, tensors_in
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"])
 BATCH = 25
@@ -76,8 +76,8 @@ def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tenso
     """Whatever holds images, as batches in the dtype and on the device of the model.
 
     Args:
-        images: a folder (read with all its sub-folders), a tensor [n, ...], a DataLoader or any iterable of what forward
-            takes. Of an (images, labels) pair the labels are dropped; an image without a batch dimension gets one.
+        images: a folder (read with all its sub-folders), a tensor [n, ...], a DataLoader or any iterable of what
+            forward takes. Of an (images, labels) pair the labels are dropped; an image without a batch dimension gets one.
         model: that will read them; it is run on the first batch.
         preprocess: from a PIL image to a tensor, for a folder; by default `Preprocess()`.
 
@@ -88,6 +88,8 @@ def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tenso
         found = _from_folder(Path(images), preprocess or Preprocess())
     elif isinstance(images, Tensor):
         found = Images(list(images.split(BATCH)) if images.dim() and len(images) else [], 0)
+    elif isinstance(images, torch.utils.data.Dataset) and not isinstance(images, Iterable):
+        found = Images([_without_labels(images[place]) for place in range(len(images))], 0)  # type: ignore[arg-type]
     elif isinstance(images, dict) or not isinstance(images, Iterable):
         raise OneXNError("images", f"must be a folder, a tensor or an iterable of batches, got "
                          f"{type(images).__name__}", "Pass a folder of photos, a tensor or a DataLoader")
@@ -143,11 +145,11 @@ def _is_labels(value: Any, images: Tensor) -> bool:
 
 
 def _moved(batch: Any, like: Tensor) -> Any:
-    """On the model's device; floating-point values in its dtype, bytes too."""
-    from onexn_plugins.inputs import map_tensors
+    """On the model's device; floating-point values in its dtype."""
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return map_tensors(lambda each: each.detach().to(like.device, like.dtype if each.is_floating_point() else each.dtype),
-                       batch)
+    return map_tensors(moved, batch)
 
 
 def _batched(batches: list[Any], model: nn.Module) -> list[Any]:

@@ -84,6 +84,17 @@ class LatencyTable:
         return cls(found[1], [float(each) for each in found[2]])
 
 
+def check_target(target: str) -> None:
+    """Raise OneXNError unless this machine can run what is compiled for the target."""
+    from onexn_plugins.tvm_backend.processors import find_target, why_not_here
+
+    processor = find_target(target)
+    reason = why_not_here(processor)
+    if reason or not processor.tvm_runtime:
+        raise OneXNError(f"target {processor.name!r}", reason or "its networks are programs of their own",
+                         "Plan with target='host', with a budget of macs, or on the board itself")
+
+
 def _measure(model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any, block_size: int,
              target: str) -> LatencyTable:
     compiled = [_compiled(model, layers, example_inputs, block_size, target, ratio) for ratio in RATIOS]

@@ -204,6 +204,7 @@ def layer_of(group: Sequence[Run]) -> str | None:
     """
     layers = {run.call.layer if run.call else None for run in group}
     if len(layers) > 1:
-        raise OneXNError(str(next(layer for layer in layers if layer)), "is computed for some images and not for others",
+        name = str(next(layer for layer in layers if layer))
+        raise OneXNError(name, "is computed for some images and not for others",
                          "Repair takes models that compute the same layers for every image")
     return layers.pop()

@@ -125,7 +125,7 @@ def samples(call: Call, weight: Tensor, step: int = 1, layer: str = "layer") -> 
         return _rows(picked.unflatten(1, (groups, -1)).flatten(3))
     if len(kernel) == 1:  # unfold knows maps alone
         inputs, kernel, dilation, stride = inputs[:, :, None], torch.Size((1, *kernel)), (1, *dilation), (1, *stride)
-    patches = F.unfold(inputs, tuple(kernel), dilation, 0, [each * step for each in stride])
+    patches = F.unfold(inputs, tuple(kernel), dilation, 0, tuple(each * step for each in stride))
     return _rows(patches.unflatten(1, (groups, -1)))
 
 

@@ -41,7 +41,7 @@ def check_ratios(pruning_ratio: Any, layers: Mapping[str, PrunableLayer]) -> flo
 def check_amount(value: Any, name: str, least: float = 0.0) -> float:
     """A number that is not below `least`; OneXNError otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise OneXNError(name, f"must be a number from {least:g} on, got {value!r}", f"Leave {name} out for the default")
+        raise OneXNError(name, f"must be a number from {least:g} on, got {value!r}", "Leave it out for the default")
     return float(value)
 
 

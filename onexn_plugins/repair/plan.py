@@ -17,15 +17,14 @@ from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.measurement import measure
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.budget import GRID, at, choose
-from onexn_plugins.repair.elimination import MAX_RATIO
 from onexn_plugins.repair.images import read_images
-from onexn_plugins.repair.latency import LatencyTable
+from onexn_plugins.repair.latency import LatencyTable, check_target
 from onexn_plugins.repair.options import Context, check_amount, layers_to_prune
 from onexn_plugins.repair.prices import bytes_prices, macs_prices
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import HALF, Progress, Survey, survey
 
-BISECTIONS = 12
+BISECTIONS = 24
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Budget:
                              "Say what the pruned network may cost, for example latency_ms=5")
         name, value = next(iter(given.items()))
         check_amount(value, name)
+        if self.latency_ms is not None:
+            check_target(self.target)
 
     def ratios(self, found: Survey, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
                block_size: int) -> dict[str, float]:
@@ -86,9 +87,14 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
         images: as `repair` takes them.
         example_inputs: what forward takes, of the shape that the budget is for.
         target: that latencies are measured on: one this machine can run.
-        latency_ms, macs, bytes: the budget, one of them; see `Budget`.
+        latency_ms: budget in milliseconds of the compiled network. Only one of the three budgets is given.
+        macs: budget in multiply-adds of one forward pass.
+        bytes: budget in bytes of all parameters, see `Budget`.
         block_size: N.
-        ignored_layers, full, preprocess, progress: as in `repair`.
+        ignored_layers: names or modules that stay dense.
+        full: Linear layers too, as in `repair`.
+        preprocess: from a PIL image to a tensor, for a folder.
+        progress: called as progress(done, total, what).
         table: file of measured latencies, written once and read from then on.
 
     Returns:
@@ -119,30 +125,31 @@ def losses(found: Survey) -> dict[str, np.ndarray]:
     return curves
 
 
-def share_ratios(found: Survey, layers: Mapping[str, PrunableLayer], macs: Mapping[str, int], ratio: float) -> dict[
-        str, float]:
-    """Ratios with which this share of the layers' weights and of their multiply-adds goes, where it harms least."""
+def share_ratios(found: Survey, layers: Mapping[str, PrunableLayer], macs: Mapping[str, int], ratio: float,
+                 block_size: int) -> dict[str, float]:
+    """Ratios with which this share of all blocks goes and no less of their multiply-adds, where it harms least."""
     names = list(found.eliminations)
-    if ratio > MAX_RATIO or ratio == 0:
+    if ratio > GRID[-1] or ratio == 0:
         return dict.fromkeys(names, ratio)
-    weights = {name: layers[name].weight.numel() for name in names}
-    by_macs, by_weights = ({name: each[name] / max(1, sum(each[name] for name in names)) * (1 - GRID)
-                            for name in names} for each in (macs, weights))
+    blocks = {name: found.eliminations[name].scores.numel() for name in names}
+    prices, gone = ({name: each[name] / max(1, sum(each[name] for name in names)) * curve for name in names}
+                    for each, curve in ((macs, 1 - GRID), (blocks, GRID)))
     curves = losses(found)
 
-    def chosen(share: float) -> tuple[dict[str, float], float]:
-        """(ratios where the price is a mixture, by how much too few weights go rather than multiply-adds)"""
-        prices = {name: share * by_macs[name] + (1 - share) * by_weights[name] for name in names}
-        ratios = choose(curves, prices, 1 - ratio)
-        left = [sum(at(each[name], ratios[name]) for name in names) for each in (by_weights, by_macs)]
-        return ratios, left[0] - left[1]
+    def chosen(worth: float) -> tuple[dict[str, float], float]:
+        """(ratios where a block that stays is worth so much besides, share of the blocks that goes too many)"""
+        ratios = choose({name: curves[name] + worth * gone[name] for name in names}, prices, 1 - ratio, spend=False)
+        return ratios, sum(at(gone[name], ratios[name]) for name in names) - ratio
 
-    low, high = 0.0, 1.0
-    ratios, excess = chosen(high)
-    if excess <= 0:
-        return ratios
-    for _ in range(BISECTIONS):  # both shares are met where they are equal
+    most = 10 * sum(float(curve[-1]) for curve in curves.values()) + 1
+    low, high = -most, most
+    (many, surplus), (few, lack) = chosen(low), chosen(high)
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        ratios, excess = chosen(middle)
-        low, high = (low, middle) if excess > 0 else (middle, high)
-    return ratios
+        ratios, difference = chosen(middle)
+        if difference > 0:
+            low, many, surplus = middle, ratios, difference
+        else:
+            high, few, lack = middle, ratios, difference
+    share = lack / (lack - surplus) if surplus > lack else 0.0  # both hold in between: prices are linear in ratios
+    return {name: share * many[name] + (1 - share) * few[name] for name in names}

@@ -94,7 +94,7 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
         images: a folder of photos, a tensor [n, ...], a DataLoader, or any iterable of what forward takes. A few hundred
             like those that the model will see. Labels are not used.
         block_size: N.
-        pruning_ratio: the share of the layers' weights and of their multiply-adds that goes, where it harms least; or
+        pruning_ratio: the share of all blocks that goes, and at least of their multiply-adds, where it harms least; or
             {layer: share of its blocks}, in which layers that are not named stay dense; or a `Budget`.
         channels: reserved for whole hidden channels; 0 for blocks alone.
         rearrange: move channels first, so that blocks gather what matters.
@@ -168,7 +168,7 @@ class _Repair:
             return
         if wanted:
             around = surroundings(self.student, self.example, {name: each.weight for name, each in self.layers.items()})
-            saliency = {}
+            saliency: dict[str, Tensor] = {}
             for name, moments in layer_moments(self.student, self.images, self.layers, around, self.context):
                 layer = self.layers[name]
                 self.report(len(saliency), len(around), f"saliency: {name}")
@@ -246,7 +246,7 @@ class _Repair:
             return ratio
         macs = {layer.name: layer.dense_macs or 0
                 for layer in measure(self.student, self.block_size, self.example).layers}
-        return share_ratios(found, self.layers, macs, ratio)
+        return share_ratios(found, self.layers, macs, ratio, self.block_size)
 
     def _judge(self, name: str, started: float, before: Mapping[str, Tensor] | None = None,
                seconds: float | None = None) -> None:

@@ -47,7 +47,7 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
     """
     reference = dict(dense.named_modules())
     weights = [{name: model[name].weight for name in keep} for model in (reference, layers)]
-    wanted = Counter(around[name].skip for name in keep if around[name].skip is not None)
+    wanted = Counter(skip for name in keep if (skip := around[name].skip) is not None)
     places = frozenset(wanted)
     with (runs(dense, images.batches, weights[0], places, context) as whole,
           runs(pruned, images.batches, weights[1], places, context) as parts):
@@ -107,7 +107,7 @@ def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, moments: 
         add_offset(layer, around, shift - layer.bias.detach().double() if isinstance(layer.bias, Tensor) else shift)
 
 
-def _forget(skip: int | None, wanted: Counter[int | None], group: list[Run]) -> None:
+def _forget(skip: int | None, wanted: Counter[int], group: list[Run]) -> None:
     """Let go of a kept value that no later layer asks for."""
     if skip is None:
         return
