@@ -77,7 +77,7 @@ def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tenso
 
     Args:
         images: a folder (read with all its sub-folders), a tensor [n, ...], a DataLoader or any iterable of what
-            forward takes. Of an (images, labels) pair the labels are dropped; an image without a batch dimension gets one.
+            forward takes. Of an (images, labels) pair the labels are dropped; a single image becomes a batch of one.
         model: that will read them; it is run on the first batch.
         preprocess: from a PIL image to a tensor, for a folder; by default `Preprocess()`.
 

@@ -91,8 +91,8 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
 
     Args:
         model: any eager model; mode, hooks, device, dtype, requires_grad and Parameter objects stay.
-        images: a folder of photos, a tensor [n, ...], a DataLoader, or any iterable of what forward takes. A few hundred
-            like those that the model will see. Labels are not used.
+        images: a folder of photos, a tensor [n, ...], a DataLoader, or any iterable of what forward takes. A few
+            hundred like those that the model will see. Labels are not used.
         block_size: N.
         pruning_ratio: the share of all blocks that goes, and at least of their multiply-adds, where it harms least; or
             {layer: share of its blocks}, in which layers that are not named stay dense; or a `Budget`.

@@ -51,7 +51,7 @@ class _Probe(Listener):
 
     Attributes:
         calls: layer -> its call.
-        values: every tensor a function gave, kept alive so that ids stay unique: id -> (the tensor, number of its call).
+        values: id -> (the tensor, number of its call); every result, kept alive so that ids stay unique.
         source: id of a tensor -> the layer it is the output of, as it is or behind its norm.
         readers: id of a tensor -> how many functions read it.
     """

@@ -1,4 +1,4 @@
-"""What the dense network says about itself in one pass: how each layer would lose its blocks, and how much that hurts."""
+"""What the dense network tells in one pass: how each layer would lose its blocks, and how much that hurts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     Args:
         model: in evaluation mode; as before at the end.
         images: that calibrate.
-        layers: to prune, with what stands behind each (`around`).
+        layers: to prune.
+        around: what stands behind each.
         block_size: N.
         context: in which the model runs, such as autocast.
         known: eliminations from an interrupted survey, which are not repeated.

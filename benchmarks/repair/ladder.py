@@ -1,0 +1,146 @@
+"""Every step of repair by itself, on one network at one share of its multiply-adds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.repair.photos import Photos
+from onexn_plugins import rearrange, scores
+from onexn_plugins.layers import groups_of, prunable_layers, weighted_layers
+from onexn_plugins.measurement import measure
+from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.repair.distillation import distil
+from onexn_plugins.repair.elimination import kernel_saliency
+from onexn_plugins.repair.options import Context
+from onexn_plugins.repair.plan import Budget
+from onexn_plugins.repair.sequential import correct_layers
+from onexn_plugins.repair.surroundings import Surroundings, surroundings
+from onexn_plugins.repair.survey import Survey, layer_moments, survey
+from onexn_plugins.selection import keep_highest
+
+
+@dataclass
+class Ladder:
+    """
+    Attributes:
+        dense: the network.
+        photos: that calibrate and judge.
+        share: of the multiply-adds of its prunable layers that goes, the same in every step.
+        block_size: N.
+        steps: of distillation; none without.
+        say: told what runs.
+    """
+
+    dense: nn.Module
+    photos: Photos
+    share: float
+    block_size: int
+    steps: int
+    say: Callable[[str], None]
+    context: Context = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.context = Context(self.dense)
+
+    def rungs(self) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
+        """(step, network, ratios, seconds of CPU since the dense network) one after another."""
+        names = list(prunable_layers(self.dense))
+        uniform = dict.fromkeys(names, self.share)
+        yield "L1, nothing else", self._by_l1(uniform), uniform, 0.0
+        start = time.process_time()
+        found, around = self._survey(self.dense, names)
+        surveyed = time.process_time() - start
+        for title, ratios, alone in (
+            ("elimination and least squares, uniform ratios", uniform, True),
+            ("targets of residual sums", uniform, False),
+            ("planned ratios", self._planned(found, self.dense, names), False),
+        ):
+            self.say(title)
+            start = time.process_time()
+            model = self._corrected(self.dense, found, around, ratios, alone)
+            yield title, model, ratios, surveyed + time.process_time() - start
+        start = time.process_time()
+        self.say("rearranging")
+        moved = self._rearranged(names)
+        found, around = self._survey(moved, names)
+        ratios = self._planned(found, moved, names)
+        model = self._corrected(moved, found, around, ratios, False)
+        yield "channels rearranged first", model, ratios, time.process_time() - start
+        if self.steps:
+            keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in ratios.items()}
+            layers = prunable_layers(model)
+            patterns = {name: self._pattern(layers[name], name) for name in names}
+            distil(moved, model, self.photos.calibrate, keep, patterns, 0, steps=self.steps,
+                   progress=lambda done, total, what: self.say(f"{what} {done} of {total}") if done % 20 == 0 else None)
+            yield f"{self.steps} steps of distillation", model, ratios, time.process_time() - start
+
+    def _survey(self, model: nn.Module, names: list[str]) -> tuple[Survey, dict[str, Surroundings]]:
+        layers = {name: weighted_layers(model)[name] for name in names}
+        around = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
+        seen = set[str]()
+
+        def report(done: int, total: int, what: str) -> None:
+            title = what.split(":")[0]
+            if title not in seen:
+                seen.add(title)
+                self.say(title)
+
+        return survey(model, self.photos.calibrate, layers, around, self.block_size, context=self.context,
+                      progress=report), around
+
+    @property
+    def _example(self) -> Tensor:
+        return self.photos.calibrate.batches[0][:1]
+
+    def _pattern(self, layer: Any, name: str) -> BlockPattern:
+        return BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
+
+    def _by_l1(self, ratios: Mapping[str, float]) -> nn.Module:
+        model = copy.deepcopy(self.dense)
+        for name, ratio in ratios.items():
+            layer: Any = model.get_submodule(name)
+            pattern = self._pattern(layer, name)
+            keep = keep_highest(scores.l1(layer.weight, pattern), ratio)
+            layer.weight.data.mul_(weight_mask(keep, pattern, layer.weight))
+        return model
+
+    def _planned(self, found: Survey, model: nn.Module, names: list[str]) -> dict[str, float]:
+        report = measure(model, self.block_size, self._example)
+        pruned = sum(layer.dense_macs or 0 for layer in report.layers if layer.name in names)
+        budget = Budget(macs=(report.dense_macs or 0) - self.share * pruned)
+        layers = {name: weighted_layers(model)[name] for name in names}
+        return budget.ratios(found, model, layers, self._example, self.block_size)
+
+    def _corrected(self, dense: nn.Module, found: Survey, around: Mapping[str, Surroundings],
+                   ratios: Mapping[str, float], alone: bool) -> nn.Module:
+        """A repaired copy; alone: every layer's target is what it gives itself."""
+        model = copy.deepcopy(dense)
+        layers = {name: weighted_layers(model)[name] for name in ratios}
+        keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in ratios.items()}
+        own = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
+        if alone:
+            own = {name: replace(each, skip=None) for name, each in own.items()}
+        correct_layers(dense, model, self.photos.calibrate, layers, keep, own, self.block_size, context=self.context)
+        return model
+
+    def _rearranged(self, names: list[str]) -> nn.Module:
+        model = copy.deepcopy(self.dense)
+        layers = {name: weighted_layers(model)[name] for name in names}
+        around = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
+        saliency = {name: kernel_saliency(layers[name].weight, moments.statistics().inputs, groups_of(layers[name]))
+                    for name, moments in layer_moments(model, self.photos.calibrate, layers, around, self.context)}
+        rearrange(model, self._example, block_size=self.block_size, pruning_ratio=self.share, saliency=saliency)
+        return model
+
+
+def zeros(model: nn.Module, block_size: int) -> float:
+    """Share of the prunable layers' blocks that is gone."""
+    with torch.no_grad():
+        return measure(model, block_size).sparsity.blocks
