@@ -43,7 +43,9 @@ def main() -> None:
     say(f"{photos.calibrate.count} photos calibrate, {len(photos.labels)} judge")
     name = f"efficientnet_lite0_1x{arguments.block_size}_{100 * arguments.share:.0f}.json"
     content: dict[str, Any] = record(command_line("benchmarks.repair")) | {
-        "network": "EfficientNet-Lite0", "judged_in": "bfloat16" if Context(dense).fast else "float32", "block_size": arguments.block_size, "share": arguments.share,
+        "network": "EfficientNet-Lite0",
+        "judged_in": "bfloat16" if Context(dense).fast else "float32",
+        "block_size": arguments.block_size, "share": arguments.share,
         "calibrated_on": photos.calibrate.count, "reported_on": int(photos.reported.sum()), "rungs": []}
     baseline = ranks(dense, photos)
     content["dense"] = accuracy(baseline[photos.reported]) | {"ranks": written(baseline)}

@@ -13,7 +13,8 @@ from onexn_plugins.evaluation import Share
 
 def accuracy(ranks: Tensor) -> dict[str, Any]:
     """Top-1 and top-5 with their 95 % intervals."""
-    return {name: vars(Share.of(int((ranks < places).sum()), len(ranks))) for name, places in (("top1", 1), ("top5", 5))}
+    return {name: vars(Share.of(int((ranks < places).sum()), len(ranks)))
+            for name, places in (("top1", 1), ("top5", 5))}
 
 
 def paired(ranks: Tensor, baseline: Tensor) -> dict[str, float]:
