@@ -45,9 +45,9 @@ def add_block_size(parser: argparse.ArgumentParser) -> None:
                         help="N, output channels per block (default 4)")
 
 
-def add_photos(parser: argparse.ArgumentParser, labelled: bool = False) -> None:
+def add_photos(parser: argparse.ArgumentParser, labelled: bool = False, required: bool = True) -> None:
     """--images with what makes a photo an input; ImageNet's usual numbers by default."""
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help=(
+    parser.add_argument("--images", type=Path, required=required, metavar="DIR", help=(
         "folder of photos with a sub-folder per class, in the order of the model's classes" if labelled
         else "folder of photos like those the model will see, read with its sub-folders; labels are not used"))
     parser.add_argument("--crop", type=float, default=0.875, metavar="SHARE",

@@ -1,6 +1,6 @@
 """Whole hidden channels: which ones a network can lose, what each costs, and taking them out of the tensors.
 
-A hidden channel is made by one layer, passes norms and a depthwise convolution, and is read by one layer. Where it goes,
+A hidden channel is made by one layer, passes norms and a depthwise convolution, and is read by one. Where it goes,
 its filter, its depthwise kernel and the reader's column go with it for a single error; blocks make one in each.
 """
 

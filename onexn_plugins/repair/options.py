@@ -11,6 +11,7 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, check_layer_name, check_layers, prunable_layers
+from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.checks import check_model
 from onexn_plugins.selection import check_ratio
 
@@ -25,7 +26,8 @@ def layers_to_prune(model: nn.Module, ignored_layers: Any, full: bool | None, bl
     check_model(model)
     full = not prunable_layers(model) if full is None else full
     layers = prunable_layers(model, ignored_layers, full=full)
-    check_layers(layers, block_size)
+    check_block_size(block_size)
+    check_layers(layers)
     return layers
 
 

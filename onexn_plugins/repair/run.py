@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model, map_tensors
-from onexn_plugins.layers import PrunableLayer, groups_of, weighted_layers
+from onexn_plugins.layers import PrunableLayer, groups_of
 from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import BlockPattern, weight_mask
-from onexn_plugins.rearrangement import applied_moves, apply_moves, rearrange
+from onexn_plugins.rearrangement import applied_moves, apply_moves
 from onexn_plugins.rearrangement.proof import clean_copy
+from onexn_plugins.rearrangement.run import rearrange_layers
 from onexn_plugins.repair.commit import commit
 from onexn_plugins.repair.distillation import Distillation, distil
 from onexn_plugins.repair.divergence import divergence
@@ -173,10 +174,9 @@ class _Repair:
                 layer = self.layers[name]
                 self.report(len(saliency), len(around), f"saliency: {name}")
                 saliency[name] = kernel_saliency(layer.weight, moments.statistics().inputs, groups_of(layer))
-            done = rearrange(
-                self.student, self.example, block_size=self.block_size, pruning_ratio=_typical(ratio), seed=self.seed,
-                ignored_layers=[name for name in weighted_layers(self.student) if name not in saliency],
-                full=True, saliency=saliency, progress=self.report)
+            done = rearrange_layers(
+                self.student, self.example, {name: self.layers[name] for name in saliency}, block_size=self.block_size,
+                pruning_ratio=_typical(ratio), seed=self.seed, saliency=saliency, progress=self.report)
             self.dense = clean_copy(self.student)
             self.result.retained_before, self.result.retained_after = done.retained_before, done.retained_after
             self.result.notes += [f"{name} is not rearranged: {reason}" for name, reason in done.refused]

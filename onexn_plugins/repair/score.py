@@ -64,7 +64,6 @@ class EliminationScore:
         found = {}
         for name, moments in layer_moments(copy, self._images, chosen, around, Context(copy)):
             own = chosen[name].weight.detach()
-            if own.shape[0] >= min(2, block_size):
-                pattern = BlockPattern.of(own, block_size, groups_of(chosen[name]), name)
-                found[name] = pattern, eliminate(own, pattern, moments.statistics().inputs).scores
+            pattern = BlockPattern.of(own, block_size, groups_of(chosen[name]), name)
+            found[name] = pattern, eliminate(own, pattern, moments.statistics().inputs).scores
         return found
