@@ -75,9 +75,8 @@ class Ladder:
         yield "channels rearranged first", model, ratios, time.process_time() - start
         if self.steps:
             keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in ratios.items()}
-            layers = prunable_layers(model)
-            patterns = {name: self._pattern(layers[name], name) for name in names}
-            distil(moved, model, self.photos.calibrate, keep, patterns, 0, steps=self.steps,
+            distil(moved, model, self.photos.calibrate, keep, self._patterns(prunable_layers(model)), 0,
+                   steps=self.steps,
                    progress=lambda done, total, what: self.say(f"{what} {done} of {total}") if done % 20 == 0 else None)
             yield f"{self.steps} steps of distillation", model, ratios, time.process_time() - start
 
@@ -92,12 +91,15 @@ class Ladder:
                 seen.add(title)
                 self.say(title)
 
-        return survey(model, self.photos.calibrate, layers, around, self.block_size, context=self.context,
+        return survey(model, self.photos.calibrate, layers, around, self._patterns(layers), context=self.context,
                       progress=report), around
 
     @property
     def _example(self) -> Tensor:
         return self.photos.calibrate.batches[0][:1]
+
+    def _patterns(self, layers: Mapping[str, Any]) -> dict[str, BlockPattern]:
+        return {name: self._pattern(layer, name) for name, layer in layers.items()}
 
     def _pattern(self, layer: Any, name: str) -> BlockPattern:
         return BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
@@ -127,7 +129,8 @@ class Ladder:
         own = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
         if alone:
             own = {name: replace(each, skip=None) for name, each in own.items()}
-        correct_layers(dense, model, self.photos.calibrate, layers, keep, own, self.block_size, context=self.context)
+        correct_layers(dense, model, self.photos.calibrate, layers, keep, own, self._patterns(layers),
+                       context=self.context)
         return model
 
     def _rearranged(self, names: list[str]) -> nn.Module:

@@ -11,10 +11,14 @@ budget.py         ratios for a budget, by dynamic programming; plan.py, prices.p
 sequential.py     each layer corrected on what really reaches it
 statistics.py     batch norms re-estimated
 distillation.py   trained on the dense network's outputs
+channels.py       whole hidden channels; thinning.py takes them out
+stages.py         the stages, on the copy that work.py holds; resume.py goes on with them, commit.py takes them over
 run.py            repair()
+score.py          the elimination as a score for the pruners
 """
 
 from onexn_plugins.repair.plan import Budget, plan_ratios
-from onexn_plugins.repair.run import Repaired, Step, repair
+from onexn_plugins.repair.result import Repaired, Step
+from onexn_plugins.repair.run import repair
 
 __all__ = ["Budget", "Repaired", "Step", "plan_ratios", "repair"]

@@ -68,7 +68,9 @@ def _role(module: nn.Module, kind: str, dim: int, whole: bool) -> str:
         return "norm"
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         if is_depthwise(module):
-            return "passes"
+            return "passes" if module.in_channels == module.out_channels else "other"  # type: ignore[union-attr]
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            return "other"
         if dim == 0:
             return "makes"
         return "reads" if kind == "weight" else "other"
@@ -115,11 +117,11 @@ def cut(model: nn.Module, hidden: Hidden, count: int) -> None:
 def resize(module: Any) -> None:
     """Write the sizes of a layer's weight into its attributes."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        module.num_features = len(module.running_mean) if module.running_mean is not None else len(module.weight)
+        each = module.weight if module.running_mean is None else module.running_mean
+        module.num_features = module.num_features if each is None else len(each)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Conv2d):
-        if module.groups > 1:
-            module.groups = module.in_channels = module.out_channels = len(module.weight)
-        else:
-            module.out_channels, module.in_channels = module.weight.shape[:2]
+    elif isinstance(module, nn.Conv2d) and is_depthwise(module) and module.in_channels == module.out_channels:
+        module.groups = module.in_channels = module.out_channels = len(module.weight)
+    elif isinstance(module, nn.Conv2d) and module.groups == 1:
+        module.out_channels, module.in_channels = module.weight.shape[:2]

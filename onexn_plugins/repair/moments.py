@@ -16,7 +16,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.repair.lockstep import Call
 
 # Positions of feature maps that are looked at in all images together: more do not change a layer's moments.
-SAMPLES = 100_000
+SAMPLES = 50_000
 
 
 class Moments:

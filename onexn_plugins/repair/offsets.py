@@ -22,6 +22,22 @@ def add_offset(layer: nn.Module, around: Surroundings, shift: Tensor) -> None:
             around.norm.running_mean.sub_(shift.to(around.norm.running_mean))  # type: ignore[union-attr]
 
 
+def set_offset(layer: nn.Module, around: Surroundings, shift: Tensor, mean: Tensor | None) -> None:
+    """Let the layer's weighted inputs be shifted by `shift` [out] in all, in place.
+
+    Args:
+        layer: whose bias takes it up, where it has one.
+        around: else the batch norm behind it.
+        shift: float64 [out].
+        mean: what the norm subtracted from the outputs that are wanted.
+    """
+    with torch.no_grad():
+        if isinstance(layer.bias, Tensor):
+            layer.bias.copy_(shift)
+        elif around.norm is not None and mean is not None:
+            around.norm.running_mean.copy_(mean[: len(shift)].double() - shift)  # type: ignore[union-attr]
+
+
 def norm_scale(around: Surroundings, channels: int) -> Tensor:
     """What the batch norm behind multiplies each channel with, float64 [channels]; ones where there is none."""
     norm = around.norm

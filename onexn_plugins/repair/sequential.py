@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.elimination import DAMPING
 from onexn_plugins.repair.images import Images
 from onexn_plugins.repair.least_squares import fit, offset
 from onexn_plugins.repair.lockstep import Call, Run, layer_of, runs
 from onexn_plugins.repair.moments import Moments, outputs, samples, step_of
-from onexn_plugins.repair.offsets import add_offset, has_offset, norm_scale
+from onexn_plugins.repair.offsets import has_offset, norm_scale, set_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.repair.survey import Progress
 
@@ -25,7 +25,8 @@ FAINT = 1e-3  # of the strongest channel's scale: a batch norm that weakens a ch
 
 
 def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
-                   keep: Mapping[str, Tensor], around: Mapping[str, Surroundings], block_size: int, *,
+                   keep: Mapping[str, Tensor], around: Mapping[str, Surroundings],
+                   patterns: Mapping[str, BlockPattern], *,
                    damping: float = DAMPING, context: Callable[[], Any] = torch.no_grad,
                    progress: Progress | None = None) -> None:
     """Give every layer of `pruned` the weights on its kept blocks that come closest to the dense network, in place.
@@ -35,12 +36,12 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
 
     Args:
         dense: the reference, in evaluation mode.
-        pruned: of the same form.
+        pruned: of the same form; its channels may be the first of the reference's.
         images: that calibrate.
         layers: of `pruned`.
         keep: layer -> bool [block_rows, in / groups].
         around: layer -> what stands behind it in `pruned`.
-        block_size: N.
+        patterns: the blocks of each layer.
         damping: towards the old weights.
         context: in which both run.
         progress: called as progress(done, total, what).
@@ -59,7 +60,8 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
             if progress is not None:
                 progress(done, len(keep), f"correction: {name}")
             moments = _gathered(whole, parts, layers[name].weight.detach(), around[name], images.count, name)
-            _correct(layers[name], keep[name], around[name], moments, block_size, damping, name)
+            mean = _running_mean(dense, pruned, around[name])
+            _correct(layers[name], keep[name], around[name], moments, patterns[name], damping, mean)
             _forget(around[name].skip, wanted, [*whole, *parts])
             for run in parts:
                 run.advance()
@@ -76,15 +78,27 @@ def _gathered(whole: list[Run], parts: list[Run], weight: Tensor, around: Surrou
         assert pruned.call is not None
         call: Call = pruned.call
         inputs = samples(call, weight, step, name)
-        targets = outputs(call, dense.result(), step, weight.dtype)
+        targets = outputs(call, _first(call, dense.result(), len(weight)), step, weight.dtype)
         if around.skip is not None:
-            lost = dense.listener.kept[around.skip] - pruned.listener.kept[around.skip]
+            there = pruned.listener.kept[around.skip]
+            lost = _first(call, dense.listener.kept[around.skip], len(weight)) - there
             targets = targets + _before_norm(outputs(call, lost, step, weight.dtype), around)
         moments = moments or Moments(len(inputs), inputs.shape[2], targets.shape[2])
         moments.add(inputs, targets)
         dense.advance()
     assert moments is not None
     return moments
+
+
+def _first(call: Call, values: Tensor, channels: int) -> Tensor:
+    """The channels that the pruned network still has."""
+    return values.narrow(-1 if call.function is nn.functional.linear else 1, 0, channels)
+
+
+def _running_mean(dense: nn.Module, pruned: nn.Module, around: Surroundings) -> Tensor | None:
+    """The dense network's mean where a layer of `pruned` takes up its shift in a batch norm."""
+    name = next((name for name, module in pruned.named_modules() if module is around.norm), None)
+    return None if name is None else dense.get_submodule(name).running_mean  # type: ignore[return-value]
 
 
 def _before_norm(values: Tensor, around: Surroundings) -> Tensor:
@@ -94,17 +108,15 @@ def _before_norm(values: Tensor, around: Surroundings) -> Tensor:
     return values * inverse.unflatten(0, (len(values), 1, -1)).to(values)
 
 
-def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, moments: Moments, block_size: int,
-             damping: float, name: str) -> None:
-    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, moments: Moments, pattern: BlockPattern,
+             damping: float, mean: Tensor | None) -> None:
     centred = has_offset(layer, around)
     statistics = moments.statistics(centred)
     fitted = fit(layer.weight, keep, pattern, statistics, damping=damping)
     with torch.no_grad():
         layer.weight.copy_(fitted)
     if centred:
-        shift = offset(fitted, statistics)
-        add_offset(layer, around, shift - layer.bias.detach().double() if isinstance(layer.bias, Tensor) else shift)
+        set_offset(layer, around, offset(fitted, statistics), mean)
 
 
 def _forget(skip: int | None, wanted: Counter[int], group: list[Run]) -> None:

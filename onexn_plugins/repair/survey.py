@@ -58,7 +58,8 @@ def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
 
 
 def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
-           around: Mapping[str, Surroundings], block_size: int, *, context: Callable[[], Any] = torch.no_grad,
+           around: Mapping[str, Surroundings], patterns: Mapping[str, BlockPattern], *,
+           context: Callable[[], Any] = torch.no_grad,
            known: Mapping[str, Elimination] | None = None, progress: Progress | None = None,
            finished: Callable[[str, Elimination], None] | None = None, harm: bool = True) -> Survey:
     """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of half of them.
@@ -68,7 +69,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
         images: that calibrate.
         layers: to prune.
         around: what stands behind each.
-        block_size: N.
+        patterns: the blocks of each.
         context: in which the model runs, such as autocast.
         known: eliminations from an interrupted survey, which are not repeated.
         progress: called as progress(done, total, what).
@@ -81,7 +82,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     for name, moments in layer_moments(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight = layers[name].weight.detach()
-        pattern = BlockPattern.of(weight, block_size, groups_of(layers[name]), name)
+        pattern = patterns[name]
         statistics = moments.statistics(has_offset(layers[name], around[name]))
         found = (known or {}).get(name) or eliminate(weight, pattern, statistics.inputs)
         eliminations[name] = found
