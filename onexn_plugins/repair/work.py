@@ -15,7 +15,7 @@ from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement import applied_moves, apply_moves
 from onexn_plugins.rearrangement.proof import clean_copy
-from onexn_plugins.repair.divergence import divergence
+from onexn_plugins.repair.divergence import Divergence, divergence
 from onexn_plugins.repair.images import Images
 from onexn_plugins.repair.options import Context
 from onexn_plugins.repair.result import Repaired, Step
@@ -75,7 +75,7 @@ class Work:
         found = divergence(self._expected, self.outputs(self.student))
         macs = measure(self.student, self.block_size, self.example).macs or 0
         last = next((step for step in reversed(self.result.steps) if step.kept), None)
-        kept = before is None or last is None or found.kl <= last.kl
+        kept = before is None or last is None or not worse(found, last)
         if not kept and before is not None:
             restore(self.student, before)
         self.result.steps.append(Step(name, found.kl, found.agreement, macs, seconds, kept))
@@ -94,6 +94,12 @@ class Work:
         """The result as the checkpoint holds it."""
         self.result.ratios = dict(values["ratios"])
         self.result.steps = [Step(**step) for step in values["steps"]]
+
+
+def worse(found: Divergence, last: Step) -> bool:
+    """Is it further from the dense network, by either measure? Re-estimated norms, for one, can lower the KL, which
+    hangs on the scale of the outputs, and yet turn many first classes."""
+    return found.kl > last.kl or (found.agreement or 0.0) < (last.agreement or 0.0)
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:

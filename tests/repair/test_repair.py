@@ -46,8 +46,9 @@ def test_a_repaired_network_is_nearer_to_the_dense_one(dtype):
 
 def test_every_step_that_is_kept_is_no_worse_than_the_one_before():
     result = repair(residual_net(), photos(), distil_minutes=0.01)
-    kept = [step.kl for step in result.steps if step.kept]
-    assert kept == sorted(kept, reverse=True)
+    kept = [step for step in result.steps if step.kept]
+    assert [step.kl for step in kept] == sorted((step.kl for step in kept), reverse=True)
+    assert [step.agreement for step in kept] == sorted(step.agreement for step in kept)
     assert all(step.seconds >= 0 and 0 <= step.agreement <= 1 for step in result.steps)
 
 
