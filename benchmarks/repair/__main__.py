@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.record import command_line, record
+from benchmarks.common.record import record
 from benchmarks.demo.steps import load
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder, zeros
+from benchmarks.repair.page import publish
 from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
@@ -44,7 +45,9 @@ def main() -> None:
     say(f"{photos.calibrate.count} photos calibrate, {len(photos.labels)} judge")
     name = f"efficientnet_lite0_1x{arguments.block_size}_{100 * arguments.share:.0f}.json"
     path = arguments.out or RESULTS / name
-    content: dict[str, Any] = record(command_line("benchmarks.repair")) | {
+    command = (f"python -m benchmarks.repair --data DIR --share {arguments.share:g} --block-size "
+               f"{arguments.block_size} --distil {arguments.distil}")
+    content: dict[str, Any] = record(command) | {
         "network": "EfficientNet-Lite0",
         "judged_in": "bfloat16" if Context(dense).fast else "float32",
         "block_size": arguments.block_size, "share": arguments.share,
@@ -64,6 +67,8 @@ def main() -> None:
         content["rungs"].sort(key=lambda rung: ORDER.index(rung["step"]))
         with written_aside(path) as aside:
             aside.write_text(json.dumps(content, indent=1) + "\n")
+        if arguments.out is None:
+            publish()
         say(f"{title}: top-1 {100 * content_of(content, title)['top1']['value']:.1f} on the photos reported, "
             f"{100 * float((places < 1).double().mean()):.1f} on all, {seconds:.0f} s of CPU")
 

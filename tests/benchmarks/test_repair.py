@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder
+from benchmarks.repair.page import FOLDER, MARKS, tables
 from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins import measure
 from onexn_plugins.repair.images import Images
@@ -36,3 +37,8 @@ def test_figures():
     assert difference["value"] == pytest.approx(0.2)
     assert difference["low"] < 0.2 < difference["high"]
     assert paired(places, places) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_the_readme_is_made_from_the_results():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert text.partition(MARKS[0])[2].partition(MARKS[1])[0].strip() == tables().strip()
