@@ -66,8 +66,8 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
         paused: called after every step with the state so far, which it may save.
     """
     state = state or Distillation()
-    masks = {name: weight_mask(keep[name], patterns[name], pruned.get_submodule(name).weight)  # type: ignore[arg-type]
-             for name in keep}
+    masks = {name: weight_mask(keep[name], patterns[name], weight).to(weight.device) for name in keep
+             if isinstance(weight := pruned.get_submodule(name).weight, Tensor)}
     parameters = [each for each in pruned.parameters() if each.is_floating_point()]
     before = [each.requires_grad for each in parameters]
     pruned.eval()

@@ -78,7 +78,7 @@ def eliminate(weight: Tensor, pattern: BlockPattern, inputs: Tensor, *, damping:
 
 def block_rows(weight: Tensor, pattern: BlockPattern) -> Tensor:
     """[out, in / groups, *kernel] -> [block_rows, N, in / groups, taps]; tails are filled up with zeros."""
-    blocks = pattern.blocks(weight.detach())
+    blocks = pattern.blocks(weight.detach().cpu())
     return blocks.unflatten(2, (pattern.block_size, -1)).transpose(1, 2)
 
 
@@ -88,7 +88,7 @@ def kernel_saliency(weight: Tensor, inputs: Tensor, groups: int = 1, damping: fl
     The root makes it a magnitude, |w| / √(H⁻¹ diagonal) for a 1×1 kernel, so that it can stand for an L1 norm.
     """
     taps = weight[0, 0].numel()
-    kernels = weight.detach().double().reshape(groups, -1, weight.shape[1], taps)
+    kernels = weight.detach().double().cpu().reshape(groups, -1, weight.shape[1], taps)
     parts = []
     for group, own in enumerate(kernels):
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(inputs[group], damping)))

@@ -16,6 +16,7 @@ from onexn_plugins.inputs import call_model, keep_state, map_tensors, tensors_in
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"])
 BATCH = 25
+MEMORY = 6 * 2**30  # bytes of activations held at a time
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class Images:
     batches: list[Any]
     count: int
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def fitting(self, bytes_each: int) -> Images:
+        """As many, evenly chosen, as leave what is held of each within MEMORY."""
+        if self.count * bytes_each <= MEMORY:
+            return self
+        batches = self.some(max(1, int(MEMORY / bytes_each)))
+        return Images(batches, sum(_size(batch) for batch in batches), self.skipped)
 
     def some(self, count: int) -> list[Any]:
         """About so many images, evenly from all batches (for tensors; other batches whole)."""

@@ -165,6 +165,8 @@ class Run(threading.Thread):
         self._seen.add(call.layer)
         self.call, self._compute = call, compute
         self._go.clear()
+        if self._ending:  # while it was on its way here; nobody will call it again
+            raise _Stopped
         self._stands.set()
         self._go.wait()
         if self._ending:

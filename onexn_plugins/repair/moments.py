@@ -20,7 +20,7 @@ SAMPLES = 50_000
 
 
 class Moments:
-    """Sums over samples, in float64; the products themselves in the dtype of the samples.
+    """Sums over samples, in float64 on the CPU; the products themselves in the dtype and on the device of the samples.
 
     Attributes:
         count: samples.
@@ -39,12 +39,12 @@ class Moments:
     def add(self, inputs: Tensor, targets: Tensor | None = None) -> None:
         """Take samples [groups, n, d] with their targets [groups, n, out / groups]."""
         self.count += inputs.shape[1]
-        self.inputs += inputs.mT @ inputs
-        self.input_sums += inputs.sum(1)
+        self.inputs += (inputs.mT @ inputs).to(self.inputs)
+        self.input_sums += inputs.sum(1).to(self.inputs)
         if targets is not None:
-            self.cross += targets.mT @ inputs
-            self.target_sums += targets.sum(1)
-            self.target_squares += targets.square().sum(1)
+            self.cross += (targets.mT @ inputs).to(self.cross)
+            self.target_sums += targets.sum(1).to(self.cross)
+            self.target_squares += targets.square().sum(1).to(self.cross)
 
     def statistics(self, centred: bool = True) -> Statistics:
         """Per sample; about the means where the layer has an offset to take them up."""

@@ -35,7 +35,7 @@ def set_offset(layer: nn.Module, around: Surroundings, shift: Tensor, mean: Tens
         if isinstance(layer.bias, Tensor):
             layer.bias.copy_(shift)
         elif around.norm is not None and mean is not None:
-            around.norm.running_mean.copy_(mean[: len(shift)].double() - shift)  # type: ignore[union-attr]
+            around.norm.running_mean.copy_(mean[: len(shift)].double().cpu() - shift)  # type: ignore[union-attr]
 
 
 def norm_scale(around: Surroundings, channels: int) -> Tensor:
@@ -43,5 +43,5 @@ def norm_scale(around: Surroundings, channels: int) -> Tensor:
     norm = around.norm
     if norm is None:
         return torch.ones(channels, dtype=torch.float64)
-    scale = (norm.running_var.double() + norm.eps).rsqrt()  # type: ignore[union-attr]
-    return scale if norm.weight is None else scale * norm.weight.detach().double()
+    scale = (norm.running_var.double().cpu() + norm.eps).rsqrt()  # type: ignore[union-attr]
+    return scale if norm.weight is None else scale * norm.weight.detach().double().cpu()

@@ -19,7 +19,7 @@ from onexn_plugins.repair.lockstep import Call, Run, layer_of, runs
 from onexn_plugins.repair.moments import Moments, outputs, samples, step_of
 from onexn_plugins.repair.offsets import has_offset, norm_scale, set_offset
 from onexn_plugins.repair.surroundings import Surroundings
-from onexn_plugins.repair.survey import Progress
+from onexn_plugins.repair.survey import Progress, held
 
 FAINT = 1e-3  # of the strongest channel's scale: a batch norm that weakens a channel more has no say in its target
 
@@ -46,7 +46,7 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
         context: in which both run.
         progress: called as progress(done, total, what).
     """
-    reference = dict(dense.named_modules())
+    reference, images = dict(dense.named_modules()), images.fitting(held(around, networks=2))
     weights = [{name: model[name].weight for name in keep} for model in (reference, layers)]
     wanted = Counter(skip for name in keep if (skip := around[name].skip) is not None)
     places = frozenset(wanted)

@@ -22,7 +22,7 @@ from onexn_plugins.repair.plan import Budget, share_ratios
 from onexn_plugins.repair.sequential import correct_layers
 from onexn_plugins.repair.statistics import reestimate_norms
 from onexn_plugins.repair.surroundings import surroundings
-from onexn_plugins.repair.survey import layer_moments, survey
+from onexn_plugins.repair.survey import held, layer_moments, survey
 from onexn_plugins.repair.work import Work, values
 from onexn_plugins.selection import keep_highest
 
@@ -71,7 +71,8 @@ def remove(work: Work, ratio: Any) -> None:
         layer = work.layers[name]
         work.keep[name] = keep_highest(found.eliminations[name].scores, share)
         with torch.no_grad():
-            layer.weight.mul_(weight_mask(work.keep[name], work.patterns[name], layer.weight))
+            mask = weight_mask(work.keep[name], work.patterns[name], layer.weight)
+            layer.weight.mul_(mask.to(layer.weight.device))
     work.judge("blocks removed", started)
     work.save("removed", {"keep": work.keep, "ratios": work.result.ratios})
 
@@ -119,6 +120,10 @@ def _ratios(work: Work, found: Any, ratio: Any) -> dict[str, float]:
 
 
 def _note_missing(work: Work) -> None:
+    fitting = work.images.fitting(held(work.around, networks=2)).count
+    if fitting < work.images.count:
+        work.result.notes.append(f"{fitting} of {work.images.count} images are fitted on: what is held of all of them "
+                                 "would not fit into the memory allowed")
     for name in work.names:
         if name not in work.around:
             work.result.notes.append(f"{name} stays dense: forward does not compute it")

@@ -22,6 +22,7 @@ class Surroundings:
 
     Attributes:
         number: of its first call among all torch functions of a forward.
+        bytes: of what it reads of one image.
         size: of its feature map without batch and channels; of a Linear layer, its rows per image.
         norm: the batch norm in evaluation mode that alone reads it; None where there is none.
         skip: number of the call whose result is added to the layer's output (behind its norm) and was there before
@@ -29,6 +30,7 @@ class Surroundings:
     """
 
     number: int
+    bytes: int
     size: tuple[int, ...]
     norm: nn.modules.batchnorm._BatchNorm | None = None
     skip: int | None = None
@@ -97,7 +99,9 @@ class _Probe(Listener):
 
     def found(self, layer: str) -> Surroundings:
         alone = self.readers.get(self.output[layer], 0) <= 1
-        return Surroundings(self.calls[layer].number, self.sizes[layer], self.norm.get(layer) if alone else None,
+        inputs = self.calls[layer].inputs
+        return Surroundings(self.calls[layer].number, inputs.numel() * inputs.element_size() // len(inputs),
+                            self.sizes[layer], self.norm.get(layer) if alone else None,
                             self.skip.get(layer) if alone else None)
 
     def _norm(self, arguments: Sequence[Any], result: Tensor) -> None:

@@ -45,6 +45,7 @@ class Survey:
 def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
                   around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[tuple[str, Moments]]:
     """Moments of what each layer reads, one layer at a time, in the order in which they are computed."""
+    images = images.fitting(held(around))
     with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
         while (name := layer_of(group)) is not None:
             layer, step = layers[name], step_of(around[name].size, images.count)
@@ -55,6 +56,11 @@ def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
             yield name, moments
             for run in group:
                 run.advance()
+
+
+def held(around: Mapping[str, Surroundings], networks: int = 1) -> int:
+    """Bytes of activations that stay alive of each image: what a layer reads, a skip connection and what is between."""
+    return 3 * networks * max((each.bytes for each in around.values()), default=0)
 
 
 def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
@@ -95,11 +101,11 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
 
 def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:
     """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
-    rows = weight.double().flatten(1).unflatten(0, (pattern.groups, -1))
+    rows = weight.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))
     own = Statistics(statistics.inputs, rows @ statistics.inputs, statistics.mean,
                      (rows @ statistics.mean[:, :, None])[:, :, 0], torch.zeros(()))
     fitted = fit(weight, keep, pattern, own)
-    shift = ((rows - fitted.double().flatten(1).unflatten(0, (pattern.groups, -1))) @ statistics.mean[:, :, None])
+    shift = ((rows - fitted.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))) @ statistics.mean[:, :, None])
     return fitted, shift.flatten()
 
 

@@ -1,6 +1,7 @@
 """repair() as a user calls it."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -169,3 +170,27 @@ def test_the_model_is_as_it_was_after_a_failure(kind, monkeypatch):
     assert not masks(net)
     assert list(net.state_dict()) == list(before)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_memory_is_bounded_by_fitting_on_fewer_images(monkeypatch):
+    net, images = residual_net(), photos()
+    around = surroundings(net, images[:1], {name: net.get_submodule(name).weight for name in PRUNED})
+    assert around["3.project"].bytes == 24 * 8 * 8 * 4
+    monkeypatch.setattr("onexn_plugins.repair.images.MEMORY", 20 * 2 * 3 * 24 * 8 * 8 * 4)
+    result = repair(net, images)
+    assert result.notes[0].startswith("20 of 48 images are fitted on")
+    assert result.steps[1].kl <= result.steps[0].kl
+
+
+def test_an_interruption_in_the_middle_of_a_pass_ends_its_threads():
+    before = threading.active_count()
+
+    def interrupt(done, total, what):
+        if what == "correction: 4.expand":
+            raise KeyboardInterrupt
+
+    net = residual_net()
+    with pytest.raises(KeyboardInterrupt):
+        repair(net, photos(), progress=interrupt)
+    assert threading.active_count() == before
+    assert not masks(net)
