@@ -10,7 +10,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from onexn_plugins.checkpoint import is_checkpoint, load_checkpoint
 from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.masking import fold
 
 __all__ = ["import_torchvision", "load_model", "load_weights"]
 
@@ -65,10 +67,17 @@ def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a state dict into the model, strictly; nothing is changed where it does not fit."""
+    """Load a state dict or what `save_checkpoint` wrote, strictly; the masks of a checkpoint become zeros.
+
+    Nothing is changed where it does not fit.
+    """
     path = Path(path)
     if not path.is_file():
         raise OneXNError(str(path), "there is no such file", "Check the path of the weights")
+    if is_checkpoint(path):
+        load_checkpoint(model, path)
+        fold(model)
+        return
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

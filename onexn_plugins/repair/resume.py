@@ -56,7 +56,7 @@ class Resume:
         self.stage = stage
         self.values[stage] = dict(values)
         self.values.pop("surveyed", None) if stage != "arranged" else None
-        self._write(model)
+        self.write(model)
 
     def note(self, model: nn.Module, key: str, name: str | None, value: Mapping[str, Any]) -> None:
         """How far a stage is: one part of it by name, or all of it; written when the last note is old enough."""
@@ -67,9 +67,10 @@ class Resume:
         else:
             self.values.setdefault(key, {})[name] = dict(value)
         if time.monotonic() - self._noted > SECONDS:
-            self._write(model)
+            self.write(model)
 
-    def _write(self, model: nn.Module) -> None:
+    def write(self, model: nn.Module) -> None:
+        """The file as it should be now; nothing where none is wanted."""
         if self.path is not None:
             save_checkpoint(model, self.path, repair={"mark": self._mark, "stage": self.stage, "values": self.values})
             self._noted = time.monotonic()

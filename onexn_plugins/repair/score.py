@@ -15,6 +15,7 @@ from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.elimination import eliminate
 from onexn_plugins.repair.images import read_images
+from onexn_plugins.repair.offsets import has_offset
 from onexn_plugins.repair.options import Context
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import layer_moments
@@ -65,5 +66,6 @@ class EliminationScore:
         for name, moments in layer_moments(copy, self._images, chosen, around, Context(copy)):
             own = chosen[name].weight.detach()
             pattern = BlockPattern.of(own, block_size, groups_of(chosen[name]), name)
-            found[name] = pattern, eliminate(own, pattern, moments.statistics().inputs).scores
+            found[name] = pattern, eliminate(own, pattern, moments.statistics(
+                has_offset(chosen[name], around[name])).inputs).scores
         return found

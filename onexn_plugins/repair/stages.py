@@ -17,7 +17,8 @@ from onexn_plugins.rearrangement.run import rearrange_layers
 from onexn_plugins.repair.distillation import Distillation
 from onexn_plugins.repair.distillation import distil as train
 from onexn_plugins.repair.elimination import Elimination, kernel_saliency
-from onexn_plugins.repair.moments import step_of
+from onexn_plugins.repair.moments import Moments, step_of
+from onexn_plugins.repair.offsets import has_offset
 from onexn_plugins.repair.plan import Budget, share_ratios
 from onexn_plugins.repair.sequential import correct_layers
 from onexn_plugins.repair.statistics import reestimate_norms
@@ -33,12 +34,13 @@ def arrange(work: Work, wanted: bool, ratio: Any) -> None:
         vars(work.result).update(work.resume.values["arranged"])
         return
     if wanted:
-        around = surroundings(work.student, work.example, {name: each.weight for name, each in work.layers.items()})
+        around = work.around = surroundings(
+            work.student, work.example, {name: each.weight for name, each in work.layers.items()})
         saliency: dict[str, Tensor] = {}
         for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
             layer = work.layers[name]
             work.report(len(saliency), len(around), f"saliency: {name}")
-            saliency[name] = kernel_saliency(layer.weight, moments.statistics().inputs, groups_of(layer))
+            saliency[name] = kernel_saliency(layer.weight, _covariance(work, name, moments), groups_of(layer))
         done = rearrange_layers(
             work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
             pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
@@ -106,7 +108,13 @@ def distil(work: Work, minutes: float) -> None:
                   state=state,
                    progress=work.report,
                    paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
+    work.resume.write(work.student)
     work.judge("distillation", started, before, seconds=state.seconds)
+
+
+def _covariance(work: Work, name: str, moments: Moments) -> Tensor:
+    """Of what a layer reads, as its elimination will see it."""
+    return moments.statistics(has_offset(work.layers[name], work.around[name])).inputs
 
 
 def _ratios(work: Work, found: Any, ratio: Any) -> dict[str, float]:

@@ -88,3 +88,13 @@ def test_a_class_the_model_does_not_know(capsys, photos, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "7" / "a.png")
     assert main(["evaluate", NET, *SHAPE, "--images", str(tmp_path)]) == 2
     assert "class 7" in capsys.readouterr().err
+
+
+def test_the_checkpoint_of_a_repair_scores_as_its_weights(capsys, photos, tmp_path):
+    weights, checkpoint = str(tmp_path / "repaired.safetensors"), str(tmp_path / "checkpoint.safetensors")
+    found = values(capsys, "repair", NET, *SHAPE, "--images", photos, "--output", weights, "--checkpoint", checkpoint)
+    again = values(capsys, "repair", NET, *SHAPE, "--images", photos, "--output", weights, "--checkpoint", checkpoint)
+    assert found == again
+    one, other = (values(capsys, "evaluate", NET, *SHAPE, "--weights", file, "--images", photos)
+                  for file in (weights, checkpoint))
+    assert one == other
