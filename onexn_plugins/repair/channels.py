@@ -83,9 +83,12 @@ def as_one_row(weight: Tensor) -> BlockPattern:
 
 
 def channel_prices(hidden: Mapping[str, Hidden], macs: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Reader -> multiply-adds of everything that goes with its channels, at every ratio of GRID."""
-    return {reader: (macs[each.maker] + macs[reader] + sum(macs[name] for name in each.passing)) * (1 - GRID)
-            for reader, each in hidden.items()}
+    """Reader -> multiply-adds of everything that goes with its channels, at every ratio of GRID.
+
+    LEAST of them stay, so that higher ratios save no more.
+    """
+    return {reader: (macs[each.maker] + macs[reader] + sum(macs[name] for name in each.passing))
+            * np.maximum(1 - GRID, LEAST) for reader, each in hidden.items()}
 
 
 def kept_channels(scores: Tensor, ratio: float, block_size: int) -> Tensor:

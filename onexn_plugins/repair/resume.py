@@ -55,7 +55,8 @@ class Resume:
         """A stage is finished."""
         self.stage = stage
         self.values[stage] = dict(values)
-        self.values.pop("surveyed", None) if stage != "arranged" else None
+        if stage != "arranged":
+            self.values.pop("surveyed", None)
         self.write(model)
 
     def note(self, model: nn.Module, key: str, name: str | None, value: Mapping[str, Any]) -> None:

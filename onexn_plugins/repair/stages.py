@@ -105,9 +105,8 @@ def distil(work: Work, minutes: float) -> None:
     state = Distillation(**work.resume.values.get("distilled", {}))
     work.resume.values["undistilled"] = before
     state = train(work.dense, work.student, work.images, work.keep, work.patterns, minutes, seed=work.seed,
-                  state=state,
-                   progress=work.report,
-                   paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
+                  state=state, progress=work.report,
+                  paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
     work.resume.write(work.student)
     work.judge("distillation", started, before, seconds=state.seconds)
 

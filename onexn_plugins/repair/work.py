@@ -67,7 +67,7 @@ class Work:
                 for name, layer in self.layers.items()}
 
     def judge(self, name: str, started: float, before: Mapping[str, Tensor] | None = None,
-               seconds: float | None = None) -> None:
+              seconds: float | None = None) -> None:
         """Add a step to the result; where it made things worse, go back to the values before it."""
         seconds = time.monotonic() - started if seconds is None else seconds
         if self._expected is None:
@@ -97,8 +97,10 @@ class Work:
 
 
 def worse(found: Divergence, last: Step) -> bool:
-    """Is it further from the dense network, by either measure? Re-estimated norms, for one, can lower the KL, which
-    hangs on the scale of the outputs, and yet turn many first classes."""
+    """Is it further from the dense network, by either measure?
+
+    Re-estimated norms, for one, can lower the KL, which hangs on the scale of the outputs, and turn many first classes.
+    """
     return found.kl > last.kl or (found.agreement or 0.0) < (last.agreement or 0.0)
 
 
