@@ -17,7 +17,8 @@ def make_net() -> nn.Module:
 def saliency_of(net: nn.Module) -> dict[str, torch.Tensor]:
     """Every fourth row of layer 2 finds the same two inputs a hundred times as important as the others."""
     rows, columns = torch.arange(16)[:, None], torch.arange(8)[None]
-    return {"2": torch.where(columns // 2 == rows % 4, 100.0, 1.0), "4": torch.ones(8, 16)}
+    noise = torch.rand(16, 8, generator=torch.Generator().manual_seed(0))
+    return {"2": torch.where(columns // 2 == rows % 4, 100.0, 1.0) + noise, "4": torch.ones(8, 16)}
 
 
 def kept(saliency: torch.Tensor) -> float:
@@ -31,7 +32,7 @@ def test_channels_gather_what_the_saliency_says():
     result = rearrange(net, images, pruning_ratio=0.75, saliency=saliency)
     by_l1 = rearrange(make_net(), images, pruning_ratio=0.75)
     orders = [found.permutations.get("2", torch.arange(16)) for found in (result, by_l1)]
-    assert kept(saliency["2"][orders[0]]) == 3200  # all that matters
+    assert kept(saliency["2"][orders[0]]) > 3200  # all that matters
     assert kept(saliency["2"][orders[1]]) < 3200
     torch.testing.assert_close(net(images), before)
 
