@@ -43,6 +43,7 @@ BENCHMARKS = (
               "rearrangement/README.md"),
     Benchmark("rearrangement.networks", "Which networks can be rearranged, and what is refused?",
               "rearrangement/README.md"),
+    Benchmark("repair", "What does each step of repair without labels win back?", "repair/README.md"),
     Benchmark("density", "How many zero blocks does a layer need before skipping them pays?",
               "density/results/density.json"),
     Benchmark("winograd", "When is Winograd's algorithm faster than direct sums on x86?",

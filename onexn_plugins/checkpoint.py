@@ -131,6 +131,17 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> dict[str,
     return meta
 
 
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Did `save_checkpoint` write this file, as far as its metadata tell?"""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def fitting_moves(model: nn.Module) -> list[Move]:
     """The moves the model went through; none where channels were removed since, so that they fit no more."""
     moves, tensors = applied_moves(model), _dense_tensors(model)

@@ -82,11 +82,18 @@ class ScoreEntry:
     is_norm: bool = False
 
 
+def _obs(sources: Sources) -> BlockScore:
+    from onexn_plugins.repair.score import EliminationScore  # which stands above this file, as it needs a model
+
+    return EliminationScore(sources.model, sources.images)
+
+
 SCORES: dict[str, ScoreEntry] = {
     "l1": ScoreEntry(lambda sources: lambda weight, pattern, layer: l1(weight, pattern),
                      "L1 norm of every block, as in the paper", is_norm=True),
     "random": ScoreEntry(lambda sources: lambda weight, pattern, layer: random(pattern, seed=sources.seed, layer=layer),
                          "drawn without replacement, the same blocks in every toolkit"),
+    "obs": ScoreEntry(_obs, "what each block's removal costs on unlabelled images, the others corrected"),
 }
 
 

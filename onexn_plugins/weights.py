@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onexn_plugins.checkpoint import is_checkpoint, load_checkpoint
 from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.masking import fold
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 WEIGHT_SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
@@ -51,11 +53,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a file's state dict into the model, strictly; nothing is changed where it does not fit.
+    """Load a file's state dict, or what `save_checkpoint` wrote, into the model; nothing is changed where it does not
+    fit. The masks of a checkpoint become zeros.
 
     Raises:
         OneXNError: as read_weights; or names or shapes are not the model's, and no known prefix explains them.
     """
+    if Path(path).is_file() and is_checkpoint(path):
+        load_checkpoint(model, path)
+        fold(model)
+        return
     model.load_state_dict(fitted(model, read_weights(path), path))
 
 

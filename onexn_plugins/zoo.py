@@ -18,8 +18,6 @@ from onexn_plugins.weights import load_weights
 
 __all__ = ["import_torchvision", "load_model", "load_weights"]
 
-__all__ = ["import_torchvision", "load_model", "load_weights"]
-
 # Library objects unregister their schemas when collected, so they live as long as the process.
 _declared: list[torch.library.Library] = []
 

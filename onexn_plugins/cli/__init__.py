@@ -11,11 +11,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from onexn_plugins.cli import bench, compile, deploy, export, inspect, prune, rearrange, report, run, tune
+from onexn_plugins.cli import (
+    bench,
+    compile,
+    deploy,
+    evaluate,
+    export,
+    inspect,
+    prune,
+    rearrange,
+    repair,
+    report,
+    run,
+    tune,
+)
 from onexn_plugins.cli.common import Result
 from onexn_plugins.errors import OneXNError
 
-VERBS = (prune, rearrange, inspect, export, tune, compile, run, bench, deploy, report)
+VERBS = (prune, rearrange, repair, evaluate, inspect, export, tune, compile, run, bench, deploy, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

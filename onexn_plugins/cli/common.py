@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
+from onexn_plugins.repair.images import Preprocess
 from onexn_plugins.weights import TORCH_SUFFIXES, WEIGHT_SUFFIXES
 from onexn_plugins.zoo import load_model
 
@@ -61,6 +62,35 @@ class _Shapes(argparse.Action):
 def add_block_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block-size", type=int, default=4, metavar="N",
                         help="N, output channels per block (default 4)")
+
+
+def add_photos(parser: argparse.ArgumentParser, labelled: bool = False, required: bool = True) -> None:
+    """--images with what makes a photo an input; ImageNet's usual numbers by default."""
+    parser.add_argument("--images", type=Path, required=required, metavar="DIR", help=(
+        "folder of photos with a sub-folder per class, in the order of the model's classes" if labelled
+        else "folder of photos like those the model will see, read with its sub-folders; labels are not used"))
+    parser.add_argument("--crop", type=float, default=0.875, metavar="SHARE",
+                        help="share of a photo's short side that the network sees (default 0.875)")
+    parser.add_argument("--mean", type=numbers, default=(0.485, 0.456, 0.406), metavar="R,G,B",
+                        help="subtracted from pixels from 0 to 1 (default: ImageNet's)")
+    parser.add_argument("--std", type=numbers, default=(0.229, 0.224, 0.225), metavar="R,G,B",
+                        help="that divides them then (default: ImageNet's)")
+
+
+def preprocess(arguments: argparse.Namespace) -> Preprocess:
+    """From a photo to an input, as the arguments say; its size is that of --input-shape."""
+    return Preprocess(arguments.input_shape[-1], arguments.crop, arguments.mean, arguments.std)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """`0.5,0.5,0.5` as three numbers."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of three numbers such as 0.5,0.5,0.5")
+    return values
 
 
 def add_tuning(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onexn_plugins.cli.common import Result, add_block_size, add_model, example_input, read_model, save_weights, stage
+from onexn_plugins.cli.common import (
+    Result,
+    add_block_size,
+    add_model,
+    add_photos,
+    example_input,
+    preprocess,
+    read_model,
+    save_weights,
+    stage,
+)
 from onexn_plugins.cli.inspect import layer_table
 from onexn_plugins.cli.rearrange import sentence, summary
 from onexn_plugins.files import check_writable
 from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
+from onexn_plugins.repair.images import read_images
 from onexn_plugins.scores import SCORES
 
 HELP = "Prune a model's convolutions in 1×N blocks and save its weights."
@@ -26,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="where blocks compete: in their layer, their block row, or the whole model")
     parser.add_argument("--importance", choices=tuple(SCORES), default="l1",
                         help="; ".join(f"{name}: {entry.summary}" for name, entry in SCORES.items()))
+    add_photos(parser, required=False)
     parser.add_argument("--seed", type=int, default=0, help="seed of --importance random")
     parser.add_argument("--rearrange", action="store_true", help="move channels first, so that blocks gather weight")
     parser.add_argument("--ignore", action="append", default=[], metavar="LAYER", help="leave this layer dense")
@@ -40,7 +52,8 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.output is not None:
         check_writable(arguments.output)
     model = read_model(arguments)
-    importance = BlockScoreImportance(arguments.importance, seed=arguments.seed)
+    images = None if arguments.images is None else read_images(arguments.images, model, preprocess(arguments)).batches
+    importance = BlockScoreImportance(arguments.importance, seed=arguments.seed, images=images)
     with stage(arguments, f"pruning {arguments.model}"):
         pruner = OneXNPruner(
             model, example_input(model, arguments), importance, block_size=arguments.block_size,

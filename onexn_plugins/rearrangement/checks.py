@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.masking import masks
 from onexn_plugins.rearrangement.search import METHODS
 from onexn_plugins.rearrangement.spaces import Space, named_tensors
@@ -27,6 +29,23 @@ def check_options(method: object, seed: object, full: object, spaces: object, pr
         raise OneXNError("spaces", f"must be a list of Space, got {type(spaces).__name__}", "Leave it out for our own")
     if progress is not None and not callable(progress):
         raise OneXNError("progress", f"must be callable, got {progress!r}", "Pass a function (done, total, what)")
+
+
+def check_saliency(saliency: object, layers: Mapping[str, PrunableLayer]) -> None:
+    """Raise OneXNError unless there is a finite, non-negative number for every kernel of these layers; None is fine."""
+    if saliency is None:
+        return
+    if not isinstance(saliency, Mapping):
+        raise OneXNError("saliency", f"must map layers to tensors, got {type(saliency).__name__}",
+                         "Leave it out for the L1 norm")
+    for name, layer in layers.items():
+        value, shape = saliency.get(name), tuple(layer.weight.shape[:2])
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise OneXNError(name, f"its saliency must be a tensor {shape}, got {found}",
+                             "Give one number for every kernel")
+        if not bool((torch.isfinite(value) & (value >= 0)).all()):
+            raise OneXNError(name, "its saliency holds negative, NaN or infinite values", "Give magnitudes")
 
 
 def check_model(model: object) -> None:

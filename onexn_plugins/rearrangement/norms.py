@@ -27,15 +27,17 @@ class KernelNorms:
     """Kernel norms of the layers to prune, in the current order of their rows.
 
     Attributes:
-        kernels: layer -> float64 [out, in / groups]. The order of the columns never matters to 1×N.
+        kernels: layer -> float64 [out, in / groups]: L1 norms, or the saliency that was given for them. The order of
+            the columns never matters to 1×N.
         patterns: layer -> its blocks.
         ratios: layer -> fraction of blocks to prune.
     """
 
-    def __init__(self, layers: Mapping[str, PrunableLayer], block_size: int,
-                 ratio: float | Mapping[str, float]) -> None:
+    def __init__(self, layers: Mapping[str, PrunableLayer], block_size: int, ratio: float | Mapping[str, float],
+                 saliency: Mapping[str, Tensor] | None = None) -> None:
         self.ratios = dict(ratio) if isinstance(ratio, Mapping) else dict.fromkeys(layers, ratio)
-        self.kernels = {name: kernel_l1(layer.weight).cpu() for name, layer in layers.items()}
+        self.kernels = {name: kernel_l1(layer.weight).cpu() if saliency is None else saliency[name].cpu().double()
+                        for name, layer in layers.items()}
         self.patterns = {name: BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
                          for name, layer in layers.items()}
 

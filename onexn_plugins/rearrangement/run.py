@@ -14,7 +14,7 @@ from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.applied import applied_moves, permutations_of, remember
 from onexn_plugins.rearrangement.apply import Move, apply_moves
-from onexn_plugins.rearrangement.checks import check_model, check_options
+from onexn_plugins.rearrangement.checks import check_model, check_options, check_saliency
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer, row_order
 from onexn_plugins.rearrangement.proof import BAR, Proof, clean_copy, prove
 from onexn_plugins.rearrangement.search import arrange
@@ -70,7 +70,7 @@ class Rearrangement:
 def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pruning_ratio: float = 0.5,
               method: str = "swap", ignored_layers: Iterable[str | nn.Module] = (), seed: int = 0,
               full: bool | None = None, spaces: Sequence[Space] | None = None,
-              progress: Progress | None = None) -> Rearrangement:
+              saliency: Mapping[str, Tensor] | None = None, progress: Progress | None = None) -> Rearrangement:
     """Move the output channels of the model's layers so that 1×N pruning keeps more, in place.
 
     The function stays as it was: everything that reads a channel follows it, model outputs never move, and every
@@ -90,6 +90,8 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
             default, ignored or not.
         spaces: channel spaces from elsewhere; by default our own tracer finds them. Either way its check holds: a
             channel whose value or number decides something stays.
+        saliency: layer -> what each kernel is worth, [out, in / groups], not negative; instead of its L1 norm. Every
+            layer to prune needs one. What is reported as retained stays the L1 norm.
         progress: called as progress(done, total, what).
 
     Raises:
@@ -103,21 +105,23 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
         full = not prunable_layers(model)
     return rearrange_layers(model, example_inputs, prunable_layers(model, ignored_layers, full=full),
                             block_size=block_size, pruning_ratio=check_ratio(pruning_ratio), method=method, seed=seed,
-                            spaces=spaces, progress=progress)
+                            spaces=spaces, saliency=saliency, progress=progress)
 
 
 def rearrange_layers(model: nn.Module, example_inputs: Any, layers: dict[str, PrunableLayer], *, block_size: int,
                      pruning_ratio: float | Mapping[str, float], method: str = "swap", seed: int = 0,
-                     spaces: Sequence[Space] | None = None, progress: Progress | None = None) -> Rearrangement:
+                     spaces: Sequence[Space] | None = None, saliency: Mapping[str, Tensor] | None = None,
+                     progress: Progress | None = None) -> Rearrangement:
     """`rearrange` for the pruning of exactly these layers, each at its own ratio where a mapping gives one."""
     check_options(method, seed, None, spaces, progress)
     check_inputs(example_inputs)
     check_model(model)
     ratios = _check_layers(layers, block_size, pruning_ratio)
+    check_saliency(saliency, layers)
     report = progress or (lambda done, total, what: None)
     found, still = _spaces(model, example_inputs, spaces, report)
-    norms = KernelNorms(layers, block_size, ratios)
-    before, overall_before = norms.retained()
+    before, overall_before = KernelNorms(layers, block_size, ratios).retained()
+    norms = KernelNorms(layers, block_size, ratios, saliency)
     moves = _search(found, layers, norms, method, seed, report)
     del norms  # as large as the weights of a transformer in float64
     report(len(moves), len(moves) + 1, "proof")

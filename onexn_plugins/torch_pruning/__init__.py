@@ -8,6 +8,8 @@ This package bears the name of the toolkit it adapts; `import torch_pruning` in 
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     import torch_pruning as tp
 except ModuleNotFoundError as error:
@@ -20,18 +22,19 @@ from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import (
     BlockImportance,
     BlockL1Importance,
+    BlockOBSImportance,
     BlockRandomImportance,
     BlockScoreImportance,
 )
 from onexn_plugins.torch_pruning.order import guard_masked_models
 from onexn_plugins.torch_pruning.pruner import OneXNPruner
 
-__all__ = ["BlockGroup", "BlockImportance", "BlockL1Importance", "BlockRandomImportance", "BlockScoreImportance",
-           "OneXNPruner", "register"]
+__all__ = ["BlockGroup", "BlockImportance", "BlockL1Importance", "BlockOBSImportance", "BlockRandomImportance",
+           "BlockScoreImportance", "OneXNPruner", "register"]
 
 
 def register(*, replace: bool = False) -> None:
-    """Make tp.pruner.OneXNPruner, tp.importance.BlockL1Importance and tp.importance.BlockRandomImportance resolve.
+    """Make tp.pruner.OneXNPruner and the importances of l1, random and obs in tp.importance resolve.
 
     torch-pruning has no registry; its own pruners are plain module attributes, and so are these. Importing this
     package changes nothing in torch-pruning: only this call does, and a second one is harmless. Like the first
@@ -43,7 +46,8 @@ def register(*, replace: bool = False) -> None:
     Raises:
         OneXNError: something else holds one of the names; nothing is registered then.
     """
-    places = [(tp.pruner, OneXNPruner), (tp.importance, BlockL1Importance), (tp.importance, BlockRandomImportance)]
+    places: list[tuple[Any, type]] = [(tp.pruner, OneXNPruner), (tp.importance, BlockL1Importance),
+                                      (tp.importance, BlockRandomImportance), (tp.importance, BlockOBSImportance)]
     for module, registered in places:
         holder = getattr(module, registered.__name__, registered)
         if holder is not registered and not replace:

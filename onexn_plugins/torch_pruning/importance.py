@@ -99,6 +99,18 @@ class BlockRandomImportance(BlockScoreImportance):
         super().__init__("random", seed=seed, block_size=block_size)
 
 
+class BlockOBSImportance(BlockScoreImportance):
+    """What removing each block costs on images, by exact elimination (`onexn_plugins.repair`); labels are not used.
+
+    Args:
+        images: a few hundred, as `onexn_plugins.repair.repair` takes them.
+        block_size: as in `BlockImportance`.
+    """
+
+    def __init__(self, images: Any, block_size: int = 4) -> None:
+        super().__init__("obs", images=images, block_size=block_size)
+
+
 def check_importance(importance: Any) -> Callable[[Any], Tensor]:
     """The importance itself; OneXNError unless it can score blocks."""
     kind = type(importance).__name__

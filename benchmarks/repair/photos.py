@@ -1,0 +1,61 @@
+"""Photos that calibrate, and others that judge: even classes and odd ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from onexn_plugins.evaluation import labelled_photos
+from onexn_plugins.repair.images import Images, Preprocess
+from onexn_plugins.repair.options import Context
+
+BATCH = 25
+# EfficientNet-Lite's own: (pixels - 127) / 128.
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+
+@dataclass(frozen=True)
+class Photos:
+    """
+    Attributes:
+        calibrate: photos of the even classes, without labels.
+        judge, labels: of the odd ones. Every other of them chooses between variants, the rest is reported.
+    """
+
+    calibrate: Images
+    judge: Tensor
+    labels: Tensor
+
+    @classmethod
+    def read(cls, folder: Path, size: int = 224) -> Photos:
+        """One sub-folder per ImageNet class, all 1,000 in sorted order."""
+        preprocess, images, labels = Preprocess(size, 0.875, MEAN, STD), [], []
+        for path, label in labelled_photos(folder):
+            with Image.open(path) as image:
+                images.append(preprocess(image))
+            labels.append(label)
+        every, classes = torch.stack(images), torch.tensor(labels)
+        even = classes % 2 == 0
+        return cls(Images(list(every[even].split(BATCH)), int(even.sum())), every[~even], classes[~even])
+
+    @property
+    def reported(self) -> Tensor:
+        """Which of the judging photos are reported, bool."""
+        return self.labels % 4 == 3
+
+
+def ranks(model: nn.Module, photos: Photos) -> Tensor:
+    """Place of the right class among the scores of every judging photo, 0 for the first: int64 [photos].
+
+    Run in bfloat16 where the processor is faster at it, dense and pruned networks alike.
+    """
+    places = []
+    with torch.inference_mode(), Context(model)():
+        for images, labels in zip(photos.judge.split(BATCH), photos.labels.split(BATCH), strict=True):
+            scores = model(images)
+            places.append((scores > scores.gather(1, labels[:, None])).sum(1))
+    return torch.cat(places)

@@ -1,0 +1,178 @@
+"""Images to calibrate on, as batches of what the model's forward takes; never labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.inputs import call_model, keep_state, map_tensors, tensors_in
+
+SUFFIXES = frozenset([".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"])
+BATCH = 25
+MEMORY = 6 * 2**30  # bytes of activations held at a time
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a photo to a network's input: the middle of it, scaled and normalised; ImageNet's usual numbers.
+
+    Attributes:
+        size: side of the input in pixels.
+        crop: share of the photo's short side that is seen.
+        mean, std: per channel, in pixel values from 0 to 1.
+    """
+
+    size: int = 224
+    crop: float = 0.875
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __call__(self, image: Any) -> Tensor:
+        """A PIL image as float32 [3, size, size]."""
+        import numpy as np
+        from PIL import Image
+
+        image = image.convert("RGB")
+        side = self.crop * min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        scaled = image.resize((self.size, self.size), Image.Resampling.BICUBIC,
+                              box=(left, top, left + side, top + side))
+        pixels = torch.from_numpy(np.array(scaled)).permute(2, 0, 1) / 255
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+
+@dataclass
+class Images:
+    """Batches in memory.
+
+    Attributes:
+        batches: each what forward takes.
+        count: images in all.
+        skipped: files that could not be read, with the reason.
+    """
+
+    batches: list[Any]
+    count: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def fitting(self, bytes_each: int) -> Images:
+        """As many, evenly chosen, as leave what is held of each within MEMORY."""
+        if self.count * bytes_each <= MEMORY:
+            return self
+        batches = self.some(max(1, int(MEMORY / bytes_each)))
+        return Images(batches, sum(_size(batch) for batch in batches), self.skipped)
+
+    def some(self, count: int) -> list[Any]:
+        """About so many images, evenly from all batches (for tensors; other batches whole)."""
+        if count >= self.count:
+            return self.batches
+        if all(isinstance(batch, Tensor) for batch in self.batches):
+            every = self.count / count
+            joined = torch.cat(self.batches)
+            return list(joined[[int(place * every) for place in range(count)]].split(BATCH))
+        return self.batches[:: max(1, round(self.count / count))]
+
+
+def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tensor] | None = None) -> Images:
+    """Whatever holds images, as batches in the dtype and on the device of the model.
+
+    Args:
+        images: a folder (read with all its sub-folders), a tensor [n, ...], a DataLoader or any iterable of what
+            forward takes. Of an (images, labels) pair the labels are dropped; a single image becomes a batch of one.
+        model: that will read them; it is run on the first batch.
+        preprocess: from a PIL image to a tensor, for a folder; by default `Preprocess()`.
+
+    Raises:
+        OneXNError: there are none, or they hold NaN, or the model does not take them.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        found = _from_folder(Path(images), preprocess or Preprocess())
+    elif isinstance(images, Tensor):
+        found = Images(list(images.split(BATCH)) if images.dim() and len(images) else [], 0)
+    elif isinstance(images, torch.utils.data.Dataset) and not isinstance(images, Iterable):
+        found = Images([_without_labels(images[place]) for place in range(len(images))], 0)  # type: ignore[arg-type]
+    elif isinstance(images, dict) or not isinstance(images, Iterable):
+        raise OneXNError("images", f"must be a folder, a tensor or an iterable of batches, got "
+                         f"{type(images).__name__}", "Pass a folder of photos, a tensor or a DataLoader")
+    else:
+        found = Images([_without_labels(item) for item in images], 0)
+    if not found.batches:
+        raise OneXNError("images", "there are none", "Give a few hundred photos like those the model will see")
+    like = next((each for each in model.parameters() if each.is_floating_point()), torch.zeros(()))
+    found.batches = _batched([_moved(batch, like) for batch in found.batches], model)
+    found.count = sum(_size(batch) for batch in found.batches)
+    for batch in found.batches:
+        if any(bool(~torch.isfinite(each).all()) for each in tensors_in(batch) if each.is_floating_point()):
+            raise OneXNError("images", "they hold NaN or infinite values", "Check the preprocessing")
+    with keep_state(model):
+        call_model(model.eval(), found.batches[0])
+    return found
+
+
+def _from_folder(folder: Path, preprocess: Callable[[Any], Tensor]) -> Images:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("pillow", "demo") from error
+    if not folder.is_dir():
+        raise OneXNError(str(folder), "is no folder", "Give a folder of photos; sub-folders are read too")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise OneXNError(str(folder), "holds no photos", f"Give files that end in {', '.join(sorted(SUFFIXES))}")
+    read, skipped = [], []
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                read.append(preprocess(image))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            skipped.append((str(path), str(error).splitlines()[0] if str(error) else type(error).__name__))
+    if not read:
+        raise OneXNError(str(folder), f"none of its {len(files)} photos can be read: {skipped[0][1]}",
+                         "Give whole image files")
+    return Images(list(torch.stack(read).split(BATCH)), 0, skipped)
+
+
+def _without_labels(item: Any) -> Any:
+    """The first of (images, labels); a tuple of several inputs stays."""
+    if isinstance(item, (list, tuple)) and item and isinstance(item[0], Tensor):
+        rest = [each for each in item[1:] if not (isinstance(each, int) or _is_labels(each, item[0]))]
+        return item[0] if not rest else (item[0], *rest)
+    return item
+
+
+def _is_labels(value: Any, images: Tensor) -> bool:
+    return isinstance(value, Tensor) and not value.is_floating_point() and value.dim() <= 2 and (
+        value.dim() == 0 or len(value) == len(images))
+
+
+def _moved(batch: Any, like: Tensor) -> Any:
+    """On the model's device; floating-point values in its dtype."""
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    return map_tensors(moved, batch)
+
+
+def _batched(batches: list[Any], model: nn.Module) -> list[Any]:
+    """Single images (a Dataset gives them) joined to batches: a Conv2d model that gets three dimensions."""
+    first = batches[0]
+    dims = 4 if any(isinstance(module, nn.Conv2d) for module in model.modules()) else 0
+    if isinstance(first, Tensor) and first.dim() == dims - 1:
+        shapes = {each.shape for each in batches}
+        if len(shapes) > 1:
+            raise OneXNError("images", f"single images of different shapes, {sorted(map(tuple, shapes))[:2]}",
+                             "Scale them to one size")
+        return list(torch.stack(batches).split(BATCH))
+    return batches
+
+
+def _size(batch: Any) -> int:
+    tensors: Sequence[Tensor] = tensors_in(batch)
+    return len(tensors[0]) if tensors and tensors[0].dim() else 1

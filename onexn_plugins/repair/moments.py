@@ -1,0 +1,159 @@
+"""Second moments of what a layer reads, and of that with what it should give.
+
+A convolution is a linear layer over patches: `samples` makes both the same, [groups, samples, in / groups × taps].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.repair.lockstep import Call
+
+# Positions of feature maps that are looked at in all images together: more do not change a layer's moments.
+SAMPLES = 50_000
+
+
+class Moments:
+    """Sums over samples, in float64 on the CPU; the products themselves in the dtype and on the device of the samples.
+
+    Attributes:
+        count: samples.
+        inputs: [groups, d, d]; cross: [groups, out / groups, d]; input_sums, target_sums, target_squares: one rank
+            lower.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int = 0) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(groups, *shape, dtype=torch.float64)
+
+        self.count = 0
+        self.inputs, self.input_sums = zeros(inputs, inputs), zeros(inputs)
+        self.cross, self.target_sums, self.target_squares = zeros(outputs, inputs), zeros(outputs), zeros(outputs)
+
+    def add(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Take samples [groups, n, d] with their targets [groups, n, out / groups]."""
+        self.count += inputs.shape[1]
+        self.inputs += (inputs.mT @ inputs).to(self.inputs)
+        self.input_sums += inputs.sum(1).to(self.inputs)
+        if targets is not None:
+            self.cross += (targets.mT @ inputs).to(self.cross)
+            self.target_sums += targets.sum(1).to(self.cross)
+            self.target_squares += targets.square().sum(1).to(self.cross)
+
+    def statistics(self, centred: bool = True) -> Statistics:
+        """Per sample; about the means where the layer has an offset to take them up."""
+        mean, target_mean = self.input_sums / self.count, self.target_sums / self.count
+        if not centred:
+            mean, target_mean = torch.zeros_like(mean), torch.zeros_like(target_mean)
+        return Statistics(
+            self.inputs / self.count - mean[:, :, None] * mean[:, None],
+            self.cross / self.count - target_mean[:, :, None] * mean[:, None],
+            mean, target_mean, self.target_squares / self.count - target_mean.square(),
+        )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments per sample, float64.
+
+    Attributes:
+        inputs: covariance of the inputs [groups, d, d].
+        cross: of targets with inputs [groups, out / groups, d].
+        mean: of the inputs [groups, d].
+        target_mean, target_variance: of the targets [groups, out / groups].
+    """
+
+    inputs: Tensor
+    cross: Tensor
+    mean: Tensor
+    target_mean: Tensor
+    target_variance: Tensor
+
+
+def step_of(outputs: Sequence[int], images: int) -> int:
+    """Which share of a feature map's positions is looked at: every step-th in each direction.
+
+    Args:
+        outputs: size of the layer's feature map, without batch and channels.
+        images: in all.
+    """
+    step = 1
+    while images * _positions(outputs, step + 1) >= SAMPLES:
+        step += 1
+    return step
+
+
+def outputs(call: Call, values: Tensor, step: int, dtype: torch.dtype) -> Tensor:
+    """What the layer gives, or something of the same shape, where `samples` looks: [groups, samples, out / groups]."""
+    if call.function is F.linear:
+        return values.reshape(1, -1, values.shape[-1])[:, ::step].to(dtype)
+    picked = values[(slice(None), slice(None), *(slice(None, None, step) for _ in values.shape[2:]))].to(dtype)
+    return _rows(picked.unflatten(1, (groups_of(call), -1)).flatten(3))
+
+
+def groups_of(call: Call) -> int:
+    """Conv groups; 1 for Linear."""
+    return int(call.options.get("groups", 1))
+
+
+def samples(call: Call, weight: Tensor, step: int = 1, layer: str = "layer") -> Tensor:
+    """What every looked-at output reads: [groups, samples, in / groups × taps], taps last, in the order of the weight.
+
+    Raises:
+        OneXNError: it holds NaN or infinity, or comes from a layer that has no patches (a transposed convolution).
+    """
+    inputs = call.inputs.to(weight.dtype)
+    if not bool(torch.isfinite(inputs).all()):
+        raise OneXNError(layer, "NaN or infinite values arrive here on the images given",
+                         "Check the images' preprocessing and the model's weights")
+    if call.function is F.linear:
+        return inputs.reshape(1, -1, inputs.shape[-1])[:, ::step]
+    groups = groups_of(call)
+    kernel = weight.shape[2:]
+    if call.function not in (torch.conv1d, torch.conv2d):
+        raise OneXNError(layer, "a transposed convolution's outputs read no common patches", "Leave this layer out")
+    stride, dilation = (_each(call.options.get(key, 1), len(kernel)) for key in ("stride", "dilation"))
+    inputs = F.pad(inputs, _padding(call.options.get("padding", 0), kernel, dilation))
+    if kernel.numel() == 1:
+        picked = inputs[(slice(None), slice(None), *(slice(None, None, each * step) for each in stride))]
+        return _rows(picked.unflatten(1, (groups, -1)).flatten(3))
+    if len(kernel) == 1:  # unfold knows maps alone
+        inputs, kernel, dilation, stride = inputs[:, :, None], torch.Size((1, *kernel)), (1, *dilation), (1, *stride)
+    patches = F.unfold(inputs, tuple(kernel), dilation, 0, tuple(each * step for each in stride))
+    return _rows(patches.unflatten(1, (groups, -1)))
+
+
+def _rows(values: Tensor) -> Tensor:
+    """[n, groups, d, positions] -> [groups, n × positions, d]"""
+    return values.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def _positions(outputs: Sequence[int], step: int) -> int:
+    count = 1
+    for size in outputs:
+        count *= size // step
+    return count
+
+
+def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given if len(given) == dims else given * dims
+
+
+def _padding(padding: int | str | Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """As F.pad takes it: last dimension first, both sides."""
+    sides = []
+    for place in reversed(range(len(kernel))):
+        if padding == "same":
+            whole = dilation[place] * (kernel[place] - 1)
+            sides += [whole // 2, whole - whole // 2]
+        else:
+            side = 0 if isinstance(padding, str) else _each(padding, len(kernel))[place]
+            sides += [side, side]
+    return sides

@@ -1,0 +1,156 @@
+"""The stages of repair, each on the copy that `Work` holds: arrange, remove, correct, distil."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onexn_plugins.layers import groups_of
+from onexn_plugins.measurement import measure
+from onexn_plugins.pattern import weight_mask
+from onexn_plugins.rearrangement import apply_moves
+from onexn_plugins.rearrangement.run import rearrange_layers
+from onexn_plugins.repair.distillation import Distillation
+from onexn_plugins.repair.distillation import distil as train
+from onexn_plugins.repair.elimination import Elimination, kernel_saliency
+from onexn_plugins.repair.moments import Moments, step_of
+from onexn_plugins.repair.offsets import has_offset
+from onexn_plugins.repair.plan import Budget, share_ratios
+from onexn_plugins.repair.sequential import correct_layers
+from onexn_plugins.repair.statistics import reestimate_norms
+from onexn_plugins.repair.surroundings import surroundings
+from onexn_plugins.repair.survey import held, layer_moments, survey
+from onexn_plugins.repair.work import Work, values
+from onexn_plugins.selection import keep_highest
+
+
+def arrange(work: Work, wanted: bool, ratio: Any) -> None:
+    """Move channels by what their kernels are worth on these images."""
+    if work.resume.reached("arranged"):
+        vars(work.result).update(work.resume.values["arranged"])
+        return
+    if wanted:
+        around = work.around = surroundings(
+            work.student, work.example, {name: each.weight for name, each in work.layers.items()})
+        saliency: dict[str, Tensor] = {}
+        for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
+            layer = work.layers[name]
+            work.report(len(saliency), len(around), f"saliency: {name}")
+            saliency[name] = kernel_saliency(layer.weight, _covariance(work, name, moments), groups_of(layer))
+        done = rearrange_layers(
+            work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
+            pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
+        apply_moves(work.dense, done.moves)
+        work.result.retained_before, work.result.retained_after = done.retained_before, done.retained_after
+        work.result.notes += [f"{name} is not rearranged: {reason}" for name, reason in done.refused]
+    work.resume.save(work.student, "arranged", {
+        key: getattr(work.result, key) for key in ("retained_before", "retained_after", "notes")})
+
+
+def remove(work: Work, ratio: Any) -> None:
+    """Decide which blocks go, and take them out."""
+    around = surroundings(work.student, work.example, {name: each.weight for name, each in work.layers.items()})
+    work.around = around
+    _note_missing(work)
+    if work.resume.reached("removed"):
+        work.keep = {name: keep.bool() for name, keep in work.resume.values["removed"]["keep"].items()}
+        work.take(work.resume.values["removed"])
+        work.whole = {name: work.dense.get_submodule(name).weight.detach() for name in work.keep}  # type: ignore
+        return
+    started = time.monotonic()
+    ratio = _among(ratio, around)
+    known = {name: Elimination(**each) for name, each in work.resume.values.get("surveyed", {}).items()}
+    found = survey(work.student, work.images, work.layers, around, work.patterns, context=work.context,
+                   known=known, progress=work.report, harm=not isinstance(ratio, dict),
+                   finished=lambda name, each: work.resume.note(work.student, "surveyed", name, vars(each)))
+    work.result.ratios = _ratios(work, found, ratio)
+    work.whole = {name: layer.weight.detach().clone() for name, layer in work.layers.items()}
+    for name, share in work.result.ratios.items():
+        layer = work.layers[name]
+        work.keep[name] = keep_highest(found.eliminations[name].scores, share)
+        with torch.no_grad():
+            mask = weight_mask(work.keep[name], work.patterns[name], layer.weight)
+            layer.weight.mul_(mask.to(layer.weight.device))
+    work.judge("blocks removed", started)
+    work.save("removed", {"keep": work.keep, "ratios": work.result.ratios})
+
+
+def correct(work: Work) -> None:
+    """Fit what stays, layer by layer, and see whether other statistics of the batch norms serve better."""
+    if work.resume.reached("corrected"):
+        work.take(work.resume.values["corrected"])
+        return
+    started, before = time.monotonic(), values(work.student)
+    for name in work.keep:  # damped towards the weights before the removal
+        work.layers[name].weight.data.copy_(work.whole[name])
+    correct_layers(work.dense, work.student, work.images, work.layers, work.keep,
+                   {name: each for name, each in work.around.items() if name in work.keep}, work.patterns,
+                   context=work.context, progress=work.report)
+    work.judge("least squares", started, before)
+    started, before = time.monotonic(), values(work.student)
+    if reestimate_norms(work.student, work.images.batches, work.context):
+        work.judge("batch-norm statistics", started, before)
+    work.save("corrected", {"ratios": work.result.ratios})
+
+
+def distil(work: Work, minutes: float) -> None:
+    """Train on the dense network's outputs."""
+    if not minutes:
+        return
+    started, before = time.monotonic(), work.resume.values.get("undistilled") or values(work.student)
+    state = Distillation(**work.resume.values.get("distilled", {}))
+    work.resume.values["undistilled"] = before
+    state = train(work.dense, work.student, work.images, work.keep, work.patterns, minutes, seed=work.seed,
+                  state=state, progress=work.report,
+                  paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
+    work.resume.write(work.student)
+    work.judge("distillation", started, before, seconds=state.seconds)
+
+
+def _covariance(work: Work, name: str, moments: Moments) -> Tensor:
+    """Of what a layer reads, as its elimination will see it."""
+    return moments.statistics(has_offset(work.layers[name], work.around[name])).inputs
+
+
+def _ratios(work: Work, found: Any, ratio: Any) -> dict[str, float]:
+    if isinstance(ratio, Budget):
+        return ratio.ratios(found, work.student, work.layers, work.example, work.block_size)
+    if isinstance(ratio, dict):
+        return ratio
+    macs = {layer.name: layer.dense_macs or 0
+            for layer in measure(work.student, work.block_size, work.example).layers}
+    return share_ratios(found, work.layers, macs, ratio, work.block_size)
+
+
+def _note_missing(work: Work) -> None:
+    fitting = work.images.fitting(held(work.around, networks=2)).count
+    if fitting < work.images.count:
+        work.result.notes.append(f"{fitting} of {work.images.count} images are fitted on: what is held of all of them "
+                                 "would not fit into the memory allowed")
+    for name in work.names:
+        if name not in work.around:
+            work.result.notes.append(f"{name} stays dense: forward does not compute it")
+            continue
+        around, layer = work.around[name], work.layers[name]
+        step = step_of(around.size, work.images.count)
+        looked_at = work.images.count
+        for side in around.size:
+            looked_at *= -(-side // step)
+        if looked_at < layer.weight[0].numel():
+            work.result.notes.append(f"{name} reads {layer.weight[0].numel()} values and is fitted on {looked_at} "
+                                     "samples, damped towards its old weights: more images would serve it better")
+
+
+def _typical(ratio: Any) -> float:
+    """The ratio that channels are arranged for."""
+    if isinstance(ratio, dict):
+        return sum(ratio.values()) / max(1, len(ratio))
+    return 0.5 if isinstance(ratio, Budget) else ratio
+
+
+def _among(ratio: Any, around: Mapping[str, Any]) -> Any:
+    return {name: share for name, share in ratio.items() if name in around} if isinstance(ratio, dict) else ratio

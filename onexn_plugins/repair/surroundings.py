@@ -1,0 +1,130 @@
+"""What stands behind each layer: the batch norm that takes up a shift, and the sum that the layer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.inputs import call_model, keep_state
+from onexn_plugins.rearrangement.tracing.tracer import METADATA
+from onexn_plugins.repair.lockstep import Call, Listener
+
+_SUMS = {"add", "__add__", "__iadd__", "__radd__", "add_"}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """One layer's.
+
+    Attributes:
+        number: of its first call among all torch functions of a forward.
+        bytes: of what it reads of one image.
+        size: of its feature map without batch and channels; of a Linear layer, its rows per image.
+        norm: the batch norm in evaluation mode that alone reads it; None where there is none.
+        skip: number of the call whose result is added to the layer's output (behind its norm) and was there before
+            the layer: with a target of dense sum − this, the layer corrects what the other summand lost.
+    """
+
+    number: int
+    bytes: int
+    size: tuple[int, ...]
+    norm: nn.modules.batchnorm._BatchNorm | None = None
+    skip: int | None = None
+
+
+def surroundings(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Surroundings]:
+    """By layer, in the order in which they are computed; layers that are never computed are left out."""
+    norms = {id(module.running_mean): module for module in model.modules()
+             if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(module.running_mean, Tensor)}
+    names = {id(weight): name for name, weight in weights.items()}
+    probe = _Probe(names, norms=norms)
+    with keep_state(model), torch.no_grad(), probe:
+        call_model(model.eval(), example_inputs)
+    return {layer: probe.found(layer) for layer in probe.calls}
+
+
+@dataclass
+class _Probe(Listener):
+    """Follows every layer's output through norms to a sum.
+
+    Attributes:
+        calls: layer -> its call.
+        values: id -> (the tensor, number of its call); every result, kept alive so that ids stay unique.
+        source: id of a tensor -> the layer it is the output of, as it is or behind its norm.
+        readers: id of a tensor -> how many functions read it.
+    """
+
+    norms: Mapping[int, Any] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    source: dict[int, str] = field(default_factory=dict)
+    output: dict[str, int] = field(default_factory=dict)
+    norm: dict[str, Any] = field(default_factory=dict)
+    skip: dict[str, int] = field(default_factory=dict)
+    readers: dict[int, int] = field(default_factory=dict)
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        number = self.count
+        result = super().__torch_function__(function, types, arguments, options)
+        name = getattr(function, "__name__", "")
+        if name != "__get__" and name not in METADATA:
+            for value in _tensors(arguments):
+                self.readers[id(value)] = self.readers.get(id(value), 0) + 1
+        if isinstance(result, Tensor) and id(result) not in self.values:
+            self.values[id(result)] = (result, number)
+        if name == "batch_norm":
+            self._norm(arguments, result)
+        elif name in _SUMS and len(arguments) > 1 and not (options or {}).get("alpha"):
+            self._sum(arguments)
+        elif name == "dropout":
+            self._follow(arguments[0], result)
+        if arguments and result is arguments[0] and name != "dropout":  # changed in place
+            self.source.pop(id(result), None)
+        return result
+
+    def visit(self, call: Call, compute: Callable[[], Tensor]) -> Tensor:
+        result = compute()
+        if call.layer not in self.calls:
+            rows = result.shape[1:-1] if call.function is nn.functional.linear else result.shape[2:]
+            self.calls[call.layer], self.sizes[call.layer] = call, tuple(rows)
+            self.source[id(result)] = call.layer
+            self.output[call.layer] = id(result)
+            self.values[id(result)] = (result, call.number)
+        return result
+
+    def found(self, layer: str) -> Surroundings:
+        alone = self.readers.get(self.output[layer], 0) <= 1
+        inputs = self.calls[layer].inputs
+        return Surroundings(self.calls[layer].number, inputs.numel() * inputs.element_size() // len(inputs),
+                            self.sizes[layer], self.norm.get(layer) if alone else None,
+                            self.skip.get(layer) if alone else None)
+
+    def _norm(self, arguments: Sequence[Any], result: Tensor) -> None:
+        layer = self.source.get(id(arguments[0]))
+        norm = next((self.norms[id(each)] for each in _tensors(arguments) if id(each) in self.norms), None)
+        if layer is not None and norm is not None and layer not in self.norm:
+            self.norm[layer] = norm
+            self.source[id(result)] = layer
+
+    def _sum(self, arguments: Sequence[Any]) -> None:
+        one, other = arguments[:2]
+        for ended, summand in ((one, other), (other, one)):
+            layer = self.source.get(id(ended)) if isinstance(ended, Tensor) else None
+            if layer is None or not isinstance(summand, Tensor) or summand.shape != ended.shape:
+                continue
+            value = self.values.get(id(summand))
+            if value is not None and value[1] < self.calls[layer].number and layer not in self.skip:
+                self.skip[layer] = value[1]
+
+    def _follow(self, value: Any, result: Tensor) -> None:
+        if isinstance(value, Tensor) and id(value) in self.source:
+            self.source[id(result)] = self.source[id(value)]
+
+
+def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
+    return [each for each in arguments if isinstance(each, Tensor)]

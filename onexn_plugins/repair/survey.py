@@ -1,0 +1,143 @@
+"""What the dense network tells in one pass: how each layer would lose its blocks, and how much that hurts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.inputs import call_model
+from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.divergence import Divergence, divergence
+from onexn_plugins.repair.elimination import Elimination, eliminate
+from onexn_plugins.repair.images import Images
+from onexn_plugins.repair.least_squares import fit
+from onexn_plugins.repair.lockstep import layer_of, runs
+from onexn_plugins.repair.moments import Moments, Statistics, samples, step_of
+from onexn_plugins.repair.offsets import add_offset, has_offset
+from onexn_plugins.repair.surroundings import Surroundings
+from onexn_plugins.selection import keep_highest
+
+HALF = 0.5  # the ratio at which a layer's harm to the whole network is measured
+JUDGES = 64  # images that measure it
+
+Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """By layer, in the order in which they are computed.
+
+    Attributes:
+        eliminations: order and loss of every block.
+        harm: divergence of the network's outputs when half of this layer's blocks are gone and the rest corrected.
+    """
+
+    eliminations: dict[str, Elimination]
+    harm: dict[str, float]
+
+
+def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
+                  around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[tuple[str, Moments]]:
+    """Moments of what each layer reads, one layer at a time, in the order in which they are computed."""
+    images = images.fitting(held(around))
+    with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
+        while (name := layer_of(group)) is not None:
+            layer, step = layers[name], step_of(around[name].size, images.count)
+            moments = Moments(groups_of(layer), layer.weight[0].numel())
+            for run in group:
+                assert run.call is not None
+                moments.add(samples(run.call, layer.weight.detach(), step, name))
+            yield name, moments
+            for run in group:
+                run.advance()
+
+
+def held(around: Mapping[str, Surroundings], networks: int = 1) -> int:
+    """Bytes of activations that stay alive of each image: what a layer reads, a skip connection and what is between."""
+    return 3 * networks * max((each.bytes for each in around.values()), default=0)
+
+
+def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
+           around: Mapping[str, Surroundings], patterns: Mapping[str, BlockPattern], *,
+           context: Callable[[], Any] = torch.no_grad,
+           known: Mapping[str, Elimination] | None = None, progress: Progress | None = None,
+           finished: Callable[[str, Elimination], None] | None = None, harm: bool = True) -> Survey:
+    """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of half of them.
+
+    Args:
+        model: in evaluation mode; as before at the end.
+        images: that calibrate.
+        layers: to prune.
+        around: what stands behind each.
+        patterns: the blocks of each.
+        context: in which the model runs, such as autocast.
+        known: eliminations from an interrupted survey, which are not repeated.
+        progress: called as progress(done, total, what).
+        finished: called with every elimination that was made.
+        harm: False: leave it out.
+    """
+    report = progress or (lambda done, total, what: None)
+    eliminations: dict[str, Elimination] = {}
+    halved: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, moments in layer_moments(model, images, layers, around, context):
+        report(len(eliminations), len(around), f"elimination: {name}")
+        weight = layers[name].weight.detach()
+        pattern = patterns[name]
+        statistics = moments.statistics(has_offset(layers[name], around[name]))
+        found = (known or {}).get(name) or eliminate(weight, pattern, statistics.inputs)
+        eliminations[name] = found
+        if finished is not None:
+            finished(name, found)
+        if harm:
+            halved[name] = _corrected(weight, keep_highest(found.scores, HALF), pattern, statistics)
+    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report))
+
+
+def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
+    rows = weight.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))
+    own = Statistics(statistics.inputs, rows @ statistics.inputs, statistics.mean,
+                     (rows @ statistics.mean[:, :, None])[:, :, 0], torch.zeros(()))
+    fitted = fit(weight, keep, pattern, own)
+    shift = ((rows - fitted.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))) @ statistics.mean[:, :, None])
+    return fitted, shift.flatten()
+
+
+def _harm(model: nn.Module, batches: Sequence[Any], layers: Mapping[str, PrunableLayer],
+          around: Mapping[str, Surroundings], halved: Mapping[str, tuple[Tensor, Tensor]], context: Callable[[], Any],
+          report: Progress) -> dict[str, float]:
+    def outputs() -> list[Any]:
+        with torch.no_grad(), context():
+            return [call_model(model, batch) for batch in batches]
+
+    dense = outputs() if halved else []
+    harm = {}
+    for number, (name, (weight, shift)) in enumerate(halved.items()):
+        report(number, len(halved), f"harm: {name}")
+        with _exchanged(layers[name], around[name], weight, shift):
+            found: Divergence = divergence(dense, outputs())
+        harm[name] = max(found.kl, 1e-9)
+    return harm
+
+
+@contextmanager
+def _exchanged(layer: PrunableLayer, around: Surroundings, weight: Tensor, shift: Tensor) -> Iterator[None]:
+    """While it lasts, the layer has another weight and its outputs are shifted."""
+    place = layer.bias if isinstance(layer.bias, Tensor) else getattr(around.norm, "running_mean", None)
+    before = layer.weight.detach().clone(), None if place is None else place.detach().clone()
+    try:
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+        add_offset(layer, around, shift)
+        yield
+    finally:
+        with torch.no_grad():
+            layer.weight.copy_(before[0])
+            if place is not None and before[1] is not None:
+                place.copy_(before[1])

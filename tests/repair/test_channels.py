@@ -1,0 +1,98 @@
+"""Whole hidden channels and blocks together."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from onexn_plugins import fold, measure
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import prunable_layers
+from onexn_plugins.masking import masks
+from onexn_plugins.rearrangement import find_spaces
+from onexn_plugins.rearrangement.apply import apply_moves
+from onexn_plugins.repair import repair
+from onexn_plugins.repair.channels import cut, hidden_spaces, kept_channels, to_front
+from tests.repair.networks import photos, residual_net
+
+
+def test_hidden_channels_are_those_inside_a_block():
+    net = residual_net()
+    found = hidden_spaces(net, list(find_spaces(net, photos(1)).spaces), prunable_layers(net))
+    assert {reader: (each.maker, each.passing) for reader, each in found.items()} == {
+        "3.project": ("3.expand", ("3.depthwise",)), "4.project": ("4.expand", ("4.depthwise",))}
+
+
+def test_channels_that_nothing_reads_can_be_taken_out():
+    net, images = residual_net().double(), photos(4).double()
+    hidden = hidden_spaces(net, list(find_spaces(net, images[:1]).spaces), prunable_layers(net))["4.project"]
+    kept = torch.tensor([1, 2, 5, 7, 11, 13, 17, 23])
+    net[4].project.weight.data[:, [each for each in range(24) if each not in kept.tolist()]] = 0
+    before, parameters = net(images), {id(each) for each in net.parameters()}
+    apply_moves(net, [to_front(hidden, kept)])
+    cut(net, hidden, len(kept))
+    torch.testing.assert_close(net(images), before)
+    assert net[4].expand.out_channels == net[4].depthwise.groups == net[4].project.in_channels == 8
+    assert net[4].norms[0].num_features == 8
+    assert {id(each) for each in net.parameters()} == parameters
+
+
+def test_kept_channels_come_in_multiples_of_the_block_size():
+    scores = torch.arange(24.0)
+    assert kept_channels(scores, 0.5, 4).tolist() == list(range(12, 24))
+    assert len(kept_channels(scores, 0.4, 8)) == 16
+    assert len(kept_channels(scores, 0.99, 4)) == 4
+
+
+def test_channels_and_blocks_together():
+    net, images = residual_net(), photos()
+    dense = copy.deepcopy(net)
+    parameters = {id(each) for each in net.parameters()}
+    whole = sum(layer.dense_macs for layer in measure(net, 4, images[:1]).layers if layer.prunable)
+    result = repair(net, images, channels=0.2, pruning_ratio=0.5)
+    assert [step.name for step in result.steps][:3] == ["channels removed", "blocks removed", "least squares"]
+    assert result.steps[2].kl <= result.steps[1].kl
+    assert net[3].expand.out_channels + net[4].expand.out_channels < 48
+    assert net[3].expand.out_channels % 4 == 0
+    assert len(masks(net)) == 5
+    fold(net)
+    left = sum(layer.macs for layer in measure(net, 4, images[:1]).layers if layer.prunable)
+    assert left == pytest.approx(0.5 * whole, rel=0.1)
+    assert {id(each) for each in net.parameters()} == parameters
+    assert net(images).shape == dense(images).shape
+    net.train()
+    net(images).sum().backward()
+    assert net[3].expand.weight.grad.shape == net[3].expand.weight.shape
+
+
+def test_a_failure_gives_the_channels_back(monkeypatch):
+    from onexn_plugins.repair import commit
+
+    net = residual_net()
+    net(photos(2)).sum().backward()
+    before, gradient = copy.deepcopy(net.state_dict()), net[3].expand.weight.grad.clone()
+
+    def attach(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commit, "attach", attach)
+    with pytest.raises(KeyboardInterrupt):
+        repair(net, photos(), channels=0.2)
+    assert net[3].expand.out_channels == net[3].depthwise.groups == 24
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert torch.equal(net[3].expand.weight.grad, gradient)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"channels": 0.6}, "leaves nothing to blocks"), ({"channels": "some"}, "channels"),
+    ({"channels": 0.2, "checkpoint": "x.safetensors"}, "no longer fits")])
+def test_bad_shares(options, message):
+    with pytest.raises(OneXNError, match=message):
+        repair(residual_net(), photos(), **options)
+
+
+def test_a_model_without_hidden_channels():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(OneXNError, match="no hidden channels"):
+        repair(net, photos(), channels=0.2)

@@ -1,0 +1,105 @@
+"""Ratios: for a share of the network and for budgets."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onexn_plugins import measure
+from onexn_plugins.errors import OneXNError
+from onexn_plugins.repair import Budget, plan_ratios, repair
+from onexn_plugins.repair.budget import GRID, choose
+from onexn_plugins.repair.latency import LatencyTable
+from tests.repair.networks import photos, residual_net
+
+
+def macs_left(net, ratios) -> float:
+    report = measure(net, 4, photos(1))
+    return sum(layer.dense_macs * (1 - ratios.get(layer.name, 0.0)) for layer in report.layers)
+
+
+def test_choosing_is_as_good_as_trying_everything():
+    generator = np.random.default_rng(0)
+    coarse = GRID[::6]
+    losses = {name: np.cumsum(generator.random(len(GRID))) for name in "abc"}
+    prices = {name: generator.integers(5, 50) * (1 - GRID) for name in "abc"}
+    budget = 0.5 * sum(price[0] for price in prices.values())
+    best = min(sum(np.interp(ratio, GRID, losses[name]) for name, ratio in zip("abc", (a, b, c), strict=True))
+               for a in coarse for b in coarse for c in coarse
+               if sum(np.interp(ratio, GRID, prices[name]) for name, ratio in zip("abc", (a, b, c), strict=True))
+               <= budget)
+    found = choose(losses, prices, budget)
+    assert sum(np.interp(ratio, GRID, losses[name]) for name, ratio in found.items()) <= best + 1e-9
+    spent = sum(np.interp(ratio, GRID, prices[name]) for name, ratio in found.items())
+    assert 0.98 * budget <= spent <= budget * (1 + 1e-9)
+
+
+def test_a_budget_that_cannot_be_met_names_the_one_that_can():
+    with pytest.raises(OneXNError, match=r"cannot be met.*5 ms are left"):
+        choose({"a": GRID}, {"a": 100 * (1 - GRID)}, 3.0, " ms")
+
+
+@pytest.mark.parametrize("share", [0.4, 0.75])
+def test_a_budget_of_macs_is_met(share):
+    net = residual_net()
+    before = copy.deepcopy(net.state_dict())
+    wanted = share * measure(net, 4, photos(1)).dense_macs
+    ratios = plan_ratios(net, photos(), photos(1), macs=wanted)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert macs_left(net, ratios) == pytest.approx(wanted, rel=0.02)
+    repair(net, photos(), pruning_ratio=ratios)
+    assert measure(net, 4, photos(1)).macs == pytest.approx(wanted, rel=0.04)  # whole blocks of a small network
+
+
+def test_a_budget_of_bytes_is_met():
+    net = residual_net()
+    dense = sum(each.numel() * 4 for each in net.parameters())
+    ratios = plan_ratios(net, photos(), photos(1), bytes=0.7 * dense)
+    left = dense
+    for name, ratio in ratios.items():
+        weight = net.get_submodule(name).weight
+        kept = weight.numel() * 4 + weight.numel() / weight[0, 0].numel() / 4 * 2
+        left += kept * (1 - ratio) - weight.numel() * 4 if ratio else 0
+    assert left == pytest.approx(0.7 * dense, rel=0.02)
+
+
+def test_a_layer_that_hurts_more_loses_less():
+    net = residual_net()
+    with torch.no_grad():
+        net[3].norms[2].weight.mul_(0.01)  # what its project gives hardly counts
+    ratios = plan_ratios(net, photos(), photos(1), macs=0.8 * measure(net, 4, photos(1)).dense_macs)
+    assert ratios["3.project"] > ratios["4.project"]
+
+
+def test_latencies_are_measured_once_and_met(tmp_path, monkeypatch):
+    monkeypatch.setattr("onexn_plugins.repair.latency.RATIOS", (0.0, 0.9))
+    torch.manual_seed(0)
+    net, table = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1)), tmp_path / "latencies.json"
+    images, layers = torch.randn(8, 3, 8, 8), {"2": net[2]}
+    found = LatencyTable.measured(net, layers, images[:1], 4, "host", table)
+    assert found.layers["2"][0] > 0
+    assert (np.diff(found.prices["2"]) <= 0).all()
+    assert LatencyTable.measured(net, layers, images[:1], 4, "host", table) == found  # read, not measured
+    wanted = found.fixed + found.prices["2"][10]
+    ratios = plan_ratios(net, images, images[:1], latency_ms=wanted, table=table)
+    assert np.interp(ratios["2"], GRID, found.prices["2"]) + found.fixed <= wanted * (1 + 1e-9)
+    with pytest.raises(OneXNError, match="another network"):
+        LatencyTable.measured(net, layers, images[:1], 8, "host", table)
+    table.write_text("{}")
+    with pytest.raises(OneXNError, match="no table"):
+        LatencyTable.measured(net, layers, images[:1], 4, "host", table)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({}, "one of latency_ms, macs and bytes"), ({"macs": 1.0, "bytes": 2.0}, "got 2"), ({"macs": -1.0}, "macs"),
+    ({"latency_ms": "fast"}, "latency_ms"), ({"macs": float("nan")}, "macs")])
+def test_bad_budgets(options, message):
+    with pytest.raises(OneXNError, match=message):
+        Budget(**options)
+
+
+def test_a_target_this_machine_cannot_run_is_refused():
+    with pytest.raises(OneXNError, match="cortex-a72"):
+        plan_ratios(residual_net(), photos(), photos(1), latency_ms=1.0, target="cortex-a72")
