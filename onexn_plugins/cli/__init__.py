@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from onexn_plugins.cli import bench, compile, deploy, export, inspect, prune, rearrange, report, run, tune
+from onexn_plugins.cli import bench, compile, deploy, experiment, export, inspect, prune, rearrange, report, run, tune
 from onexn_plugins.cli.common import Result
 from onexn_plugins.errors import OneXNError
 
-VERBS = (prune, rearrange, inspect, export, tune, compile, run, bench, deploy, report)
+VERBS = (prune, rearrange, inspect, export, tune, compile, run, bench, deploy, experiment, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

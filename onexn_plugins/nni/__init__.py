@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
         raise
     raise MissingDependencyError("nni", extra="nni") from error
 
+from onexn_plugins.nni.experiment import run_experiment
 from onexn_plugins.nni.pruner import OneXNPruner, register
 
-__all__ = ["OneXNPruner", "register"]
+__all__ = ["OneXNPruner", "register", "run_experiment"]
