@@ -15,8 +15,8 @@ from onexn_plugins.errors import OneXNError, first_line
 
 # How many of the tuner's suggestions are tried out: enough for its random ones to reach every branch of a choice.
 REHEARSED = 100
-# The tuners of NNI 3.0 that generate parameters without a training machine or other packages.
-REHEARSABLE = ("tpe", "random", "gridsearch", "evolution", "anneal", "tpe_legacy")
+# The tuners of NNI 3.0 that suggest parameters without having seen a result.
+REHEARSABLE = ("tpe", "random", "gridsearch", "anneal", "tpe_legacy")
 NESTED_ONCE = ("tpe", "random", "gridsearch")
 
 
@@ -80,9 +80,11 @@ def check_tuner_takes(space: Mapping[str, Any], tuner: str, arguments: Mapping[s
     deep = next(_nested_twice(space), None) if tuner.lower() in NESTED_ONCE else None
     if deep is not None:
         raise OneXNError(f"searchSpace.{deep}", f"stands in a choice in a choice, where {tuner} loses its way",
-                         "List the combinations as one choice with a _name each, or use the Anneal tuner")
+                         "List the combinations as one choice with a _name each")
     try:
         made = create_builtin_class_instance(tuner, dict(arguments or {}), "tuners")
+    except ModuleNotFoundError as error:
+        raise OneXNError(f"tuner {tuner}", f"needs {error.name}", "Install it, or use another tuner") from error
     except Exception as error:
         raise OneXNError(f"tuner {tuner}", f"cannot be made: {first_line(error)}", "Check its classArgs") from error
     try:
