@@ -19,6 +19,9 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("nni", extra="nni") from error
 
 from onexn_plugins.nni.experiment import run_experiment
+from onexn_plugins.nni.filters import FilterPruner, cut_filters
+from onexn_plugins.nni.finishing import finish
+from onexn_plugins.nni.from_config import pruner_from_config
 from onexn_plugins.nni.pruner import OneXNPruner, register
 
-__all__ = ["OneXNPruner", "register", "run_experiment"]
+__all__ = ["FilterPruner", "OneXNPruner", "cut_filters", "finish", "pruner_from_config", "register", "run_experiment"]

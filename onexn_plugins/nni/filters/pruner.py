@@ -17,17 +17,19 @@ class FilterPruner:
 
     Attributes:
         bound_model: the network: the one given, and after compress the smaller one.
+        dense_model: the network given; it stays as it is.
         result: what was cut and by whom (`FilterCut`); None before compress.
     """
 
     def __init__(self, model: nn.Module, config_list: list[dict[str, Any]], *, pruner_class: Callable[..., Any],
                  example_inputs: Any, **options: Any) -> None:
         check_inputs(example_inputs)
-        self.bound_model, self.result = model, None
-        self._model, self._config_list = model, config_list
+        self.bound_model, self.dense_model, self.result = model, model, None
+        self._config_list = config_list
         self.pruner_class, self._example_inputs, self._options = pruner_class, example_inputs, options
 
     bound_model: nn.Module
+    dense_model: nn.Module
     result: FilterCut | None
 
     def compress(self) -> tuple[nn.Module, dict[str, dict[str, Tensor]]]:
@@ -38,7 +40,7 @@ class FilterPruner:
         """
         if self.result is not None:
             raise OneXNError("compress", "the filters are cut already", "Make a new pruner for the smaller network")
-        self.result = cut_filters(self._model, self.pruner_class, self._config_list, self._example_inputs,
+        self.result = cut_filters(self.dense_model, self.pruner_class, self._config_list, self._example_inputs,
                                   **self._options)
         self.bound_model = self.result.model
         return self.bound_model, {}

@@ -48,7 +48,7 @@ BAD = {
     "no type": ({"searchSpace": {"ratio": [0.5, 0.75]}}, "needs _type and _value"),
     "range": ({"searchSpace": {"ratio": {"_type": "uniform", "_value": [0.9, 0.5]}}}, "searchSpace.ratio"),
     "mixed names": ({"searchSpace": {"pruner": choice({"_name": "a"}, "b")}}, "mixes choices"),
-    "bad inside a choice": ({"searchSpace": {"pruner": choice({"_name": "a", "n": choice()})}}, "searchSpace.pruner.a.n"),
+    "bad inside a choice": ({"searchSpace": {"pruner": choice({"_name": "a", "n": choice()})}}, "pruner.a.n"),
     "nested for TPE": ({"searchSpace": NESTED, "tuner": {"name": "TPE"}}, "TPE loses its way"),
     "nested for a grid": ({"searchSpace": NESTED}, "GridSearch loses its way"),
     "a tuner that needs more": ({"tuner": {"name": "Anneal"}}, "needs hyperopt"),
@@ -71,8 +71,8 @@ def test_it_is_refused_with_exit_code_2_before_anything_starts(name, tmp_path, c
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("trialConcurrency: [1\nmaxTrialNumber: 2\n", "is not valid YAML in line 2"), ("- 1\n", "does not hold an experiment"),
-    ("", "does not hold an experiment"), ("a: \x00", "is not valid YAML")])
+    ("trialConcurrency: [1\nmaxTrialNumber: 2\n", "is not valid YAML in line 2"),
+    ("- 1\n", "does not hold an experiment"), ("", "does not hold an experiment"), ("a: \x00", "is not valid YAML")])
 def test_a_file_that_is_no_experiment_is_refused_by_name(tmp_path, text, message):
     file = tmp_path / "experiment.yaml"
     file.write_text(text)
