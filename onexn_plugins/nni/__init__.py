@@ -23,5 +23,8 @@ from onexn_plugins.nni.filters import FilterPruner, cut_filters
 from onexn_plugins.nni.finishing import finish
 from onexn_plugins.nni.from_config import pruner_from_config
 from onexn_plugins.nni.pruner import OneXNPruner, register
+from onexn_plugins.nni.speedup_guard import guard_model_speedup
+
+guard_model_speedup()
 
 __all__ = ["FilterPruner", "OneXNPruner", "cut_filters", "finish", "pruner_from_config", "register", "run_experiment"]

@@ -58,8 +58,10 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
     check_inputs(example_inputs)
     try:
         from onexn_plugins.tvm_backend import compile_model
+        from onexn_plugins.tvm_backend.processors import find_target
     except ModuleNotFoundError as error:
         raise MissingDependencyError("apache-tvm", "tvm") from error
+    find_target(target)
     file = None if path is None else check_writable(path)
     model = _network(pruner)
     selected = _selected(pruner)

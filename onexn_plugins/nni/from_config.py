@@ -158,7 +158,7 @@ def _check_spelling(known: Mapping[str, Any]) -> None:
 
 def _config_list(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     given, ratio = known.get("config_list"), known.get("sparse_ratio")
-    if ratio is not None and not (isinstance(ratio, Real) and not isinstance(ratio, bool) and 0 <= ratio <= 1):
+    if ratio is not None and not (isinstance(ratio, Real) and not isinstance(ratio, bool) and 0 <= float(ratio) <= 1):
         raise OneXNError("sparse_ratio", f"must be between 0 and 1, got {ratio!r}", "Use for example 0.5")
     if given is not None:
         entries = [dict(entry) if isinstance(entry, Mapping) else entry for entry in given]
