@@ -9,7 +9,17 @@
 NNI's schedulers (`LinearPruner`, `AGPPruner`) and `from_compressor` work as with NNI's own pruners.
 """
 
+import contextlib
+from importlib.util import find_spec
+
 from onexn_plugins.errors import MissingDependencyError
+
+if find_spec("pytorch_lightning") is not None:
+    # NNI imports Lightning, which imports torchvision, which may be built for another torch and then needs help.
+    from onexn_plugins.zoo import import_torchvision
+
+    with contextlib.suppress(MissingDependencyError):
+        import_torchvision()
 
 try:
     import nni.compression.pruning  # noqa: F401  (the toolkit itself: imports are absolute)

@@ -58,11 +58,11 @@ def cut_filters(model: nn.Module, pruner_class: Callable[..., Any], config_list:
     """
     with keep_state(model):
         expected = tensors_in(call_model(model.eval(), example_inputs))
-    before = _parameters(model)
+    before, trains = _parameters(model), _trains(model, example_inputs)
     try:
         small = _cut_by_nni(copy.deepcopy(model), pruner_class, config_list, example_inputs, options)
         method, reason = "ModelSpeedup", ""
-        _check(small, example_inputs, expected)
+        _check(small, example_inputs, expected, trains)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # NNI raises classes of its own, bare assertions, and worse
@@ -75,7 +75,7 @@ def cut_filters(model: nn.Module, pruner_class: Callable[..., Any], config_list:
         except Exception as other:
             raise OneXNError("model", f"cannot be cut, by NNI ({reason}) or by torch-pruning ({first_line(other)})",
                              "Exclude the layers that the messages name") from other
-        _check(small, example_inputs, expected)
+        _check(small, example_inputs, expected, trains)
     after = _parameters(small)
     if after == before:
         raise OneXNError("config_list", "no filter can be cut: each selected layer is tied to one that is not selected",
@@ -98,7 +98,7 @@ def _cut_by_nni(model: nn.Module, pruner_class: Callable[..., Any], config_list:
                                 garbage_collect_values=False).speedup_model().eval()  # new layers come in train mode
 
 
-def _check(model: nn.Module, example_inputs: Any, expected: list[Tensor]) -> None:
+def _check(model: nn.Module, example_inputs: Any, expected: list[Tensor], trains: bool) -> None:
     """Raise OneXNError unless the cut network runs and returns finite outputs of the shapes there were."""
     outputs = tensors_in(call_model(model, example_inputs))
     if [output.shape for output in outputs] != [tensor.shape for tensor in expected]:
@@ -109,6 +109,21 @@ def _check(model: nn.Module, example_inputs: Any, expected: list[Tensor]) -> Non
         if isinstance(module, nn.Conv2d) and module.weight.shape != (
                 module.out_channels, module.in_channels // module.groups, *module.kernel_size):
             raise OneXNError(name, "its weight was cut otherwise than its channels", "Exclude it")
+
+
+    if trains and not _trains(model, example_inputs):
+        raise OneXNError("model", "the cut network does not run in train mode, where the given one does: a branch that "
+                         "runs in training alone was not cut", "Take auxiliary classifiers off first")
+
+
+def _trains(model: nn.Module, example_inputs: Any) -> bool:
+    """It runs in train mode too; batch norm, for one, may ask for more images."""
+    with keep_state(model):
+        try:
+            call_model(model.train(), example_inputs)
+        except OneXNError:
+            return False
+    return True
 
 
 def _parameters(model: nn.Module) -> int:

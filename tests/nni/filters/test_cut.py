@@ -174,3 +174,16 @@ def test_model_speedup_given_blocks_says_what_to_do_instead(order, block_size):
         fold(model)
     with pytest.raises(OneXNError, match=r"fold\(model\).*compile_model"):
         ModelSpeedup(model, IMAGES, masks)
+
+
+class Auxiliary(Convolutions):
+    """A branch that runs in training alone, so that no tracer sees it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        return self.third(features) + (self.second(features) if self.training else 0)
+
+
+def test_a_branch_of_training_alone_is_not_forgotten():
+    with pytest.raises(OneXNError, match="train mode"):
+        cut_filters(Auxiliary(), L1NormPruner, [CONFIG[0] | {"exclude_op_names": ["third"]}], IMAGES)
