@@ -12,6 +12,8 @@ from torch import nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 
+__all__ = ["import_torchvision", "load_model", "load_weights"]
+
 # Library objects unregister their schemas when collected, so they live as long as the process.
 _declared: list[torch.library.Library] = []
 
