@@ -27,7 +27,8 @@ def cut(network: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, pixels = load_model(network), LARGER.get(network, PIXELS)
     if hasattr(model, "aux_logits"):  # what runs in training alone no tracer sees
-        model.aux_logits, model.aux1, model.aux2 = False, None, None
+        for name, value in (("aux_logits", False), ("aux1", None), ("aux2", None)):
+            setattr(model, name, value)
     images = torch.randn(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
     convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
     linears = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
