@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.common.record import command_line, record
 from benchmarks.filters.network import RATIO, cut
+from benchmarks.filters.page import write_readme
 
 RESULTS = Path(__file__).with_name("results") / "filters.json"
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "timm/efficientnet_lite0", "efficientnet_b0",
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("  ".join(str(value) for value in row.values()), flush=True)
         data["networks"].append(row)
         options.out.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.out == RESULTS:
+        write_readme(data)
     return int(any(row["cut_by"] == "neither" for row in data["networks"]))
 
 

@@ -30,11 +30,10 @@ def cut(network: str) -> dict[str, Any]:
         for name, value in (("aux_logits", False), ("aux1", None), ("aux2", None)):
             setattr(model, name, value)
     images = torch.randn(2, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
-    convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
-    linears = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     types = ["Conv2d", "Linear"] if network in WITH_LINEAR else ["Conv2d"]
-    config = [{"op_types": types, "exclude_op_names": [convolutions[0], linears[-1]] if linears else convolutions[:1],
-               "sparse_ratio": RATIO}]
+    # The stem stays, and the classifier, a convolution in squeezenet, has to.
+    config = [{"op_types": types, "exclude_op_names": [layers[0], layers[-1]], "sparse_ratio": RATIO}]
     row: dict[str, Any] = {"network": network, "pixels": pixels}
     try:
         result = cut_filters(model, L1NormPruner, config, images)
