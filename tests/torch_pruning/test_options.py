@@ -31,7 +31,7 @@ def test_no_layer_loses_more_than_the_largest_ratio(scope):
     model = small_net()
     OneXNPruner(model, IMAGES, block_size=2, scope=scope, pruning_ratio=0.9, max_pruning_ratio=0.25).step()
     rows = {name: mask.keep.shape for name, mask in masks(model).items()}
-    expected = {name: count * num_pruned(width, 0.25) if scope == "row" else num_pruned(count * width, 0.25)
+    expected = {name: count * limits(width, 0.0, 0.25)[1] if scope == "row" else limits(count * width, 0.0, 0.25)[1]
                 for name, (count, width) in rows.items()}
     assert pruned(model) == expected
 
