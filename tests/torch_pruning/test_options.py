@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks
 from onexn_plugins.pattern import BlockPattern
-from onexn_plugins.selection import keep_highest, num_pruned
+from onexn_plugins.selection import keep_highest, limits, num_pruned
 from onexn_plugins.torch_pruning import BlockL1Importance, OneXNPruner
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import block_scores
