@@ -48,13 +48,13 @@ bad_entries = st.one_of(
         GOOD | {"target_settings": 3}, GOOD | {"target_settings": {"weight": 3}},
         GOOD | {"granularity": [4, 2]}, GOOD | {"granularity": "out_channel"}, GOOD | {"apply_method": "add"},
         GOOD | {"granularity": [64, 1, -1, -1]}, GOOD | {"granularity": [4, 1, -1, -1], "block_size": 8},
-        {"op_names": ["pointwise"], "sparsity": 1.5}, {"op_types": ["Conv2d"], "exclude": True},
+        {"op_names": ["pointwise"], "sparsity": 1.5},
     ]),
 )
 bad_arguments = st.one_of(
     bad_entries.map(lambda entry: {"config_list": [entry]}),
     bad_entries.map(lambda entry: {"config_list": [{"op_names": ["classifier"], "sparse_ratio": 0.5}, entry]}),
-    st.sampled_from([None, [], (), {}, "all", 3, GOOD]).map(lambda value: {"config_list": value}),
+    st.sampled_from([None, [], (), {}, "all", 3, GOOD, [{"op_types": ["Conv2d"], "exclude": True}]]).map(lambda value: {"config_list": value}),
     not_a_block_size.map(lambda value: {"block_size": value}),
     (st.text() | st.none() | st.integers()).filter(lambda value: value not in ("l1", "random")).map(
         lambda value: {"score": value}),
