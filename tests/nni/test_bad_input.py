@@ -54,7 +54,8 @@ bad_entries = st.one_of(
 bad_arguments = st.one_of(
     bad_entries.map(lambda entry: {"config_list": [entry]}),
     bad_entries.map(lambda entry: {"config_list": [{"op_names": ["classifier"], "sparse_ratio": 0.5}, entry]}),
-    st.sampled_from([None, [], (), {}, "all", 3, GOOD, [{"op_types": ["Conv2d"], "exclude": True}]]).map(lambda value: {"config_list": value}),
+    st.sampled_from([None, [], (), {}, "all", 3, GOOD, [{"op_types": ["Conv2d"], "exclude": True}]]).map(
+        lambda value: {"config_list": value}),
     not_a_block_size.map(lambda value: {"block_size": value}),
     (st.text() | st.none() | st.integers()).filter(lambda value: value not in ("l1", "random")).map(
         lambda value: {"score": value}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from onexn_plugins.inputs import call_model, keep_state, tensors_in
 from onexn_plugins.nni.experiment.quiet import quiet
 from onexn_plugins.nni.filters.stand_in import cut_by_torch_pruning
 from onexn_plugins.nni.filters.tracer import tracing_on_this_torch
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,14 @@ def _cut_by_nni(model: nn.Module, pruner_class: Callable[..., Any], config_list:
 
 
 def _check(model: nn.Module, example_inputs: Any, expected: list[Tensor], trains: bool) -> None:
-    """Raise OneXNError unless the cut network runs and returns finite outputs of the shapes there were."""
+    """Raise OneXNError unless the cut network runs and returns as many outputs, all finite."""
     outputs = tensors_in(call_model(model, example_inputs))
-    if [output.shape for output in outputs] != [tensor.shape for tensor in expected]:
-        raise OneXNError("model", "the cut network's outputs have other shapes", "Exclude the classifier")
+    if [output.dim() for output in outputs] != [tensor.dim() for tensor in expected]:
+        raise OneXNError("model", "the cut network has other outputs", "Exclude the layers that give them")
+    for output, tensor in zip(outputs, expected, strict=True):
+        if output.shape != tensor.shape:
+            _log.warning("the cut network's output is %s where it was %s: config_list selects the layer that gives it; "
+                         "exclude that one to keep every class", list(output.shape), list(tensor.shape))
     if not all(bool(torch.isfinite(output).all()) for output in outputs):
         raise OneXNError("model", "the cut network's outputs are not finite", "Prune less")
     for name, module in model.named_modules():

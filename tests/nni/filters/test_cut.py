@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from nni.common.concrete_trace_utils import concrete_proxy, concrete_tracer
 from nni.compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, LevelPruner
 from torch import Tensor, nn
 
+from benchmarks.common.filter_pruning import prune_filters
 from onexn_plugins import fold
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.nni import OneXNPruner, cut_filters
@@ -187,3 +189,16 @@ class Auxiliary(Convolutions):
 def test_a_branch_of_training_alone_is_not_forgotten():
     with pytest.raises(OneXNError, match="train mode"):
         cut_filters(Auxiliary(), L1NormPruner, [CONFIG[0] | {"exclude_op_names": ["third"]}], IMAGES)
+
+
+@pytest.mark.parametrize("network", [Unpack, Branch, Assert, Chunks])
+def test_a_selected_layer_that_gives_the_output_is_cut_with_a_word(network, caplog):
+    with caplog.at_level(logging.WARNING, "onexn_plugins"):
+        cut = cut_filters(network(), L1NormPruner, CONFIG, IMAGES)
+    assert cut.model(IMAGES).shape == (2, 4, 12, 12)
+    assert "exclude that one" in caplog.text
+
+
+def test_the_short_form_returns_the_network():
+    small = prune_filters(plain_net(), L1NormPruner, CONFIG, IMAGES)
+    assert [module.out_channels for module in small.modules() if isinstance(module, nn.Conv2d)] == [8, 8]
