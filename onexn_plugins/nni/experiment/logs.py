@@ -29,6 +29,11 @@ def last_words(directory: Path, logs: tuple[str, ...] = LOGS) -> str:
     return found
 
 
+def tuner_started(directory: Path) -> bool:
+    """The tuner is connected, or has already ended."""
+    return any("Dispatcher started" in line for line in tail(directory / LOGS[0])) or tuner_raised(directory)
+
+
 def tuner_raised(directory: Path) -> bool:
     """The tuner, or the assessor, ended with an exception."""
     return any(_TUNER_DIED in line for line in tail(directory / LOGS[0]))

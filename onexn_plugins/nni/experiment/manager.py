@@ -19,7 +19,7 @@ from nni.experiment import Experiment, RunMode, launcher, rest
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.nni.experiment.config import Checked
-from onexn_plugins.nni.experiment.logs import disk_is_full, last_words, tuner_raised
+from onexn_plugins.nni.experiment.logs import disk_is_full, last_words, tuner_raised, tuner_started
 from onexn_plugins.nni.experiment.quiet import quiet
 
 STARTS = 5
@@ -140,16 +140,13 @@ def start(checked: Checked, port: int | None, listen: str, say: Callable[[str], 
 
 
 def _await_tuner(manager: Manager, seconds: float = 20.0) -> None:
-    """NNI gives its tuner 10 seconds to connect, and says so only in a log; until then the status is INITIALIZED."""
+    """NNI gives its tuner 10 seconds to connect, which a busy machine may not make; it then fails by itself."""
     deadline = time.monotonic() + seconds
-    while manager.alive and time.monotonic() < deadline:
-        if manager.tuner_runs() and manager.status() not in (None, "INITIALIZED"):
+    while manager.alive and manager.status() != "ERROR":
+        if tuner_started(manager.directory) or time.monotonic() > deadline:
             return
-        if manager.status() == "ERROR":
-            break
         time.sleep(0.3)
-    if not manager.alive or manager.status() in (None, "ERROR"):
-        raise RuntimeError("NNI's manager ended at its start")
+    raise RuntimeError("NNI's manager ended at its start")
 
 
 def free_port() -> int:
