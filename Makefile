@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-core lint bench clean
+.PHONY: install demo test test-core test-adapters lint bench clean
 
 # torch first: with it in place torchvision adds no second build of it.
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,16 @@ test-core:
 	$(CORE)/bin/pip install --quiet -e '.[torch-pruning]' pytest pytest-timeout pytest-xdist hypothesis
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -n auto --dist loadfile -k 'not what_users_copy' $(NOT_CORE:%=--ignore=tests/%)
 
+# Both adapters on another Python, with torch's current release: make test-adapters PYTHON=python3.13
+ADAPTERS := .venv-adapters-$(notdir $(PYTHON))
+test-adapters:
+	$(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/pip install --quiet torch
+	$(ADAPTERS)/bin/pip install --quiet torchvision -e '.[all]' timm pytest pytest-timeout pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 $(ADAPTERS)/bin/python -m pytest -n auto --dist loadfile tests/torch_pruning tests/nni \
+		--ignore=tests/nni/experiment/test_endings.py --ignore=tests/nni/experiment/test_page_in_a_browser.py \
+		--ignore=tests/nni/experiment/test_remote.py
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -40,4 +50,4 @@ bench: install
 	$(BIN)/python -m benchmarks --all
 
 clean:
-	rm -rf $(VENV) $(CORE) build dist *.egg-info
+	rm -rf $(VENV) $(CORE) .venv-adapters-* build dist *.egg-info

@@ -49,5 +49,6 @@ BENCHMARKS = (
     Benchmark("winograd", "When is Winograd's algorithm faster than direct sums on x86?",
               "winograd/results/winograd.json"),
     Benchmark("tune", "What does tuning bring over the default tiles?", "tune/results/avx2.json"),
+    Benchmark("filters", "Which networks do NNI's filter pruners really make smaller?", "filters/README.md"),
     Benchmark("fuzz", "What does the package make of damaged files?", "fuzz/results/fuzz.json"),
 )

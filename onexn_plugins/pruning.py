@@ -137,7 +137,7 @@ def _keep_in_layer(scores: Tensor, target: Target) -> Tensor:
     if target.threshold is not None:
         return keep_above(scores, target.threshold, min_ratio=target.min_ratio, max_ratio=target.max_ratio)
     choose = keep_highest_per_row if target.by_row else keep_highest
-    return choose(scores, _clamped(target))
+    return choose(scores, target.ratio, min_ratio=target.min_ratio, max_ratio=target.max_ratio)
 
 
 def _clamped(target: Target) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor
 from onexn_plugins.errors import OneXNError
 
 SCOPES = ("layer", "row", "global")
+_ROUNDING = 1e-9  # 0.3 of 10 blocks are 3, whatever 10 × 0.3 is in binary
 
 
 def check_ratio(ratio: object, layer: str = "pruning_ratio") -> float:
@@ -31,21 +32,28 @@ def num_pruned(num_blocks: int, ratio: float) -> int:
     return min(num_blocks, math.floor(num_blocks * ratio + 0.5))
 
 
-def keep_highest(scores: Tensor, ratio: float) -> Tensor:
+def limits(num_blocks: int, min_ratio: float, max_ratio: float) -> tuple[int, int]:
+    """How many of num_blocks to prune at least and at most. Limits are not rounded over; the upper one goes first."""
+    high = math.floor(num_blocks * max_ratio + _ROUNDING)
+    return min(high, math.ceil(num_blocks * min_ratio - _ROUNDING)), high
+
+
+def keep_highest(scores: Tensor, ratio: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0) -> Tensor:
     """Layer scope: prune the lowest blocks of the whole layer."""
-    return _drop_lowest(scores.reshape(1, -1), num_pruned(scores.numel(), ratio)).reshape(scores.shape)
+    count = _within(num_pruned(scores.numel(), ratio), scores.numel(), min_ratio, max_ratio)
+    return _drop_lowest(scores.reshape(1, -1), count).reshape(scores.shape)
 
 
-def keep_highest_per_row(scores: Tensor, ratio: float) -> Tensor:
+def keep_highest_per_row(scores: Tensor, ratio: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0) -> Tensor:
     """Row scope: every block row keeps equally many blocks, so that threads are balanced (SUBP, NeurIPS 2023)."""
-    return _drop_lowest(scores, num_pruned(scores.shape[1], ratio))
+    width = scores.shape[1]
+    return _drop_lowest(scores, _within(num_pruned(width, ratio), width, min_ratio, max_ratio))
 
 
 def keep_above(scores: Tensor, threshold: float, *, min_ratio: float = 0.0, max_ratio: float = 1.0) -> Tensor:
     """Prune every block that scores below threshold, but no less than min_ratio and no more than max_ratio."""
-    below = int((scores < threshold).sum())
-    low, high = num_pruned(scores.numel(), min_ratio), num_pruned(scores.numel(), max_ratio)
-    return _drop_lowest(scores.reshape(1, -1), min(high, max(low, below))).reshape(scores.shape)
+    below = _within(int((scores < threshold).sum()), scores.numel(), min_ratio, max_ratio)
+    return _drop_lowest(scores.reshape(1, -1), below).reshape(scores.shape)
 
 
 def keep_highest_globally(
@@ -66,8 +74,8 @@ def keep_highest_globally(
     for name in names:
         flat = _normalised(scores[name]) if normalize else scores[name].reshape(-1)
         order = flat.argsort(stable=True)
-        low, high = (num_pruned(flat.numel(), limit if isinstance(limit, (int, float)) else limit[name])
-                     for limit in (min_ratio, max_ratio))
+        low, high = limits(flat.numel(), *(limit if isinstance(limit, (int, float)) else limit[name]
+                                           for limit in (min_ratio, max_ratio)))
         forced[name], free[name] = order[:low], (order[low:high], flat[order[low:high]])
     total = num_pruned(sum(scores[name].numel() for name in names), ratio)
     budget = max(0, total - sum(len(forced[name]) for name in names))
@@ -98,6 +106,11 @@ def only_shrinking(scores: Tensor, keep_before: Tensor | None, regrowth: float =
         best = scores.masked_fill(~barred, -math.inf).flatten().argsort(descending=True, stable=True)[:candidates]
         barred.view(-1)[best] = False
     return scores.masked_fill(barred, -math.inf)
+
+
+def _within(count: int, num_blocks: int, min_ratio: float, max_ratio: float) -> int:
+    low, high = limits(num_blocks, min_ratio, max_ratio)
+    return min(high, max(low, count))
 
 
 def _drop_lowest(rows: Tensor, count: int) -> Tensor:

@@ -85,13 +85,20 @@ def test_row_scope_keeps_equally_many_in_every_row(weight_and_pattern, ratio):
     assert set(keep.sum(1).tolist()) == {score.shape[1] - selection.num_pruned(score.shape[1], ratio)}
 
 
+@given(st.integers(1, 1000), st.integers(0, 100), st.integers(0, 100))
+def test_limits_are_not_rounded_over(num_blocks, one, other):
+    low, high = sorted((one, other))
+    least, most = selection.limits(num_blocks, low / 100, high / 100)
+    assert 100 * most <= high * num_blocks < 100 * (most + 1)
+    assert least == min(most, -(-low * num_blocks // 100))
+
+
 @given(st.lists(weights(), min_size=1, max_size=4), ratios, ratios, ratios)
 def test_global_scope_meets_the_budget_within_every_layers_bounds(layers, ratio, one, other):
     low, high = sorted((one, other))
     by_name = {str(index): scores.l1(*layer) for index, layer in enumerate(layers)}
     keep = selection.keep_highest_globally(by_name, ratio, min_ratio=low, max_ratio=high)
-    bounds = {name: (selection.num_pruned(score.numel(), low), selection.num_pruned(score.numel(), high))
-              for name, score in by_name.items()}
+    bounds = {name: selection.limits(score.numel(), low, high) for name, score in by_name.items()}
     pruned = {name: int((~layer).sum()) for name, layer in keep.items()}
     assert all(bounds[name][0] <= count <= bounds[name][1] for name, count in pruned.items())
     total = selection.num_pruned(sum(score.numel() for score in by_name.values()), ratio)

@@ -1,4 +1,4 @@
-"""One trial: train a small network on scikit-learn's digits, prune it, fine-tune it, report its accuracy.
+"""One trial: train a small network on scikit-learn's digits, prune it, fine-tune it, report what came out.
 
 NNI chooses the pruner and the ratio; every trial trains and fine-tunes equally long from the same seed. Without an
 experiment (`python trial.py`) the defaults run. Epochs can be shortened with ONEXN_EPOCHS.
@@ -15,16 +15,14 @@ import nni
 PARAMETERS: dict[str, Any] = nni.get_next_parameter() or {}
 
 import torch  # noqa: E402
-from nni.compression import pruning  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 from sklearn.model_selection import train_test_split  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import onexn_plugins.nni  # noqa: E402
-from onexn_plugins import fold  # noqa: E402
+from onexn_plugins.nni import finish, pruner_from_config  # noqa: E402
 
 EPOCHS = int(os.environ.get("ONEXN_EPOCHS", "12"))
-PRUNED_LAYERS = ("conv2", "conv3")
+DEFAULTS = {"pruner": {"_name": "OneXNPruner", "block_size": 4}, "sparse_ratio": 0.5, "layers": ["conv2", "conv3"]}
 
 
 class DigitsNet(nn.Sequential):
@@ -52,52 +50,34 @@ def load_data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return to_images(train_x), torch.tensor(train_y), to_images(test_x), torch.tensor(test_y)
 
 
-def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, learning_rate: float) -> None:
+def train(model: nn.Module, data: tuple[Tensor, Tensor, Tensor, Tensor], learning_rate: float) -> float:
+    """Accuracy on the held-out images after EPOCHS, reported after each."""
+    images, labels, test_images, test_labels = data
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    loss_of = nn.CrossEntropyLoss()
-    model.train()
-    for _ in range(epochs):
+    accuracy = 0.0
+    for _ in range(EPOCHS):
+        model.train()
         for batch in torch.randperm(len(images)).split(64):
             optimizer.zero_grad()
-            loss_of(model(images[batch]), labels[batch]).backward()
+            nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
             optimizer.step()
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    return (model.eval()(images).argmax(1) == labels).float().mean().item()
-
-
-def prune(model: nn.Module, pruner: dict[str, Any], sparse_ratio: float) -> nn.Module:
-    """The model wrapped and masked by the pruner of that name; other keys are its keyword arguments."""
-    options = {key: value for key, value in pruner.items() if key != "_name"}
-    pruner_class = getattr(pruning, pruner["_name"])
-    model, _ = pruner_class(model, [{"op_names": list(PRUNED_LAYERS), "sparse_ratio": sparse_ratio}],
-                            **options).compress()
-    return model
+        with torch.no_grad():
+            accuracy = (model.eval()(test_images).argmax(1) == test_labels).float().mean().item()
+        nni.report_intermediate_result(accuracy)
+    return accuracy
 
 
 def main() -> None:
-    onexn_plugins.nni.register()  # so that OneXNPruner is found beside NNI's own pruners
-    pruner = PARAMETERS.get("pruner", {"_name": "OneXNPruner", "block_size": 4})
-    sparse_ratio = PARAMETERS.get("sparse_ratio", 0.5)
     torch.manual_seed(0)
-    train_x, train_y, test_x, test_y = load_data()
-    model = DigitsNet()
-    train(model, train_x, train_y, EPOCHS, 1e-2)
-    dense = accuracy(model, test_x, test_y)
-    prune(model, pruner, sparse_ratio)
-    train(model, train_x, train_y, EPOCHS, 1e-3)
-    fold(model)  # wrappers off, zeros stay: NNI's own unwrap_model() would bring the pruned weights back
-    layers = [model.get_submodule(name).weight for name in PRUNED_LAYERS]
-    zeros = sum(int((weight == 0).sum()) for weight in layers) / sum(weight.numel() for weight in layers)
-    nni.report_final_result({
-        "default": accuracy(model, test_x, test_y),
-        "dense_accuracy": dense,
-        "zero_weights": zeros,
-        # What this trial really ran: NNI may show another trial's parameters beside it.
-        "pruner": pruner["_name"], "block_size": pruner.get("block_size"), "sparse_ratio": sparse_ratio,
-    })
+    model, data = DigitsNet(), load_data()
+    image = data[2][:1]
+    defaults = DEFAULTS | {"example_inputs": image}
+    pruner_from_config(DigitsNet(), PARAMETERS, **defaults)  # a typo ends the trial here, before it has trained
+    dense = train(model, data, 1e-2)
+    pruner = pruner_from_config(model, PARAMETERS, **defaults)
+    model, _ = pruner.compress()
+    accuracy = train(model, data, 1e-3)
+    nni.report_final_result(finish(pruner, image) | {"default": accuracy, "dense_accuracy": dense})
 
 
 if __name__ == "__main__":

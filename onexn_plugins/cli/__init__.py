@@ -16,6 +16,7 @@ from onexn_plugins.cli import (
     compile,
     deploy,
     evaluate,
+    experiment,
     export,
     inspect,
     prune,
@@ -28,7 +29,8 @@ from onexn_plugins.cli import (
 from onexn_plugins.cli.common import Result
 from onexn_plugins.errors import OneXNError
 
-VERBS = (prune, rearrange, repair, evaluate, inspect, export, tune, compile, run, bench, deploy, report)
+VERBS = (prune, rearrange, repair, evaluate, inspect, export, tune, compile, run, bench, deploy, experiment,
+         report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,13 @@
 """A config_list resolved to one setting per layer, and checked, before anything is wrapped.
 
 NNI 3.0 takes some bad input silently (a sparse_ratio of 1.5 prunes everything, a second entry for the same layer is
-ignored, a misspelt exclude_op_names excludes nothing) and fails on other input with a bare KeyError or AssertionError.
+ignored) and fails on other input with a bare KeyError or AssertionError.
 Here each is a OneXNError that names the entry or the layer.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,16 +18,17 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, check_layer_name
+from onexn_plugins.nni.spelling import flatten, modern
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.pruning import Target, select
 from onexn_plugins.selection import check_ratio
+
+_log = logging.getLogger(__name__)
 
 _SELECTING = ("op_types", "op_names", "op_names_re")
 _EXCLUDING = ("exclude_op_types", "exclude_op_names", "exclude_op_names_re")
 _RATIOS = ("sparse_ratio", "min_sparse_ratio", "max_sparse_ratio")
 _SETTINGS = (*_RATIOS, "sparse_threshold", "global_group_id", "block_size")
-# NNI's other keys, with the one value each may have here.
-_FIXED = {"granularity": "default", "apply_method": "mul", "target_names": ["weight"]}
 
 
 @dataclass(frozen=True)
@@ -67,39 +69,31 @@ def resolve(model: nn.Module, config_list: Any, block_size: int) -> dict[str, La
                          'For example [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]')
     settings: dict[str, LayerSetting] = {}
     source: dict[str, str] = {}
-    for index, entry in enumerate(config_list):
+    for index, entry in enumerate(modern(config_list)):
         where = f"config_list[{index}]"
-        setting = _read_setting(_flatten(entry, where), where, block_size)
-        for name in _select(model, entry, where):
+        flat = _flatten(entry, where)
+        setting = _read_setting(flat, where, block_size)
+        for name in _select(model, flat, where):
             if name in settings:
                 raise OneXNError(name, f"is selected by {source[name]} and by {where}",
                                  f"Keep it in one of them; add it to exclude_op_names of {source[name]}")
             settings[name], source[name] = setting, where
+    if not settings:
+        raise OneXNError("config_list", "selects nothing: it only excludes", "Add an entry with op_types or op_names")
     _check_groups(settings)
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return {name: settings[name] for name in sorted(settings, key=order.__getitem__)}
 
 
 def _flatten(entry: Any, where: str) -> dict[str, Any]:
-    """The entry with target_settings["weight"] merged in; OneXNError for keys that 1×N cannot follow."""
-    if not isinstance(entry, Mapping):
-        raise OneXNError(where, f"must be a dict, got {type(entry).__name__}", 'Write {"op_types": ..., ...}')
-    flat = {key: value for key, value in entry.items() if key != "target_settings"}
-    targets = entry.get("target_settings") or {}
-    if not isinstance(targets, Mapping) or not all(isinstance(target, Mapping) for target in targets.values()):
-        raise OneXNError(where, "target_settings must be a dict of dicts", 'Write {"weight": {"sparse_ratio": 0.5}}')
-    others = [target for target in targets if target != "weight"]
-    if others:
-        raise OneXNError(where, f"target_settings names {others[0]!r}", "1×N prunes weights: name only 'weight'")
-    flat.update(targets.get("weight", {}))
-    known = (*_SELECTING, *_EXCLUDING, *_SETTINGS, *_FIXED)
+    """The entry in one dict; OneXNError for keys that 1×N cannot follow."""
+    flat = flatten(entry, where)
+    known = (*_SELECTING, *_EXCLUDING, *_SETTINGS, "apply_method")
     for key in flat:
         if key not in known:
             raise OneXNError(where, f"1×N pruning has no setting {key!r}", f"Known are: {', '.join(known)}")
-    for key, only in _FIXED.items():
-        value = flat.get(key, only)
-        if (list(value) if isinstance(value, tuple) else value) != only:
-            raise OneXNError(where, f"{key} is {value!r}", f"1×N pruning fixes it to {only!r}: leave the key out")
+    if flat.get("apply_method", "mul") != "mul":
+        raise OneXNError(where, f"apply_method is {flat['apply_method']!r}", "1×N masks multiply: leave the key out")
     return flat
 
 
@@ -154,8 +148,13 @@ def _check_rules(model: nn.Module, rules: dict[str, Any], where: str) -> None:
         if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
             raise OneXNError(f"{where}.{key}", f"must be a list of str, got {value!r}", f'Write "{key}": ["..."]')
     known = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    for name in (*rules.get("op_names", ()), *rules.get("exclude_op_names", ())):
+    for name in rules.get("op_names", ()):
         check_layer_name(name, known)
+    for name in rules.get("exclude_op_names", ()):  # one list may serve several networks
+        try:
+            check_layer_name(name, known)
+        except OneXNError as error:
+            _log.warning("%s.exclude_op_names excludes nothing by %r: %s", where, name, error)
     for pattern in (*rules.get("op_names_re", ()), *rules.get("exclude_op_names_re", ())):
         try:
             re.compile(pattern)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import nni.compression.pruning
+import torch
 from nni.compression.base.compressor import Compressor
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.pruning.basic_pruner import _NormPruner
@@ -131,6 +132,15 @@ class OneXNPruner(_NormPruner):
             raise OneXNError("compress", "one-shot pruning does not train", "Call it without max_steps and max_epochs")
         return super().compress(max_steps, max_epochs)
 
+    def get_masks(self) -> Masks:
+        """{layer: {"weight": mask, "bias": ones}}: the keys that NNI's own pruners give; biases are not pruned."""
+        masks = super().get_masks()
+        for name, targets in masks.items():
+            bias = self._module_wrappers[name].module.bias
+            if bias is not None and "bias" not in targets:
+                targets["bias"] = torch.ones_like(bias)
+        return masks
+
     def _fuse_preprocess(self, evaluator: Evaluator) -> None:
         """Before a fused pruner trains: without interval_steps, which NNI leaves at -1, no step would make a mask."""
         if self.interval_steps < 1 and not self.first_step_gen:
@@ -151,9 +161,11 @@ class OneXNPruner(_NormPruner):
         """
         for name, targets in masks.items():
             check_layer_name(name, self._target_spaces)
-            for mask in targets.values():
-                self._module_wrappers[name].check_mask(mask)
-        super().update_masks(masks)
+            for target, mask in targets.items():
+                if target != "bias" or not bool((mask == 1).all()):  # the ones that get_masks gives
+                    self._module_wrappers[name].check_mask(mask)
+        super().update_masks({name: {target: mask for target, mask in targets.items() if target != "bias"}
+                              for name, targets in masks.items()})
         for name in masks:
             self._module_wrappers[name].refresh()
 

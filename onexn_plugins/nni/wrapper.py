@@ -34,8 +34,9 @@ class BlockMaskWrapper(ModuleWrapper):
     def __init__(self, module: PrunableLayer, name: str, block_size: int) -> None:
         super().__init__(module, name)
         dense = dense_weight(module)
-        # NNI would copy module.weight, which is no Parameter where a block mask is on it.
-        self.weight = nn.Parameter(dense.detach().clone(), requires_grad=dense.requires_grad)
+        # The very parameter, and not NNI's copy, wherever it lies: optimizers that have it go on training it.
+        self.weight = dense if isinstance(dense, nn.Parameter) else nn.Parameter(
+            dense.detach().clone(), requires_grad=dense.requires_grad)
         self.pattern = BlockPattern.of(dense, block_size, groups_of(module), name)
 
     @classmethod
@@ -76,8 +77,9 @@ class BlockMaskWrapper(ModuleWrapper):
             if mask is not None:
                 self.target.mask = self.keep_to_mask(mask.keep)
                 detach(self.module)
-            with torch.no_grad():  # training may have gone on without the wrapper
-                self.weight.copy_(self.module.weight)
+            if self.module.weight is not self.weight:  # training may have gone on without the wrapper
+                with torch.no_grad():
+                    self.weight.copy_(self.module.weight)
         super().wrap()
         self.refresh()
 
@@ -128,9 +130,16 @@ def take_wrappers_off(model: nn.Module) -> None:
 
 
 def _take_off(wrapper: ModuleWrapper, unwrap: Any) -> None:
-    """NNI's unwrap, without what it leaves behind: an instance's own `forward` and `weight` listed after `bias`."""
+    """NNI's unwrap, without what it leaves behind: an instance's own `forward` and `weight` listed after `bias`.
+
+    NNI gives the layer copies of its parameters; here it gets those back that were trained, which optimizers have.
+    """
     module = wrapper.module
+    trained = {name: space.target for name, space in wrapper.pruning_target_spaces.items()
+               if isinstance(space.target, nn.Parameter)}
     unwrap()
+    for name, parameter in trained.items():
+        module._parameters[name] = parameter
     if getattr(module.forward, "__func__", None) is type(module).forward:
         module.__dict__.pop("forward", None)
     put_weight_first(module)

@@ -35,6 +35,7 @@ def scientific(value: float) -> str:
 STYLES: dict[str, Callable[[Any], str]] = {
     "text": str,
     "count": lambda value: f"{value:,}",
+    "number": lambda value: significant(value),
     "percent": lambda value: f"{100 * value:.1f} %",
     "ratio": lambda value: f"{100 * value:g} %",
     "milliseconds": lambda value: f"{significant(value)} ms",

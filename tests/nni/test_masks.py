@@ -10,7 +10,7 @@ from onexn_plugins.layers import groups_of
 from onexn_plugins.masking import masks as masks_of
 from onexn_plugins.nni import OneXNPruner
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks
-from onexn_plugins.selection import keep_highest, num_pruned
+from onexn_plugins.selection import keep_highest, limits, num_pruned
 from onexn_plugins.zoo import load_model
 from tests.nni.networks import LAYERS, SmallNet, images, small_nets
 from tests.strategies import ratios
@@ -38,7 +38,7 @@ def test_masks_are_those_of_the_core(model, block_size, ratio, score, seed):
         expected = scores.l1(weight, pattern) if score == "l1" else scores.random(pattern, seed=seed, layer=name)
         keep = keep_highest(expected, ratio)
         mask = masks[name]["weight"]
-        assert list(masks[name]) == ["weight"]
+        assert list(masks[name]) == ["weight"] + ["bias"] * (model.get_submodule(name).bias is not None)
         assert mask.shape == weight.shape
         assert mask.dtype == weight.dtype
         assert torch.equal(mask, pattern.expand(keep).to(mask).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
@@ -96,7 +96,9 @@ def test_a_layers_limits_clamp_its_ratio(model, ratio, high, low):
     pruner = OneXNPruner(model, [entry])
     pruner.compress()
     keep = kept(pruner)["pointwise"]
-    assert int((~keep).sum()) == num_pruned(keep.numel(), min(high, max(low, ratio)))
+    least, most = limits(keep.numel(), low, high)
+    assert int((~keep).sum()) == min(most, max(least, num_pruned(keep.numel(), ratio)))
+    assert int((~keep).sum()) <= high * keep.numel() + 1e-6
 
 
 def test_limits_hold_inside_a_global_group_where_nni_ignores_them():
@@ -124,7 +126,7 @@ def test_a_threshold_prunes_the_blocks_below_it_within_limits(model, threshold, 
     pruner.compress()
     keep = kept(pruner)["pointwise"]
     below = int((scores.l1(weight, BlockPattern.of(weight, 4)) < threshold).sum())
-    smallest, largest = num_pruned(keep.numel(), low), num_pruned(keep.numel(), high)
+    smallest, largest = limits(keep.numel(), low, high)
     assert int((~keep).sum()) == min(largest, max(smallest, below))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks
 from onexn_plugins.pattern import BlockPattern
-from onexn_plugins.selection import keep_highest, num_pruned
+from onexn_plugins.selection import keep_highest, limits, num_pruned
 from onexn_plugins.torch_pruning import BlockL1Importance, OneXNPruner
 from onexn_plugins.torch_pruning.groups import BlockGroup
 from onexn_plugins.torch_pruning.importance import block_scores
@@ -31,7 +31,7 @@ def test_no_layer_loses_more_than_the_largest_ratio(scope):
     model = small_net()
     OneXNPruner(model, IMAGES, block_size=2, scope=scope, pruning_ratio=0.9, max_pruning_ratio=0.25).step()
     rows = {name: mask.keep.shape for name, mask in masks(model).items()}
-    expected = {name: count * num_pruned(width, 0.25) if scope == "row" else num_pruned(count * width, 0.25)
+    expected = {name: count * limits(width, 0.0, 0.25)[1] if scope == "row" else limits(count * width, 0.0, 0.25)[1]
                 for name, (count, width) in rows.items()}
     assert pruned(model) == expected
 

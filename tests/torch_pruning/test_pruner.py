@@ -14,7 +14,7 @@ from torch import nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import mask_of, masks
 from onexn_plugins.pattern import BlockPattern, is_block_sparse, nonzero_blocks
-from onexn_plugins.selection import num_pruned
+from onexn_plugins.selection import limits, num_pruned
 from onexn_plugins.torch_pruning import BlockL1Importance, BlockRandomImportance, OneXNPruner
 from tests.torch_pruning.networks import IMAGES, Shuffling, small_net
 
@@ -51,8 +51,7 @@ def test_global_scope_spends_one_budget_within_each_layers_bounds(block_size, ra
                 min_pruning_ratio=lowest, max_pruning_ratio=highest).step()
     blocks = {name: pattern.num_blocks for name, pattern in patterns(block_size).items()}
     pruned = {name: blocks[name] - count for name, count in kept(model).items()}
-    least = {name: num_pruned(count, lowest) for name, count in blocks.items()}
-    most = {name: num_pruned(count, highest) for name, count in blocks.items()}
+    least, most = ({name: limits(count, lowest, highest)[side] for name, count in blocks.items()} for side in (0, 1))
     assert all(least[name] <= pruned[name] <= most[name] for name in PRUNED)
     wanted = num_pruned(sum(blocks.values()), ratio)
     assert sum(pruned.values()) == min(max(wanted, sum(least.values())), sum(most.values()))

@@ -1,0 +1,164 @@
+"""`finish`: from a pruner after fine-tuning to everything a trial reports."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.export import export_onnx
+from onexn_plugins.files import check_writable
+from onexn_plugins.inputs import call_model, check_inputs, tensors_in
+from onexn_plugins.layers import weighted_layers
+from onexn_plugins.masking import fold
+from onexn_plugins.measurement import measure
+from onexn_plugins.timing import interleave
+
+ROUNDS = 20
+TOLERANCE = 1e-3  # of the output's scale, between torch and the compiled network
+DEFAULT = "default"
+
+
+def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str | os.PathLike[str] | None = None,
+           ) -> dict[str, Any]:
+    """Fold, measure, export, compile, compare and time the pruner's network: one flat dict to report.
+
+        nni.report_final_result(finish(pruner, images[:1]) | {"default": accuracy})
+
+    Args:
+        pruner: NNI's, ours, a scheduler, or a FilterPruner, after `compress` and fine-tuning; or the network itself.
+            Its network is folded: wrappers and masks go, zeros stay. It is left in eval mode.
+        example_inputs: a tensor, a tuple or a dict; latency is for inputs of their shape.
+        target: the processor to compile for; times are measured for "host" alone.
+        path: where to keep the ONNX file; without it none is kept.
+
+    Returns:
+        What was chosen (pruner, its options, sparse_ratio), and
+        zero_weights, zero_blocks: fractions of the pruned layers' weights that are zero, one by one and in whole
+            1×N blocks; filters that were cut out are no zeros any more;
+        macs, dense_macs: multiply-accumulates of one run by weights that are not zero, and before pruning;
+        parameters, dense_parameters: weights and biases there are, and before filters were cut;
+        onnx_bytes, compiled_bytes: of the exported file and of the compiled network;
+        max_error: largest difference of the compiled network from torch, over the output's scale;
+        latency_ms, onnxruntime_ms, speedup: medians of interleaved runs on one thread, and their ratio;
+        cut_by: who cut filters; default: how many times fewer MACs there are, a stand-in for your own metric.
+        What cannot be measured for the target is None.
+
+    Raises:
+        OneXNError: the network cannot be exported or compiled, or the compiled one differs from torch.
+        MissingDependencyError: the backend is not installed.
+    """
+    check_inputs(example_inputs)
+    try:
+        from onexn_plugins.tvm_backend import compile_model
+        from onexn_plugins.tvm_backend.processors import find_target
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("apache-tvm", "tvm") from error
+    find_target(target)
+    file = None if path is None else check_writable(path)
+    model = _network(pruner)
+    selected = _selected(pruner)
+    fold(model)
+    model.eval()
+    block_size = _block_size(pruner)
+    result = {**getattr(pruner, "onexn_chosen", {"pruner": type(pruner).__name__}),
+              **_measured(model, selected, block_size, example_inputs, pruner)}
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = Path(export_onnx(model, example_inputs, file or Path(folder) / "network.onnx", block_size=block_size))
+        compiled = compile_model(onnx, target=target)
+        saved = compiled.save(Path(folder) / "network.onexn")
+        result |= {"target": target, "onnx_bytes": onnx.stat().st_size,
+                   "compiled_bytes": sum(part.stat().st_size for part in saved.rglob("*") if part.is_file()),
+                   "sparse_layers": sum(layer.sparse for layer in compiled.layers)}
+        result |= _run(compiled, model, example_inputs, onnx) if target == "host" else dict.fromkeys(
+            ("max_error", "latency_ms", "onnxruntime_ms", "speedup"))
+    macs, dense = result["macs"], result["dense_macs"]
+    return result | {DEFAULT: dense / macs if macs else float(dense or 1)}
+
+
+def _network(pruner: Any) -> nn.Module:
+    model = pruner if isinstance(pruner, nn.Module) else getattr(pruner, "bound_model", None)
+    if not isinstance(model, nn.Module):
+        raise OneXNError("pruner", f"must be a pruner or a network, got {type(pruner).__name__}",
+                         "Pass what pruner_from_config returned")
+    if getattr(pruner, "result", model) is None:
+        raise OneXNError("pruner", "has not cut its filters yet", "Call pruner.compress() first")
+    return model
+
+
+def _selected(pruner: Any) -> set[str]:
+    """The layers that the pruner prunes; none where it does not say."""
+    inner = getattr(pruner, "pruner", pruner)
+    spaces = getattr(inner, "_target_spaces", None) or {}
+    return set(spaces) if isinstance(spaces, Mapping) else set()
+
+
+def _block_size(pruner: Any) -> int:
+    size = getattr(getattr(pruner, "pruner", pruner), "block_size", 4)
+    return size if isinstance(size, int) else 4
+
+
+def _measured(model: nn.Module, selected: set[str], block_size: int, example_inputs: Any,
+              pruner: Any) -> dict[str, Any]:
+    """Zeros and multiply-accumulates, weight by weight: right for blocks, single weights and cut filters alike."""
+    report = measure(model, block_size, example_inputs)
+    weights = {name: layer.weight.detach() for name, layer in weighted_layers(model).items()}
+    nonzero = {name: int(torch.count_nonzero(weight)) for name, weight in weights.items()}
+    counted = [layer for layer in report.layers if layer.name in selected] or [
+        layer for layer in report.layers if layer.prunable]
+    total, blocks = sum(layer.weights for layer in counted), sum(layer.blocks for layer in counted)
+    macs = sum((layer.dense_macs or 0) * nonzero[layer.name] // layer.weights for layer in report.layers)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    cut = getattr(pruner, "result", None)
+    dense = report if cut is None else measure(pruner.dense_model, block_size, example_inputs)
+    return {
+        "zero_weights": 1 - sum(nonzero[layer.name] for layer in counted) / total if total else 0.0,
+        "zero_blocks": 1 - sum(layer.kept for layer in counted) / blocks if blocks else 0.0,
+        "macs": macs, "dense_macs": dense.dense_macs,
+        "parameters": parameters, "dense_parameters": parameters if cut is None else cut.parameters_before,
+        "cut_by": None if cut is None else cut.method,
+    }
+
+
+def _run(compiled: Any, model: nn.Module, example_inputs: Any, onnx: Path) -> dict[str, Any]:
+    """The compiled network beside torch, and beside onnxruntime on the same file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    expected = [tensor.detach().cpu().numpy() for tensor in tensors_in(call_model(model, example_inputs))]
+    arrays = _arrays(example_inputs, [item.name for item in compiled.inputs])
+    outputs = compiled.run(*arrays)
+    error = _difference(outputs if isinstance(outputs, list) else [outputs], expected)
+    if not error <= TOLERANCE:
+        raise OneXNError("network", f"compiled, it differs from torch by {error:.1e} of the output's scale",
+                         "Report the network; until then run the ONNX file with onnxruntime")
+    feed = dict(zip([item.name for item in session.get_inputs()], arrays, strict=True))
+    contenders: dict[str, Callable[[], object]] = {"onexn": lambda: compiled.run(*arrays),
+                                                   "onnxruntime": lambda: session.run(None, feed)}
+    timings = interleave(contenders, rounds=ROUNDS)
+    return {"max_error": error, "latency_ms": timings.milliseconds("onexn").value,
+            "onnxruntime_ms": timings.milliseconds("onnxruntime").value,
+            "speedup": timings.speedup("onexn", "onnxruntime").value}
+
+
+def _arrays(example_inputs: Any, names: list[str]) -> list[np.ndarray]:
+    if isinstance(example_inputs, dict) and set(names) <= set(example_inputs):
+        tensors: list[Tensor] = [example_inputs[name] for name in names]
+    else:
+        tensors = tensors_in(example_inputs)
+    return [tensor.detach().cpu().numpy() for tensor in tensors]
+
+
+def _difference(outputs: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    return max(float(np.abs(output.astype(np.float64) - reference).max(initial=0.0))
+               / (float(np.abs(reference).max(initial=0.0)) or 1.0)
+               for output, reference in zip(outputs, expected, strict=True))

@@ -1,0 +1,75 @@
+"""However an experiment ends, its finished trials are kept and nothing of it is left running."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+import time
+
+import psutil
+import pytest
+
+from tests.nni.experiment import running
+
+# The first trial succeeds, the second one sleeps until it is ended.
+SETTINGS = running.config(("Table", "Slow"))
+
+
+def wait_for_the_second_trial(folder, process) -> None:
+    while process.poll() is None:
+        for file in folder.glob("experiments/*/db/nni.sqlite"):
+            with contextlib.suppress(sqlite3.Error), sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True) as database:
+                if database.execute("select count(*) from TrialJobEvent where event = 'RUNNING'").fetchone() == (2,):
+                    return
+        time.sleep(0.5)
+
+
+def assert_kept(folder, ended: str, others: tuple[str, ...] = ("STOPPED",)) -> dict:
+    found = running.result(folder)
+    assert found["ended"] == ended, found
+    assert found["trials"][0]["status"] == "SUCCEEDED"
+    assert found["trials"][0]["reported"]["default"] == 0.75
+    assert all(trial["status"] in others for trial in found["trials"][1:])
+    assert running.left_running(folder) == []
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it(tmp_path, number):
+    process = running.begin(tmp_path, SETTINGS)
+    wait_for_the_second_trial(tmp_path, process)
+    process.send_signal(number)
+    code, out, err = running.end(process)
+    assert code == 128 + number, err
+    assert "0.750" in out
+    assert_kept(tmp_path, signal.Signals(number).name)
+
+
+def test_a_killed_manager_is_noticed(tmp_path):
+    process = running.begin(tmp_path, SETTINGS)
+    wait_for_the_second_trial(tmp_path, process)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "main.js" in " ".join(child.cmdline()):
+                child.kill()
+    code, out, err = running.end(process)
+    assert code == 2, err
+    assert "NNI's manager died" in out
+    assert_kept(tmp_path, "failed")
+
+
+def test_a_tuner_that_dies_is_noticed_with_the_reason_in_its_log(tmp_path):
+    tuner = {"className": "dying_tuner.DyingTuner", "codeDirectory": str(running.HERE)}
+    code, out, err = running.end(running.begin(tmp_path, running.config(("Table",), tuner=tuner)))
+    assert code == 2, err
+    assert "no third suggestion" in out
+    assert "no third suggestion" in assert_kept(tmp_path, "failed", ("STOPPED", "SUCCEEDED"))["reason"]
+
+
+def test_time_is_over(tmp_path):
+    code, out, err = running.end(running.begin(tmp_path, running.config(("Slow",)), "--timeout", "15"))
+    assert code == 2, err
+    assert "no trial succeeded" in out
+    assert running.result(tmp_path)["ended"] == "timeout"
+    assert running.left_running(tmp_path) == []
