@@ -1,0 +1,112 @@
+"""The contenders, each as a `Method` of the training loop: what differs between two rows is here and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from benchmarks.accuracy.rows import Row
+from onexn_plugins import fold, measure
+from onexn_plugins.layers import prunable_layers
+from onexn_plugins.training import Blocks, Method
+
+BISECTIONS = 12
+
+
+class FixedMask(nn.Module):
+    """weight -> weight with single weights at zero; what 1×N masks do for blocks."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+class Weights(Method):
+    """Single weights, chosen by NNI's LevelPruner, layer by layer."""
+
+    def __init__(self, pruning_ratio: float) -> None:
+        self._ratio = pruning_ratio
+
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        from nni.compression.pruning import LevelPruner
+
+        pruner = LevelPruner(model, [{"op_names": list(prunable_layers(model)), "sparse_ratio": self._ratio}])
+        _, masks = pruner.compress()
+        pruner.unwrap_model()  # gives the dense weights back
+        for name, targets in masks.items():
+            parametrize.register_parametrization(model.get_submodule(name), "weight", FixedMask(targets["weight"]))
+        return model
+
+
+class Filters(Method):
+    """Filters really cut by torch-pruning, until no more multiply-accumulates are left than blocks would leave.
+
+    Args:
+        pruning_ratio: the share of the prunable layers' multiply-accumulates that blocks of this ratio remove.
+        grouped: rank by torch-pruning's group norm over coupled layers (DepGraph); else by each filter's own L1 norm.
+    """
+
+    def __init__(self, pruning_ratio: float, grouped: bool) -> None:
+        self._ratio, self._grouped = pruning_ratio, grouped
+
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        layers = measure(model, 1, example).layers
+        target = sum((layer.dense_macs or 0) * (1 - self._ratio if layer.prunable else 1) for layer in layers)
+        low, high = 0.0, 0.99
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            work = measure(self._cut(copy.deepcopy(model), example, middle), 1, example).dense_macs or 0
+            low, high = (middle, high) if work > target else (low, middle)
+        return self._cut(model, example, high)
+
+    def _cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+        import torch_pruning
+
+        importance = (torch_pruning.importance.GroupMagnitudeImportance(p=2) if self._grouped
+                      else torch_pruning.importance.MagnitudeImportance(p=1, group_reduction="first"))
+        classifier = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        torch_pruning.pruner.BasePruner(model, example, importance=importance, pruning_ratio=ratio,
+                                        ignored_layers=classifier).step()
+        return model
+
+
+def _blocks(row: Row, score: str, block_size: int) -> Method:
+    return Blocks(block_size=block_size, pruning_ratio=row.pruning_ratio, score=score, rearrange=row.rearrange,
+                  seed=row.seed)
+
+
+METHODS: dict[str, Callable[[Row], Method]] = {
+    "start": lambda row: Method(),
+    "dense": lambda row: Method(),
+    "block_l1": lambda row: _blocks(row, "l1", row.block_size),
+    "block_random": lambda row: _blocks(row, "random", row.block_size),
+    "kernels_l1": lambda row: _blocks(row, "l1", 1),
+    "kernels_random": lambda row: _blocks(row, "random", 1),
+    "weights_level": lambda row: Weights(row.pruning_ratio),
+    "filters_magnitude": lambda row: Filters(row.pruning_ratio, grouped=False),
+    "filters_group_norm": lambda row: Filters(row.pruning_ratio, grouped=True),
+}
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The trained model with its masks as zeros in the weights."""
+    fold(model)
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.0  # a negative weight under a mask is minus zero
+    return model.eval()
