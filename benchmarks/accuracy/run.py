@@ -22,7 +22,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.layers import prunable_layers
 from onexn_plugins.training import train
-from onexn_plugins.training.data import ImageData, Request
+from onexn_plugins.training.data.images import ImageData, Request
 from onexn_plugins.zoo import load_weights
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "nni", "lightning-fabric", "apache-tvm", "onnx", "onnxruntime",

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.training.data import IGNORED, Images, loader
-from onexn_plugins.training.data.images import Requests
+from onexn_plugins.training.data.images import IGNORED, Images, Requests, loader
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

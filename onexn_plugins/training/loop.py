@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
-from onexn_plugins.training.data import IGNORED, Batch, ImageData, Request, loader
-from onexn_plugins.training.data.images import Requests
+from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Request, Requests, loader
 from onexn_plugins.training.evaluation import Accuracy, check_classes, evaluate, to_device
 from onexn_plugins.training.log import Log
 from onexn_plugins.training.methods import Method
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STATE = "last.ckpt"
-LOG_STEPS = 50  # how often losses are looked at, which on an accelerator means waiting for it
+LOG_STEPS = 50  # looking at losses means waiting for the accelerator
 SAVE_SECONDS = 300.0
 
 
@@ -85,7 +84,7 @@ def start_fabric(precision: str = "32-true", device: str = "auto") -> Fabric:
 
 def train(model: nn.Module, data: ImageData, recipe: Recipe, folder: str | os.PathLike[str], *,
           method: Method | None = None, fabric: Fabric | None = None, workers: int = 0,
-          save_seconds: float = SAVE_SECONDS, tensorboard: bool = True,
+          save_seconds: float = SAVE_SECONDS, log_steps: int = LOG_STEPS, tensorboard: bool = True,
           progress: Callable[[str], None] = lambda note: None) -> Trained:
     """Train the model and keep the run's state and log in `folder`; the same call goes on where a run was stopped.
 
@@ -98,6 +97,7 @@ def train(model: nn.Module, data: ImageData, recipe: Recipe, folder: str | os.Pa
         fabric: from `start_fabric`; default: made here.
         workers: processes that read images.
         save_seconds: the state is saved at the end of every epoch, and in between after so long.
+        log_steps: losses are looked at and logged, and the time to save is, after so many steps.
         tensorboard: write TensorBoard's files too, where it is installed.
         progress: called with a short note as training goes on.
 
@@ -106,7 +106,7 @@ def train(model: nn.Module, data: ImageData, recipe: Recipe, folder: str | os.Pa
             state stays), or the folder cannot be written.
     """
     fabric = fabric or start_fabric(recipe.precision)
-    run = _Run(model, data, recipe, Path(folder), method or Method(), fabric, workers, save_seconds, tensorboard)
+    run = _Run(model, data, recipe, Path(folder), method or Method(), fabric, workers, save_seconds, log_steps, tensorboard)
     try:
         while run.at.epoch < recipe.epochs:
             run.train_epoch(progress)
@@ -123,9 +123,9 @@ class _Run:
     """One run: what is trained, with what, and how far it is."""
 
     def __init__(self, model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, method: Method, fabric: Fabric,
-                 workers: int, save_seconds: float, tensorboard: bool) -> None:
+                 workers: int, save_seconds: float, log_steps: int, tensorboard: bool) -> None:
         self.data, self.recipe, self.folder, self.method, self.fabric = data, recipe, folder, method, fabric
-        self.workers, self.save_seconds = workers, save_seconds
+        self.workers, self.save_seconds, self.log_steps = workers, save_seconds, log_steps
         self._check(model)
         torch.manual_seed(recipe.seed + fabric.global_rank)
         example = data.held_out[_first()].images
@@ -137,7 +137,7 @@ class _Run:
         self.model, self.optimizer = fabric.setup(self.bare, make_optimizer(self.bare, recipe))
         self.scheduler = make_scheduler(self.optimizer, recipe, self.epoch_steps)
         self._resume()
-        self._saved = time.monotonic()
+        self._saved, self._unreadable = time.monotonic(), list[str]()
         self.log = Log(folder, self.step, tensorboard) if fabric.global_rank == 0 else _Silent()
 
     @property
@@ -154,13 +154,13 @@ class _Run:
         for batch in loader(self.data.training, requests, workers=self.workers, pin=self.fabric.device.type == "cuda"):
             losses.append(self._step(batch))
             self.at.batch += 1
-            due = time.monotonic() - self._saved > self.save_seconds
-            if len(losses) == LOG_STEPS or due or self.at.batch == self.epoch_steps:
-                self._account(losses, progress)
-                losses = []
-                self.at.seconds += time.monotonic() - started
-                started = time.monotonic()
-            if self._agree(due) and self.at.batch < self.epoch_steps:
+            if self.at.batch % self.log_steps and self.at.batch < self.epoch_steps:
+                continue
+            self._account(losses, progress)
+            losses = []
+            self.at.seconds += time.monotonic() - started
+            started = time.monotonic()
+            if self.at.batch < self.epoch_steps and self._agree(started - self._saved > self.save_seconds):
                 self.save()
 
     def finish_epoch(self, progress: Callable[[str], None]) -> None:
@@ -204,7 +204,7 @@ class _Run:
         self.method.before_update()
         self.optimizer.step()
         self.scheduler.step()
-        self.at.unreadable += len(batch.unreadable)
+        self._unreadable += batch.unreadable
         return loss.detach()
 
     def _account(self, losses: list[Tensor], progress: Callable[[str], None]) -> None:
@@ -215,6 +215,10 @@ class _Run:
             raise self._diverged(f"the loss is {values[bad]}", self.step - len(values) + bad + 1)
         for value in values:  # one by one: the sum must not depend on when it was looked at
             self.at.loss += value
+        if unreadable := self._joint(len(self._unreadable)):
+            self.at.unreadable += unreadable
+            self.log.write("unreadable", self.step, count=self.at.unreadable, files=self._unreadable[:10])
+            self._unreadable = []
         mean = sum(values) / len(values)
         self.log.write("steps", self.step, loss=mean, lr=self.scheduler.get_last_lr()[0])
         progress(f"epoch {self.at.epoch + 1} of {self.recipe.epochs}, batch {self.at.batch} of {self.epoch_steps}, "
@@ -256,6 +260,10 @@ class _Run:
         with torch.inference_mode():
             check_classes(model.eval()(example).shape[-1], self.data.training)
         model.train(training)
+
+    def _joint(self, count: int) -> int:
+        """Summed over all processes."""
+        return int(cast(Tensor, self.fabric.all_reduce(torch.tensor(float(count)), reduce_op="sum")))
 
     def _agree(self, due: bool) -> bool:
         """Saving is a joint act: the first process's clock decides."""

@@ -1,4 +1,4 @@
-"""A network and images small enough for tests, and a recipe in which everything that draws random numbers draws them."""
+"""A network and images small enough for tests, and a recipe under which all that draws random numbers draws some."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from onexn_plugins.training import Recipe
-from onexn_plugins.training.data import ImageData
+from onexn_plugins.training.data.images import ImageData
 from onexn_plugins.training.data.zipped import PixelImages
 
 CLASSES = 3

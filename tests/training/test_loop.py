@@ -51,9 +51,10 @@ def test_training_learns_and_keeps_the_masks(tmp_path):
 @pytest.mark.parametrize("step", [1, 6, 7, 13, 20])
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path, step):
     options = {"pruning_ratio": 0.5, "rearrange": "swap"}
-    whole = train(network(), data(), RECIPE, tmp_path / "whole", method=Blocks(**options), save_seconds=0.0)
+    whole = train(network(), data(), RECIPE, tmp_path / "whole", method=Blocks(**options), save_seconds=0.0, log_steps=1)
     with pytest.raises(StopError):
-        train(network(), data(), RECIPE, tmp_path / "cut", method=StopsAt(step, **options), save_seconds=0.0)
+        train(network(), data(), RECIPE, tmp_path / "cut", method=StopsAt(step, **options), save_seconds=0.0,
+              log_steps=1)
     torch.rand(17)  # whatever happened between
     resumed = train(network(), data(), RECIPE, tmp_path / "cut", method=Blocks(**options))
     assert same(whole.model, resumed.model)

@@ -19,7 +19,7 @@ from onexn_plugins.files import written_aside
 from onexn_plugins.training.data.images import Batch, ImageData, Images, Request, stream
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-SPLITS = (("train",), ("val", "test"))
+SPLITS = {"training": ("train",), "held_out": ("val", "test")}
 PAD = 4  # a training image is shifted by up to this many pixels, and flipped half the time
 
 
@@ -110,13 +110,15 @@ def _decode(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]
     from safetensors.torch import save_file
 
     classes = sorted({Path(member.filename).parent.name for member in members})
-    tensors = {}
-    for part, names in zip(("training", "held_out"), SPLITS, strict=True):
-        chosen = [member for member in members if Path(member.filename).parent.parent.name in names]
+    parts = {part: [member for member in members if Path(member.filename).parent.parent.name in names]
+             for part, names in SPLITS.items()}
+    for part, chosen in parts.items():
         empty = sorted(set(classes) - {Path(member.filename).parent.name for member in chosen})
         if not chosen or empty:
-            raise OneXNError(str(path), f"has no images in {' or '.join(names)}/{empty[0] if empty else ''}",
+            raise OneXNError(str(path), f"has no images in {' or '.join(SPLITS[part])}/{empty[0] if empty else ''}",
                              "Give a zip with train/CLASS/FILE and test/CLASS/FILE in it")
+    tensors = {}
+    for part, chosen in parts.items():
         arrays = [_pixels(archive, member, path) for member in chosen]
         odd = next((member.filename for member, array in zip(chosen, arrays, strict=True)
                     if array.shape != arrays[0].shape), None)
