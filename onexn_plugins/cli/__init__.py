@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from onexn_plugins.cli import bench, compile, deploy, export, inspect, prune, rearrange, report, run, tune
+from onexn_plugins.cli import bench, compile, deploy, export, inspect, prune, rearrange, report, run, train, tune
 from onexn_plugins.cli.common import Result
 from onexn_plugins.errors import OneXNError
 
-VERBS = (prune, rearrange, inspect, export, tune, compile, run, bench, deploy, report)
+VERBS = (prune, rearrange, train, inspect, export, tune, compile, run, bench, deploy, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onexn: interrupted", file=sys.stderr)
         return 130
+    if int(os.environ.get("RANK", 0)):  # of the processes that torchrun started, the first one speaks
+        return result.exit_code
     try:
         print(json.dumps(result.values, indent=2) if arguments.json else result.text, flush=True)
     except BrokenPipeError:  # the reader, `head` for one, has enough

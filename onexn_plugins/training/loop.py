@@ -106,7 +106,8 @@ def train(model: nn.Module, data: ImageData, recipe: Recipe, folder: str | os.Pa
             state stays), or the folder cannot be written.
     """
     fabric = fabric or start_fabric(recipe.precision)
-    run = _Run(model, data, recipe, Path(folder), method or Method(), fabric, workers, save_seconds, log_steps, tensorboard)
+    run = _Run(model, data, recipe, Path(folder), method or Method(), fabric, workers, save_seconds, log_steps,
+               tensorboard)
     try:
         while run.at.epoch < recipe.epochs:
             run.train_epoch(progress)

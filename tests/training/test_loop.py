@@ -51,12 +51,12 @@ def test_training_learns_and_keeps_the_masks(tmp_path):
 @pytest.mark.parametrize("step", [1, 6, 7, 13, 20])
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path, step):
     options = {"pruning_ratio": 0.5, "rearrange": "swap"}
-    whole = train(network(), data(), RECIPE, tmp_path / "whole", method=Blocks(**options), save_seconds=0.0, log_steps=1)
+    often = {"save_seconds": 0.0, "log_steps": 1}
+    whole = train(network(), data(), RECIPE, tmp_path / "whole", method=Blocks(**options), **often)
     with pytest.raises(StopError):
-        train(network(), data(), RECIPE, tmp_path / "cut", method=StopsAt(step, **options), save_seconds=0.0,
-              log_steps=1)
+        train(network(), data(), RECIPE, tmp_path / "cut", method=StopsAt(step, **options), **often)
     torch.rand(17)  # whatever happened between
-    resumed = train(network(), data(), RECIPE, tmp_path / "cut", method=Blocks(**options))
+    resumed = train(network(), data(), RECIPE, tmp_path / "cut", method=Blocks(**options), **often)
     assert same(whole.model, resumed.model)
     drop = {"seconds"}
     assert [{k: v for k, v in e.items() if k not in drop} for e in whole.history] == [
