@@ -130,8 +130,8 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     if differing:
         key = differing[0]
         theirs, mine = (tuple(entry[key].shape) if key in entry else "absent" for entry in (state, expected))
-        raise OneXNError(str(path), f"holds another model's weights; {key!r} differs: {theirs} in the file, {mine} in the "
-                         "model", "Load it into the model it was saved from")
+        raise OneXNError(str(path), f"holds another model's weights; {key!r} differs: {theirs} in the file, {mine} in "
+                         "the model", "Load it into the model it was saved from")
     model.load_state_dict(state)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch.nn.utils import parametrize
 from benchmarks.accuracy.rows import Row
 from onexn_plugins import fold, measure
 from onexn_plugins.layers import prunable_layers
-from onexn_plugins.training import Blocks, Method
+from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
 
 BISECTIONS = 12
+# Gradual methods reach their ratio after this share of the steps; SR-STE's decay is its paper's.
+UNTIL, SR_STE = 0.5, 2e-4
 
 
 class FixedMask(nn.Module):
@@ -87,11 +90,20 @@ def _blocks(row: Row, score: str, block_size: int) -> Method:
                   seed=row.seed)
 
 
+def _gradual(row: Row, **options: Any) -> Method:
+    return GradualBlocks(until=UNTIL, block_size=row.block_size, pruning_ratio=row.pruning_ratio,
+                         rearrange=row.rearrange, **options)
+
+
 METHODS: dict[str, Callable[[Row], Method]] = {
     "start": lambda row: Method(),
     "dense": lambda row: Method(),
     "block_l1": lambda row: _blocks(row, "l1", row.block_size),
     "block_random": lambda row: _blocks(row, "random", row.block_size),
+    "block_gradual": lambda row: _gradual(row),
+    "block_regrow": lambda row: _gradual(row, straight_through=True),
+    "block_srste": lambda row: _gradual(row, straight_through=True, decay=SR_STE),
+    "block_distil": lambda row: Distilled(_blocks(row, "l1", row.block_size)),
     "kernels_l1": lambda row: _blocks(row, "l1", 1),
     "kernels_random": lambda row: _blocks(row, "random", 1),
     "weights_level": lambda row: Weights(row.pruning_ratio),

@@ -70,6 +70,8 @@ def grid() -> Iterator[Row]:
         yield Row(seed=seed)
         for ratio in HARD_RATIOS:
             yield from _compared(ratio, seed)
+        for ratio in HARD_RATIOS[::-1]:
+            yield from _improved(ratio, seed)
     for seed in range(3):
         for ratio in HARD_RATIOS:
             yield from _controls(ratio, seed)
@@ -88,6 +90,12 @@ def _compared(ratio: float, seed: int) -> Iterator[Row]:
     yield Row(method="block_l1", pruning_ratio=ratio, rearrange="swap", seed=seed)
     for method in ("weights_level", "filters_magnitude", "block_random"):
         yield Row(method=method, pruning_ratio=ratio, seed=seed)
+
+
+def _improved(ratio: float, seed: int) -> Iterator[Row]:
+    """What may be better than the paper's pruning at once."""
+    for method in ("block_gradual", "block_regrow", "block_srste", "block_distil"):
+        yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
 
 
 def _controls(ratio: float, seed: int) -> Iterator[Row]:

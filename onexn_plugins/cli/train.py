@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from onexn_plugins.cli.common import Result, add_block_size, save_weights
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.report import Column, Table, to_text
 
 if TYPE_CHECKING:
-    from onexn_plugins.training import Trained
+    from onexn_plugins.training import Method, Trained
     from onexn_plugins.training.data import Images
 
 HELP = "Train a network on images, dense or pruned in 1×N blocks; the same command goes on where it was stopped."
-EXAMPLE = """onexn train mobilenet_v2 --data imagenet --weights dense.pt --pruning-ratio 0.75 --rearrange --epochs 30 -o runs/v2
+EXAMPLE = """onexn train mobilenet_v2 --data imagenet --weights dense.pt --pruning-ratio 0.75 --rearrange -o runs/v2
 
 on several devices or machines, `onexn` is started by torchrun:
   torchrun --nproc-per-node 8 -m onexn_plugins.cli train mobilenet_v2 --data imagenet -o runs/v2"""
@@ -56,6 +57,14 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rearrange", nargs="?", const="swap", default="none", choices=("none", "sort", "swap"),
                         help="move channels first, so that blocks gather weight (swap if given alone)")
     parser.add_argument("--full", action="store_true", help="prune Linear layers too")
+    parser.add_argument("--gradual", type=float, metavar="SHARE", help="let the ratio grow (cubic) during this share "
+                        "of the steps, such as 0.5, in place of pruning at once")
+    parser.add_argument("--straight-through", action="store_true",
+                        help="with --gradual: pruned blocks get gradients and may come back")
+    parser.add_argument("--decay", type=float, default=0.0, help="with --straight-through: SR-STE's decay of pruned "
+                        "weights, such as 2e-4 (default 0)")
+    parser.add_argument("--distil", type=float, metavar="WEIGHT",
+                        help="learn from the network one starts from with this share of the loss, such as 0.5")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +88,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    from onexn_plugins.training import Blocks, Method, Recipe, read_data, start_fabric, train
+    from onexn_plugins.training import Recipe, read_data, start_fabric, train
 
     recipe = Recipe(
         epochs=arguments.epochs, batch_size=arguments.batch_size, eval_batch_size=arguments.eval_batch_size,
@@ -87,16 +96,37 @@ def run(arguments: argparse.Namespace) -> Result:
         schedule=arguments.schedule, decay_epochs=arguments.decay_epochs, decay_factor=arguments.decay_factor,
         warmup_epochs=arguments.warmup_epochs, label_smoothing=arguments.label_smoothing,
         precision=arguments.precision, seed=arguments.seed)
-    method = Blocks(block_size=arguments.block_size, pruning_ratio=arguments.pruning_ratio, score=arguments.importance,
-                    rearrange=arguments.rearrange, full=arguments.full, seed=arguments.seed
-                    ) if arguments.pruning_ratio else Method()
     data = read_data(arguments.data, pixels=arguments.pixels, seed=arguments.seed)
     model = start_model(arguments.model, arguments.weights, data.training, new_head=arguments.new_head)
     fabric = start_fabric(recipe.precision, arguments.device)
     with training_shown(f"training {arguments.model}", silent=arguments.json or fabric.global_rank > 0) as progress:
-        trained = train(model, data, recipe, arguments.output, method=method, fabric=fabric,
+        trained = train(model, data, recipe, arguments.output, method=make_method(arguments), fabric=fabric,
                         workers=arguments.workers, progress=progress)
     return finish(trained, arguments.model, arguments.block_size, arguments.output)
+
+
+def make_method(arguments: argparse.Namespace) -> Method:
+    """What the arguments say is done beside plain training.
+
+    Raises:
+        OneXNError: they contradict each other.
+    """
+    from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
+
+    for name, needed in (("gradual", "pruning_ratio"), ("straight_through", "gradual"), ("decay", "straight_through")):
+        if getattr(arguments, name) and not getattr(arguments, needed):
+            raise OneXNError(f"--{name.replace('_', '-')}", f"needs --{needed.replace('_', '-')}", "Give both")
+    options = {"block_size": arguments.block_size, "pruning_ratio": arguments.pruning_ratio,
+               "score": arguments.importance, "rearrange": arguments.rearrange, "full": arguments.full,
+               "seed": arguments.seed}
+    if not arguments.pruning_ratio:
+        method = Method()
+    elif arguments.gradual is None:
+        method = Blocks(**options)
+    else:
+        method = GradualBlocks(until=arguments.gradual, straight_through=arguments.straight_through,
+                               decay=arguments.decay, **options)
+    return method if arguments.distil is None else Distilled(method, weight=arguments.distil)
 
 
 def start_model(name: str, weights: Path | None, images: Images, *, new_head: bool = False) -> nn.Module:

@@ -201,7 +201,7 @@ class _Run:
         loss = F.cross_entropy(outputs, batch.labels.to(self.fabric.device), ignore_index=IGNORED,
                                label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        self.fabric.backward(self.method.loss(images, outputs, loss))
         self.method.before_update()
         self.optimizer.step()
         self.scheduler.step()

@@ -28,6 +28,10 @@ class Method:
     def before_step(self, step: int, steps: int) -> None:
         """Before the forward pass of step `step` of `steps`, from 0."""
 
+    def loss(self, images: Tensor, outputs: Tensor, loss: Tensor) -> Tensor:
+        """What is minimised, from the labels' cross entropy."""
+        return loss
+
     def before_update(self) -> None:
         """When gradients are there, before the optimizer uses them."""
 

@@ -18,8 +18,8 @@ from onexn_plugins.zoo import load_model
 from tests.training.folders import make_folder
 
 # As the README prints them, with what it leaves to the reader filled in.
-TRAIN = """--gpus 0 --arch {arch} --job_dir {job} --data_path {data} --pretrained_model {weights} --pr_target 0.5 --N {N}
---conv_type BlockL1Conv --train_batch_size 8 --eval_batch_size 8 --rearrange"""
+TRAIN = """--gpus 0 --arch {arch} --job_dir {job} --data_path {data} --pretrained_model {weights} --pr_target 0.5
+--N {N} --conv_type BlockL1Conv --train_batch_size 8 --eval_batch_size 8 --rearrange"""
 EVALUATE = "--gpus 0 --arch {arch} --data_path {data} --conv_type DenseConv --evaluate {weights} --eval_batch_size 8"
 # So that it takes seconds; all else is the paper's.
 SMALL = " --num_epochs 1 --pixels 32 --workers 0"
@@ -39,8 +39,8 @@ def call(text: str) -> int:
     return main(shlex.split(text))
 
 
-@pytest.mark.parametrize(("arch", "N"), [("mobilenet_v1", 4), ("mobilenet_v3_small", 32), ("mobilenet_v2", 16)])
-def test_the_papers_commands(capsys, tmp_path, data, arch, N):  # noqa: N803  (the paper's letter)
+@pytest.mark.parametrize(("arch", "N"), [("mobilenet_v3_small", 32)])
+def test_the_papers_commands(capsys, tmp_path, data, arch, N):
     weights = pretrained(arch, tmp_path / "pretrained.pt")
     job = tmp_path / "experiment"
     assert call(TRAIN.format(arch=arch, job=job, data=data, weights=weights, N=N) + SMALL + " --export_onnx") == 0
@@ -93,7 +93,8 @@ def test_a_flag_without_meaning_is_said(name):
     flag = "--first-layer-type" if name == "first_layer_type" else f"--{name}"
     value = [] if name in ("test_only", "debug") else ["50", "100"] if name == "lr_decay_step" else ["x"]
     parse = _parser().parse_args
-    assert any(note.startswith(f"{flag} has no meaning here") for note in notes(parse(["--data_path", "x", flag, *value])))
+    said = notes(parse(["--data_path", "x", flag, *value]))
+    assert any(note.startswith(f"{flag} has no meaning here") for note in said)
     assert not any("has no meaning" in note for note in notes(parse(["--data_path", "x"])))
 
 

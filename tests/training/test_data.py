@@ -175,7 +175,7 @@ def test_processes_share_every_batch(ranks):
     whole = list(Requests(50, 8, epoch=3, seed=1))
     shares = [list(Requests(50, 8, epoch=3, seed=1, rank=rank, ranks=ranks)) for rank in range(ranks)]
     for step, request in enumerate(whole):
-        assert sorted(sum((share[step].numbers for share in shares), [])) == sorted(request.numbers)
+        assert sorted(number for share in shares for number in share[step].numbers) == sorted(request.numbers)
     assert len(whole) == 6, "the rest of the epoch is too few for a batch"
 
 
