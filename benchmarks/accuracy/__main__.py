@@ -1,4 +1,4 @@
-"""python -m benchmarks.accuracy run --data cifar10-jpeg.zip: the runs that are missing, one after the other.
+"""python -m benchmarks.accuracy run --data cifar10-jpeg.zip: the runs that are missing; `tables`: what they show.
 
 Start it again to go on, in several processes at a time too, also on machines that share the folders.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.accuracy.claims import claimed
+from benchmarks.accuracy.page import write
 from benchmarks.accuracy.rows import Row, grid, start_of
 from benchmarks.accuracy.run import run, start_weights
 from onexn_plugins.errors import OneXNError
@@ -26,6 +27,9 @@ DATA_NAME = "CIFAR-10, JPEG version"
 def main() -> int:
     """The verb; 1 where a run failed."""
     arguments = _arguments()
+    if arguments.verb == "tables":
+        write(arguments.results)
+        return 0
     torch.set_num_threads(arguments.threads)
     arguments.results.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,6 +78,8 @@ def _arguments() -> argparse.Namespace:
     verb.add_argument("--work", type=Path, help="folder of states, logs and ONNX files (default: that of --results)")
     verb.add_argument("--only", default="", metavar="TEXT", help="only runs whose name holds this")
     verb.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    tables = verbs.add_parser("tables", help="fill the README and draw the figures from the runs")
+    tables.add_argument("--results", type=Path, default=RESULTS, help="folder of the runs' JSONs (default %(default)s)")
     return parser.parse_args()
 
 
