@@ -23,13 +23,15 @@ AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 class DaliImages(FolderImages):
     """`FolderImages` by DALI: the same files, order and random cuts; pixels differ a little, as its scaling does.
 
-    A batch in which DALI cannot read an image is read by Pillow, which finds out which one it is.
+    DALI reads by threads of its own, one per core. A batch in which DALI cannot read an image is read by Pillow, which finds out which one it is.
     """
+
+    own_threads = True
 
     def __init__(self, files: Sequence[tuple[str, int]], classes: Sequence[str], pixels: int,
                  augment_seed: int | None = None) -> None:
         super().__init__(files, classes, pixels, augment_seed)
-        self._built: tuple[int, int, Any] = (0, 0, None)  # process, largest batch, pipeline
+        self._largest, self._pipeline = 0, None
 
     def __getitem__(self, request: Request) -> Batch:  # type: ignore[override]
         if not request.numbers:
@@ -39,7 +41,7 @@ class DaliImages(FolderImages):
             encoded = [np.fromfile(self.files[number][0], dtype=np.uint8) for number in request.numbers]
             images = self._run(encoded, cuts)
         except Exception:  # DALI and Pillow raise whatever they like on broken files
-            self._built = (0, 0, None)  # a pipeline that failed is of no more use
+            self._pipeline = None  # a pipeline that failed is of no more use
             return super().__getitem__(request)
         labels = torch.tensor([self.files[number][1] for number in request.numbers], dtype=torch.int64)
         return Batch(images, labels, [])
@@ -60,20 +62,20 @@ class DaliImages(FolderImages):
         return np.array([left, top]) / full, np.array([width, height]) / full, np.int32(flipped)
 
     def _run(self, encoded: list[np.ndarray], cuts: list[tuple[Any, Any, Any]]) -> Tensor:
-        process, largest, pipeline = self._built
-        if pipeline is None or process != os.getpid() or largest < len(encoded):  # a fork has none of its threads
-            pipeline = self._pipeline(len(encoded))
-            self._built = os.getpid(), len(encoded), pipeline
+        if self._pipeline is None or self._largest < len(encoded):
+            self._largest, self._pipeline = len(encoded), self.make_pipeline(len(encoded))
+        pipeline: Any = self._pipeline
         corners, sizes, flips = zip(*cuts, strict=True)
         for name, values in (("encoded", encoded), ("corner", [corner.astype(np.float32) for corner in corners]),
                              ("size", [size.astype(np.float32) for size in sizes]), ("flip", list(flips))):
             pipeline.feed_input(name, values)
         return torch.from_numpy(np.array(pipeline.run()[0].as_array()))
 
-    def _pipeline(self, batch_size: int) -> Any:
+    def make_pipeline(self, batch_size: int) -> Any:
+        """DALI's pipeline for up to so many images."""
         dali, fn, types = (import_module(f"nvidia.dali{part}") for part in ("", ".fn", ".types"))
         pixels = self.shape[1]
-        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=1, device_id=None, prefetch_queue_depth=1,
+        pipeline = dali.Pipeline(batch_size=batch_size, num_threads=_threads(), device_id=None, prefetch_queue_depth=1,
                                  exec_async=False, exec_pipelined=False)
         with pipeline:
             encoded, corner, size, flip = (fn.external_source(name=name) for name in ("encoded", "corner", "size",
@@ -87,6 +89,10 @@ class DaliImages(FolderImages):
                 std=[255 * deviation for deviation in DEVIATION], output_layout="CHW", dtype=types.FLOAT))
         pipeline.build()
         return pipeline
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_folder_by_dali(path: str | os.PathLike[str], *, pixels: int = 224, seed: int = 0) -> ImageData:
@@ -107,7 +113,7 @@ def read_folder_by_dali(path: str | os.PathLike[str], *, pixels: int = 224, seed
     by_dali = ImageData(DaliImages(training.files, training.classes, pixels, seed),
                         DaliImages(held_out.files, held_out.classes, pixels))
     try:
-        by_dali.training._pipeline(1)  # type: ignore[attr-defined]
+        by_dali.training.make_pipeline(1)  # type: ignore[attr-defined]
     except Exception as error:  # else every batch would be read by Pillow, and nobody would know
         raise OneXNError("NVIDIA DALI", f"cannot decode images here: {first_line(error)}",
                          "Install all that it needs (nvidia-nvimgcodec-cu12), or do without it") from error

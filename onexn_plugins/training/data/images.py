@@ -39,7 +39,10 @@ class Images(Dataset[Batch], ABC):
     Attributes:
         classes: names, in the order of the labels.
         shape: (channels, height, width) of an image as the network sees it.
+        own_threads: reads by threads of its own, which worker processes, being forks, would lack.
     """
+
+    own_threads = False
 
     classes: Sequence[str]
     shape: tuple[int, int, int]
@@ -89,8 +92,8 @@ class Requests:
 def loader(images: Images, requests: Requests, *, workers: int = 0, pin: bool = False) -> DataLoader[Batch]:
     """torch's loader over the requests; how many workers it has changes nothing but speed."""
     # Without a generator of its own every epoch's loader would take a number from torch's global stream.
-    return DataLoader(images, batch_size=None, sampler=requests, num_workers=workers, pin_memory=pin,  # type: ignore[arg-type]
-                      generator=torch.Generator().manual_seed(0))
+    return DataLoader(images, batch_size=None, sampler=requests, pin_memory=pin,  # type: ignore[arg-type]
+                      num_workers=0 if images.own_threads else workers, generator=torch.Generator().manual_seed(0))
 
 
 def stream(*key: int) -> torch.Generator:
