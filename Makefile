@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test test-core lint bench clean
 
 # torch first: with it in place torchvision adds no second build of it.
 $(VENV)/.installed: pyproject.toml
@@ -21,6 +21,15 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# The core and torch-pruning on any Python that runs torch, without the other toolkits.
+CORE := .venv-core
+NOT_CORE := benchmarks cli emulation nni training tvm_backend test_adapters.py test_report.py test_zoo.py \
+	test_zoo_heads.py torch_pruning/test_integrations.py
+test-core:
+	$(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/pip install --quiet -e '.[torch-pruning]' pytest pytest-timeout pytest-xdist hypothesis
+	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -n auto --dist loadfile -k 'not what_users_copy' $(NOT_CORE:%=--ignore=tests/%)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -28,7 +37,7 @@ lint: install
 # The engines we are compared with get environments of their own, in .peers/.
 bench: install
 	$(BIN)/python -m benchmarks.latency setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --all
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(CORE) build dist *.egg-info

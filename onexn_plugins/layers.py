@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeGuard
 
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.pattern import check_block_size
 
 # A first convolution that reads at most this many channels is the stem: it sees the image (grey, RGB, RGB-D).
 STEM_CHANNELS = 4
@@ -20,6 +19,15 @@ PrunableLayer = nn.Conv2d | nn.Linear
 def is_depthwise(module: nn.Module) -> bool:
     """One input channel per group: a 1×N block would be all there is."""
     return isinstance(module, nn.Conv2d) and module.groups > 1 and module.in_channels == module.groups
+
+
+def why_dense(module: nn.Module) -> str | None:
+    """Why 1×N has nothing to gain in a Conv2d or Linear; None where it has."""
+    if is_depthwise(module):
+        return "is a depthwise convolution: one kernel per channel makes no 1×N blocks"
+    if _has_blocks(module) and _out_channels(module) == 1:
+        return "has one output channel, which makes no block of several"
+    return None
 
 
 def groups_of(module: nn.Module) -> int:
@@ -35,7 +43,18 @@ def weighted_layers(model: nn.Module) -> dict[str, PrunableLayer]:
 def prunable_layers(
     model: nn.Module, ignored_layers: Iterable[str | nn.Module] = (), *, full: bool = False
 ) -> dict[str, PrunableLayer]:
-    """The layers pruned by default, as in the paper: every Conv2d but the stem and depthwise ones.
+    """The layers pruned by default, as in the paper: every Conv2d but the stem and those without blocks (`why_dense`).
+
+    Args and errors: as `default_layers`.
+    """
+    return {name: module for name, module in default_layers(model, ignored_layers, full=full).items()
+            if why_dense(module) is None}
+
+
+def default_layers(
+    model: nn.Module, ignored_layers: Iterable[str | nn.Module] = (), *, full: bool = False
+) -> dict[str, PrunableLayer]:
+    """The layers that the default rule chooses: every Conv2d but the stem, whether or not 1×N has anything to gain.
 
     Args:
         model: any torch module.
@@ -52,7 +71,6 @@ def prunable_layers(
         name: module
         for name, module in layers.items()
         if name not in ignored
-        and not is_depthwise(module)
         and (full or not isinstance(module, nn.Linear))
         and not (name == first_conv and isinstance(module, nn.Conv2d) and module.in_channels <= STEM_CHANNELS)
     }
@@ -88,20 +106,16 @@ def check_layer_name(name: str, known: Iterable[str]) -> str:
     return name
 
 
-def check_layers(layers: dict[str, PrunableLayer], block_size: int) -> None:
-    """Raise OneXNError where there is nothing to prune or block_size exceeds a layer; all such layers are named."""
-    check_block_size(block_size)
+def check_layers(layers: Mapping[str, PrunableLayer]) -> None:
+    """Raise OneXNError where there is nothing to prune or a weight has no values yet; all such layers are named."""
     if not layers:
         raise OneXNError("model", "it has no layer that 1×N pruning applies to",
                          "Conv2d layers besides the stem and depthwise ones are pruned; full=True adds Linear")
-    lazy = [name for name, module in layers.items() if isinstance(module.weight, nn.UninitializedParameter)]
-    if lazy:
-        raise OneXNError(", ".join(lazy), "the weight of a lazy layer has no shape yet", "Run the model once first")
-    small = [name for name, module in layers.items() if module.weight.shape[0] < block_size]
-    if small:
-        widest = min(layers[name].weight.shape[0] for name in small)
-        raise OneXNError(", ".join(small), f"block_size {block_size} is larger than the layer's output channels",
-                         f"Use block_size <= {widest} or put these names into ignored_layers")
+    empty = [name or "model" for name, module in layers.items()
+             if isinstance(module.weight, nn.UninitializedParameter) or module.weight.is_meta]
+    if empty:
+        raise OneXNError(", ".join(empty), "the weight has no values yet",
+                         "Run a lazy model once; load the weights of a meta one")
 
 
 def names_of(model: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
@@ -113,6 +127,11 @@ def names_of(model: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
 def _short(value: object) -> str:
     text = repr(value).splitlines()[0] if repr(value) else type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _out_channels(module: PrunableLayer) -> int:
+    """As the module states it: a lazy weight has no shape yet."""
+    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)
 
 
 def _has_blocks(module: nn.Module) -> TypeGuard[PrunableLayer]:

@@ -118,6 +118,7 @@ def attach(
         with _same_tensor(layer._parameters["weight"]):
             parametrize.register_parametrization(layer, "weight", mask)
         type(layer).__setattr__ = _keep_shape  # type: ignore[assignment]
+        type(layer).__reduce_ex__ = _reduce_masked  # type: ignore[assignment]
     else:
         mask.update(keep.to(mask.keep.device))
         mask.straight_through = straight_through
@@ -131,6 +132,25 @@ def _keep_shape(self: nn.Module, name: str, value: Any) -> None:
         raise OneXNError(name, "a layer with a 1×N mask keeps its shape and cannot take another weight",
                          "Prune channels first and 1×N blocks last, or call fold(model) before changing the layer")
     nn.Module.__setattr__(self, name, value)
+
+
+def _reduce_masked(self: nn.Module, protocol: Any) -> Any:
+    """How pickle, and so torch.save(model), takes a masked layer: its own class is made at run time and has no name."""
+    mask, names = mask_of(self), list(getattr(self, "parametrizations", ()))
+    if mask is None or names != ["weight"] or len(self.parametrizations["weight"]) > 1:  # type: ignore[index,arg-type]
+        return nn.Module.__reduce_ex__(self, protocol)
+    state = {**vars(self), "_parameters": {"weight": dense_weight(self), **self._parameters},
+             "_modules": {name: module for name, module in self._modules.items() if name != "parametrizations"}}
+    plain = type(self).__bases__[0]
+    return _restore_masked, (plain, state, mask.keep, mask.pattern.block_size, mask.straight_through)
+
+
+def _restore_masked(plain: type[nn.Module], state: dict[str, Any], keep: Tensor, block_size: int,
+                    straight_through: bool) -> nn.Module:
+    layer = plain.__new__(plain)
+    layer.__setstate__(state)
+    attach(layer, keep, block_size, straight_through=straight_through)  # type: ignore[arg-type]
+    return layer
 
 
 def masks(model: nn.Module) -> dict[str, BlockMask]:

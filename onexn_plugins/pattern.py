@@ -2,7 +2,8 @@
 
 A block is N consecutive output channels × one input channel × all kernel taps (1×N Pattern for Pruning
 Convolutional Neural Networks, TPAMI 2022, section 3.2). Blocks never cross a conv group; where a group's
-output channels are not a multiple of N its last block row is a *tail* of fewer channels.
+output channels are not a multiple of N its last block row is a *tail* of fewer channels; a layer that has fewer
+than N is one tail.
 
 Everything here works on three shapes:
     weight      [out_channels, in_channels / groups, *kernel]   Conv2d; a Linear weight has no kernel
@@ -46,18 +47,13 @@ class BlockPattern:
         """The pattern of `weight` ([out, in / groups, *kernel]).
 
         Raises:
-            OneXNError: block_size is no integer in 1..32 or exceeds the layer's output channels, or the
-                weight has no input-channel dimension.
+            OneXNError: block_size is no integer in 1..32, or the weight has no input-channel dimension.
         """
         check_block_size(block_size, layer)
         if weight.dim() < 2:
             raise OneXNError(layer, f"weight of shape {tuple(weight.shape)} has no input channels",
                              "1×N applies to Conv2d and Linear weights; leave this layer out")
-        out_channels, in_channels = int(weight.shape[0]), int(weight.shape[1])
-        if block_size > out_channels:
-            raise OneXNError(layer, f"block_size {block_size} is larger than its {out_channels} output channels",
-                             f"Use block_size <= {out_channels} or leave this layer out")
-        return cls(out_channels, in_channels, block_size, groups)
+        return cls(int(weight.shape[0]), int(weight.shape[1]), block_size, groups)
 
     @property
     def group_channels(self) -> int:
@@ -150,8 +146,11 @@ def is_block_sparse(weight: Tensor, pattern: BlockPattern) -> bool:
 
 
 def detect_block_size(weight: Tensor, groups: int = 1) -> int | None:
-    """The largest N in 32, 16, 8, 4, 2, 1 for which `weight` is block-sparse; None if no kernel is zero."""
+    """The largest N in 32, 16, 8, 4, 2, 1 for which `weight` is block-sparse; None if no kernel is zero.
+
+    Of the N beyond the output channels, for which all is one tail, only the next one counts: 32 for 24 channels.
+    """
     for block_size in (32, 16, 8, 4, 2, 1):
-        if block_size <= weight.shape[0] and is_block_sparse(weight, BlockPattern.of(weight, block_size, groups)):
+        if block_size < 2 * weight.shape[0] and is_block_sparse(weight, BlockPattern.of(weight, block_size, groups)):
             return block_size
     return None

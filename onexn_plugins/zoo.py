@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 
+__all__ = ["import_torchvision", "load_all_but_head", "load_model", "load_weights", "read_weights"]
+
 # Names that papers use and libraries do not.
 ALIASES = {"mobilenet_v1": "timm/mobilenetv1_100"}
 # Library objects unregister their schemas when collected, so they live as long as the process.

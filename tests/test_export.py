@@ -2,8 +2,6 @@ import json
 import math
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -14,6 +12,8 @@ from onexn_plugins.export import PATTERN_KEY, read_pattern
 from onexn_plugins.layers import groups_of, prunable_layers
 from onexn_plugins.masking import attach, masks
 from onexn_plugins.pattern import BlockPattern
+
+onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
 
 
 class TwoInputs(nn.Module):

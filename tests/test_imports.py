@@ -1,13 +1,17 @@
 """The core needs torch and numpy alone; a toolkit is imported only by its adapter."""
 
+import ast
+import importlib
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 
+ROOT = Path(__file__).resolve().parents[1]
 TOOLKITS = ("torch_pruning", "nni", "tvm", "onnx", "onnxruntime", "onnxscript", "torchvision", "timm", "matplotlib")
 
 # What Python does for a package that is not there: importing it fails, and no spec is found.
@@ -43,6 +47,23 @@ def test_the_core_does_not_import_installed_toolkits():
 def test_a_missing_toolkit_names_the_extra_to_install(call, extra):
     result = run_without_toolkits(f"import onexn_plugins\n{call}")
     assert f"pip install 'onexn-plugins[{extra}]'" in result.stderr.splitlines()[-1], result.stderr
+
+
+@pytest.mark.parametrize("script", sorted(
+    path for toolkit in ("torch_pruning", "nni") for path in (ROOT / "integrations" / toolkit).glob("*.py")),
+    ids=lambda path: path.name)
+def test_what_users_copy_imports_public_names_alone(script):
+    """A name is public if its module lists it in __all__."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("onexn_plugins"):
+            module = importlib.import_module(node.module)
+            names = {alias.name for alias in node.names}
+            assert not any(part.startswith("_") for part in node.module.split("."))
+            assert names <= set(getattr(module, "__all__", ())), (node.module, names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("onexn_plugins"):
+                    assert hasattr(importlib.import_module(alias.name), "__all__"), alias.name
 
 
 def test_errors_carry_their_parts_and_survive_pickling():

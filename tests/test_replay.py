@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
+pytest.importorskip("nni")
+pytest.importorskip("torch_pruning")
+
 from onexn_plugins import fold, load_checkpoint, rearrange, save_checkpoint
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks

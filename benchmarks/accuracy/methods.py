@@ -120,5 +120,5 @@ def plain(model: nn.Module) -> nn.Module:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.0  # a negative weight under a mask is minus zero
+            parameter.add_(0.0)  # a negative weight under a mask is minus zero
     return model.eval()

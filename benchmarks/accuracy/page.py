@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy.runs import Runs, read_runs
 from benchmarks.accuracy.tables import sections
@@ -54,7 +55,7 @@ def _markdown(runs: Runs, home: Path) -> str:
     return "\n".join(parts)
 
 
-def _record(runs: Runs) -> dict[str, object]:
+def _record(runs: Runs) -> dict[str, Any]:
     """Of the first run, with all runs' number, commits and time."""
     each = [run for seeds in runs.values() for run in seeds.values()]
     commits = sorted({str(run["record"]["commit"]) for run in each})

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.accuracy.rows import HARD_RATIOS, Row, grid
 from benchmarks.accuracy.runs import Runs, change, find, key_of, spread, title
 from onexn_plugins.report import Column, Plot, Section, Table
-from onexn_plugins.report.cells import Cell
+from onexn_plugins.report.cells import Cell, number
 
 PAPER = Path(__file__).parent / "paper" / "figure4.json"
 POINTS, TOP1 = "points", "percent"
@@ -33,7 +33,7 @@ def sections(runs: Runs) -> list[Section]:
 def methods(runs: Runs) -> Section | None:
     """Table 1: every method at every ratio, strongest pruning last."""
     rows = [cells for row in _rows() if (cells := _cells(runs, row)) is not None]
-    rows.sort(key=lambda cells: (cells["ratio"] or 0.0))
+    rows.sort(key=lambda cells: number(cells["ratio"]) or 0.0)
     return _section("Methods", RUNS_COLUMNS, rows)
 
 

@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.arm import ours, page, peers
 from benchmarks.arm.counting import CPU, MORE, Counts, counter
+from benchmarks.common.emulation.arm64_root import arm64_machine
 from benchmarks.common.record import command_line, record
 from benchmarks.latency.environments import DEFAULT_FOLDER, Environments
 from onexn_plugins import export_onnx, fold
@@ -30,7 +31,6 @@ from onexn_plugins.files import written_aside
 from onexn_plugins.report import to_text
 from onexn_plugins.torch_pruning import OneXNPruner
 from onexn_plugins.zoo import load_model
-from tests.emulation.arm64_root import arm64_machine
 
 RATIOS = (0.0, 0.5, 0.75, 0.9)
 MILLION = 1e6

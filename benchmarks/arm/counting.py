@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.common.emulation.apt import PrivateApt
+from benchmarks.common.emulation.cache import made_once
 from onexn_plugins.tvm_backend.processors import find_target
-from tests.emulation.apt import PrivateApt
-from tests.emulation.cache import made_once
 
 PLUGIN_SOURCE = Path(__file__).with_name("count_plugin.c")
 CPU = "cortex-a72"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arm import page
-from benchmarks.arm.families import FAMILIES, KEPT, POINTWISE, RELU, bias
-from benchmarks.arm.loops import Loop, heart, multiply_adds
+from benchmarks.common.families import FAMILIES, KEPT, POINTWISE, RELU, bias
+from benchmarks.common.loops import Loop, heart, multiply_adds
 from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.arm.counting import Counter, Counts
+from benchmarks.common.emulation.arm64_root import arm64_machine
 from onexn_plugins.tvm_backend import Compiled, compile_model
 from onexn_plugins.tvm_backend.output.artefact import read
 from onexn_plugins.tvm_backend.processors import find_target
-from tests.emulation.arm64_root import arm64_machine
 
 RUN = Path(__file__).with_name("run_emulated.py")
 

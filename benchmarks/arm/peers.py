@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.arm.counting import Counter, Counts
 from benchmarks.arm.ours import RUN
+from benchmarks.common.emulation.arm64_root import PLATFORMS, Arm64
+from benchmarks.common.emulation.cache import made_once
 from benchmarks.latency import processes
-from tests.emulation.arm64_root import PLATFORMS, Arm64
-from tests.emulation.cache import made_once
 
 # Not as MNN.tools.mnnconvert: that one pip-installs a package and reports to its makers.
 _MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(['MNNConvert', *sys.argv[1:]])"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import tvm
 
 from benchmarks.arm.counting import CPU, Counter, counter
 from benchmarks.arm.ours import RUN
+from benchmarks.common.emulation.arm64_root import Arm64, arm64_machine
 from benchmarks.common.record import command_line, record
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
@@ -29,7 +31,6 @@ from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
 from onexn_plugins.tvm_backend.output.linker import shared_library_linker
 from onexn_plugins.tvm_backend.planning.task import vector_unit
 from onexn_plugins.tvm_backend.processors import Target, find_target
-from tests.emulation.arm64_root import Arm64, arm64_machine
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.
@@ -42,6 +43,10 @@ COLUMNS = (Column("layer", "Layer"), Column("kept", "Blocks kept", "ratio"), Col
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arm.winograd", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="a JSON file; default: the published one")
+    out = parser.parse_args().out
     target, machine, counting = find_target(CPU), arm64_machine(), counter()
     rows = []
     for channels, side in LAYERS:
@@ -50,7 +55,7 @@ def main() -> None:
                 rows.append(_row(channels, side, kept, target, machine, counting, Path(folder)))
     print(to_text(Table(COLUMNS, tuple(rows))))
     result = {**record(command_line("benchmarks.arm.winograd")), "cpu": CPU, "block_size": BLOCK_SIZE, "layers": rows}
-    with written_aside(RESULTS) as unfinished:
+    with written_aside(out) as unfinished:
         unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,1 +1,1 @@
-"""What every benchmark shares: interleaved timing, the record of where numbers were made, visible progress."""
+"""What benchmarks share with each other and with tests: records of where numbers were made, layers, an emulator."""

@@ -88,7 +88,7 @@ def train(
     optimizer = torch.optim.SGD(model.parameters(), lr=peak_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = -(-len(digits.labels) // BATCH)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_rate, total_steps=epochs * steps)
-    model.train().to(memory_format=torch.channels_last)
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = digits.images.contiguous(memory_format=torch.channels_last)
     for epoch in range(1, epochs + 1):
         for batch in torch.randperm(len(images), generator=order).split(BATCH):

@@ -49,7 +49,7 @@ class EfficientNet:
 
     @property
     def rows(self) -> list[dict[str, Cell]]:
-        return [{"name": contender.name} | contender.row for contender in self.contenders]
+        return [{"name": contender.name, **contender.row} for contender in self.contenders]
 
     def _load(self, progress: Progress) -> None:
         if self.data:

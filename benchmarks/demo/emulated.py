@@ -1,19 +1,17 @@
-"""Runs what was cross-compiled for 64-bit ARM in the tests' emulated machine, where that was fetched before."""
+"""Runs what was cross-compiled for 64-bit ARM in the emulated machine, where that was fetched before."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common.emulation.arm64_root import Arm64, fetched_machine
+from benchmarks.common.emulation.networks import run_network
 from onexn_plugins.tvm_backend.output.artefact import read
-from tests import emulation
-from tests.emulation.arm64_root import Arm64, fetched_machine
 
-RUN_NETWORK = Path(emulation.__file__).with_name("run_network.py")
 # (saved module, input) -> output
 EmulatedRunner = Callable[[Path, np.ndarray], np.ndarray]
 
@@ -33,10 +31,4 @@ def find(target: str) -> tuple[EmulatedRunner | None, str]:
 
 
 def _run(machine: Arm64, target: str, saved: Path, array: np.ndarray) -> np.ndarray:
-    with tempfile.TemporaryDirectory(prefix="onexn-emulated-") as folder:
-        sent, came_back = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(sent, array)
-        library = read(saved, run_here=False).library
-        machine.run([str(RUN_NETWORK), str(library), str(sent), str(came_back)], cpu=target)
-        with np.load(came_back) as arrays:
-            return arrays["arr_0"]
+    return run_network(machine, read(saved, run_here=False).library, [array], cpu=target)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.common.cells import value
 from benchmarks.demo import three_ways
 from benchmarks.demo.efficientnet import EfficientNet
 from benchmarks.demo.settings import BLOCK_SIZE, FULL, Settings
@@ -64,14 +65,18 @@ def build(settings: Settings, record: Mapping[str, Any], large: EfficientNet, sm
 
 def _highlights(rows: Sequence[Row]) -> tuple[Highlight, ...]:
     last = rows[-1]
-    difference = max(row["host_difference"] for row in rows)
+    difference = _largest(rows, "host_difference")
     return (
         Highlight(last["speedup"], "times", f"faster than dense ONNX Runtime, {last['name']}, one thread"),
         Highlight(last["same_masks"], "count", "layers masked, bit for bit the same through torch-pruning and NNI"),
-        Highlight(max(row["proof_error"] for row in rows[1:]), "scientific",
+        Highlight(_largest(rows[1:], "proof_error"), "scientific",
                   "largest difference that moving the channels made, in float64"),
         Highlight(difference, "scientific", "largest difference from torch, as a share of the output's scale"),
     )
+
+
+def _largest(rows: Sequence[Row], key: str) -> float:
+    return max(value(row[key]) for row in rows)
 
 
 def _efficientnet(settings: Settings, network: EfficientNet) -> Section:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.demo.readme: the README's tables, taken from the committed report of a demo."""
+"""python -m benchmarks.demo.readme: the tables of this folder's README, taken from the committed report of a demo."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Page, load, to_markdown
 
-ROOT = Path(__file__).parents[2]
-README, NUMBERS = ROOT / "README.md", Path(__file__).parent / "results" / "report.json"
+HERE = Path(__file__).parent
+README, NUMBERS = HERE / "README.md", HERE / "results" / "report.json"
 START, END = "<!-- demo table -->\n", "<!-- end of demo table -->\n"
 
 
@@ -19,7 +19,7 @@ def tables(page: Page) -> str:
     parts.append(f"Medians with the 10th to 90th percentile (accuracy: worst to best seed); `{page.record['command']}` "
                  f"took {page.record['seconds']:.0f} s on {machine['cores']} cores of {machine['processor']}, commit "
                  f"{page.record['commit']}, torch {versions['torch']}, onnxruntime {versions['onnxruntime']}, TVM "
-                 f"{versions['apache-tvm']}; one thread. [JSON](benchmarks/demo/results/report.json)\n")
+                 f"{versions['apache-tvm']}; one thread. [JSON](results/report.json)\n")
     return "\n".join(parts)
 
 

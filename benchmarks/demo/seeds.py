@@ -102,7 +102,8 @@ def _outcome(model: torch.nn.Module, digits: Digits, way: str, ratio: float, see
     if seed > 0:
         return outcome
     path = folder / f"digits_{WAYS.index(way) if way in WAYS else 'dense'}_{100 * ratio:.0f}.onnx"
-    export_onnx(model.to(memory_format=torch.contiguous_format), digits.example, path, block_size=BLOCK_SIZE)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's types leave it out
+    export_onnx(model, digits.example, path, block_size=BLOCK_SIZE)
     return replace(outcome, onnx=path, outputs=scores.numpy())
 
 

@@ -52,6 +52,8 @@ class SmallNetwork:
     def _compile(self, progress: Progress) -> None:
         for outcome in self.first_seed:
             progress.step(outcome.name)
+            assert outcome.onnx is not None
+            assert outcome.outputs is not None
             module, _ = compiled.compiled(outcome.onnx, self.folder, "host")
             run = self.runners[f"{OURS} {outcome.name}"] = compiled.runner(module)
             self.runners[f"{PEER} {outcome.name}"] = compiled.onnxruntime_runner(outcome.onnx)

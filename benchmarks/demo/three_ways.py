@@ -64,7 +64,7 @@ def _single_weights(model: nn.Module, ratio: float) -> Pruned:
         pruner.unwrap_model()
         with torch.no_grad():
             for name, mask in masks.items():
-                model.get_submodule(name).weight.mul_(mask["weight"])
+                model.get_parameter(f"{name}.weight").mul_(mask["weight"])
         return model
 
     return model, finish

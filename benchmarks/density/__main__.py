@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     facts = record(command_line("benchmarks.density"))
     target = find_target("host")
-    rows = []
+    rows: list[dict[str, Any]] = []
     with Bench(Setup(target, None, 1), patience=60) as bench:
         for name in options.layers:
             for block_size in options.block_sizes:

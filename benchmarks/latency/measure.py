@@ -56,10 +56,10 @@ def measure(part: Part, environments: Environments, store: Store, progress: Prog
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         starting = {contender: pool.submit(_start, contender, path, environments, store)
                     for contender, path in prepared.items()}
-        for contender, worker in starting.items():
+        for contender, started in starting.items():
             progress.step(f"load {contender.title}")
             try:
-                workers[contender] = worker.result()
+                workers[contender] = started.result()
                 stack.callback(workers[contender].close)
             except OneXNError as error:
                 absent[contender.title] = error.reason

@@ -94,6 +94,8 @@ def _settle(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 channels = module.num_features
+                assert module.running_var is not None
+                assert module.running_mean is not None
                 module.running_var.copy_(torch.rand(channels, generator=generator) * 0.4 + 0.8)
                 module.running_mean.copy_(torch.randn(channels, generator=generator) * 0.05)
                 module.weight.copy_(torch.rand(channels, generator=generator) * 0.2 + 0.9)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import torch
@@ -46,9 +47,10 @@ def in_opset(model: nn.Module, image: Tensor, opset: int, tool: str) -> bytes:
 
 def _torchscript(model: nn.Module, image: Tensor, opset: int) -> ModelProto:
     """torch's older exporter, through TorchScript."""
-    written = io.BytesIO()
-    torch.onnx.export(model, (image,), written, dynamo=False, opset_version=opset)
-    return onnx.load_model_from_string(written.getvalue())
+    with tempfile.TemporaryDirectory(prefix="onexn-opset-") as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(model, (image,), path, dynamo=False, opset_version=opset)
+        return onnx.load(path)
 
 
 def _dynamo(model: nn.Module, image: Tensor, opset: int) -> ModelProto:

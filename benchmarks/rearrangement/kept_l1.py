@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.common.cells import value
 from benchmarks.common.record import command_line, record
 from benchmarks.rearrangement.trained import TRAINED, Trained
 from onexn_plugins import rearrange
@@ -88,14 +89,16 @@ def _measure(network: Trained, model: nn.Module, cells: Iterable[tuple[int, floa
 
 def _row(network: Trained, model: nn.Module, spaces: tuple[Space, ...], block_size: int, ratio: float) -> Row:
     row: Row = {"name": _name(block_size, ratio), "block_size": block_size, "ratio": ratio}
+    proof_error = 0.0
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     narrow = [name for name, layer in weighted_layers(model).items() if layer.weight.shape[0] < block_size]
     for method in ("sort", "swap"):
         started = time.process_time()
         found: Rearrangement = rearrange(model, network.example(), block_size=block_size, pruning_ratio=ratio,
                                          method=method, ignored_layers=narrow, spaces=spaces)
-        row |= {"none": found.retained_before, method: found.retained_after, f"{method}_seconds":
-                time.process_time() - started, "proof_error": max(found.max_error, float(row.get("proof_error") or 0))}
+        proof_error = max(proof_error, found.max_error)
+        row |= {"none": found.retained_before, method: found.retained_after,
+                f"{method}_seconds": time.process_time() - started, "proof_error": proof_error}
         model.load_state_dict(weights)
     row["bound"] = KernelNorms(prunable_layers(model, narrow), 1, ratio).retained()[1]
     return row | {"closed": _closed(row)}
@@ -103,7 +106,7 @@ def _row(network: Trained, model: nn.Module, spaces: tuple[Space, ...], block_si
 
 def _closed(row: Row) -> float:
     """The part of the distance from the trained order to single kernels that swap covers."""
-    none, swap, bound = (float(row[key]) for key in ("none", "swap", "bound"))
+    none, swap, bound = (value(row[key]) for key in ("none", "swap", "bound"))
     return (swap - none) / (bound - none)
 
 
@@ -124,7 +127,7 @@ def mean_sections(networks: list[list[Row]]) -> Iterator[Section]:
             cells = [row for rows_of in networks for row in rows_of
                      if (row["block_size"], row["ratio"]) == (block_size, ratio)]
             if len(cells) == len(networks):
-                mean: Row = {key: statistics.fmean(float(row[key]) for row in cells) for key in ARRANGEMENTS}
+                mean: Row = {key: statistics.fmean(value(row[key]) for row in cells) for key in ARRANGEMENTS}
                 rows.append({"name": f"1×{block_size}"} | mean | {"closed": _closed(mean)})
         if rows:
             yield Section(

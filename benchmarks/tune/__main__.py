@@ -48,13 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
         for network, ratio in cases:
             reports[network, ratio] = _tune(network, ratio, options, end - time.monotonic())
     rows = [_compare(network, ratio, options, reports[network, ratio]) for network, ratio in cases]
-    sections = [Section("Networks", table=Table(NETWORK_COLUMNS, tuple(rows)))]
+    networks = Table(NETWORK_COLUMNS, tuple(rows))
+    sections = [Section("Networks", table=networks)]
     for (network, ratio), report in reports.items():
         changed = tuple(_problem(found) for found in report.problems if found.gain)
         if changed:
             sections.append(Section(_name(network, ratio, options), table=Table(PROBLEM_COLUMNS, changed)))
     page = Page("What tuning brings", _summary(options), tuple(sections), record=facts)
-    print(to_text(sections[0].table))
+    print(to_text(networks))
     print(save(page, options.out / "tuning.json"))
     if all(report.finished for report in reports.values()):
         return 0

@@ -11,6 +11,7 @@ from onexn_plugins.cli.rearrange import sentence, summary
 from onexn_plugins.files import check_writable
 from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
+from onexn_plugins.scores import SCORES
 
 HELP = "Prune a model's convolutions in 1×N blocks and save its weights."
 EXAMPLE = "onexn prune mobilenet_v2 --pruning-ratio 0.75 --rearrange --output pruned.safetensors"
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="fraction of blocks to remove (default 0.5)")
     parser.add_argument("--scope", choices=("layer", "row", "global"), default="layer",
                         help="where blocks compete: in their layer, their block row, or the whole model")
-    parser.add_argument("--importance", choices=("l1", "random"), default="l1", help="how blocks are scored")
+    parser.add_argument("--importance", choices=tuple(SCORES), default="l1",
+                        help="; ".join(f"{name}: {entry.summary}" for name, entry in SCORES.items()))
     parser.add_argument("--seed", type=int, default=0, help="seed of --importance random")
     parser.add_argument("--rearrange", action="store_true", help="move channels first, so that blocks gather weight")
     parser.add_argument("--ignore", action="append", default=[], metavar="LAYER", help="leave this layer dense")
@@ -32,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    from onexn_plugins.torch_pruning import BlockL1Importance, BlockRandomImportance, OneXNPruner
+    from onexn_plugins.torch_pruning import BlockScoreImportance, OneXNPruner
 
     if arguments.output is not None:
         check_writable(arguments.output)
     model = read_model(arguments)
-    importance = BlockL1Importance() if arguments.importance == "l1" else BlockRandomImportance(seed=arguments.seed)
+    importance = BlockScoreImportance(arguments.importance, seed=arguments.seed)
     with stage(arguments, f"pruning {arguments.model}"):
         pruner = OneXNPruner(
             model, example_input(arguments), importance, block_size=arguments.block_size,

@@ -15,6 +15,8 @@ from torch import nn
 from onexn_plugins.cli.common import Result, add_block_size, save_weights
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.report import Column, Table, to_text
+from onexn_plugins.scores import SCORES
+from onexn_plugins.selection import SCOPES
 
 if TYPE_CHECKING:
     from onexn_plugins.training import Method, Trained
@@ -53,7 +55,9 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     add_block_size(parser)
     parser.add_argument("--pruning-ratio", type=float, default=0.0, metavar="P",
                         help="fraction of each layer's blocks to prune before the first step (default 0: dense)")
-    parser.add_argument("--importance", choices=("l1", "random"), default="l1", help="how blocks are scored")
+    parser.add_argument("--importance", choices=tuple(SCORES), default="l1", help="how blocks are scored")
+    parser.add_argument("--scope", choices=SCOPES, default="layer",
+                        help="where blocks compete: in their layer, their block row, or the whole model")
     parser.add_argument("--rearrange", nargs="?", const="swap", default="none", choices=("none", "sort", "swap"),
                         help="move channels first, so that blocks gather weight (swap if given alone)")
     parser.add_argument("--full", action="store_true", help="prune Linear layers too")
@@ -117,8 +121,8 @@ def make_method(arguments: argparse.Namespace) -> Method:
         if getattr(arguments, name) and not getattr(arguments, needed):
             raise OneXNError(f"--{name.replace('_', '-')}", f"needs --{needed.replace('_', '-')}", "Give both")
     options = {"block_size": arguments.block_size, "pruning_ratio": arguments.pruning_ratio,
-               "score": arguments.importance, "rearrange": arguments.rearrange, "full": arguments.full,
-               "seed": arguments.seed}
+               "score": arguments.importance, "scope": arguments.scope, "rearrange": arguments.rearrange,
+               "full": arguments.full, "seed": arguments.seed}
     if not arguments.pruning_ratio:
         method = Method()
     elif arguments.gradual is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.utils import Evaluator
@@ -12,10 +12,9 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
-from onexn_plugins.layers import PrunableLayer
-from onexn_plugins.masking import check_attachable, dense_weight
+from onexn_plugins.masking import dense_weight
 from onexn_plugins.nni.config import LayerSetting
-from onexn_plugins.scores import SCORES, check_finite
+from onexn_plugins.scores import SCORES, BlockScore, check_score
 
 
 def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: Any,
@@ -29,8 +28,7 @@ def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: 
     if not isinstance(existed, Mapping) or not all(isinstance(value, ModuleWrapper) for value in existed.values()):
         raise OneXNError("existed_wrappers", "must map layer names to NNI's wrappers",
                          "Use OneXNPruner.from_compressor")
-    if score not in SCORES:
-        raise OneXNError("score", f"must be one of {', '.join(SCORES)}, got {score!r}", "Leave it out for l1")
+    check_score(score)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise OneXNError("seed", f"must be an integer, got {seed!r}", "Use for example seed=0")
     if rearrange:
@@ -45,30 +43,17 @@ def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: 
                              "Call unwrap_model() on that one first, or use OneXNPruner.from_compressor")
 
 
-def check_rearrangeable(settings: dict[str, LayerSetting]) -> None:
-    """Raise OneXNError where layers differ in block_size: channels are moved for one of them."""
-    sizes = sorted({setting.block_size for setting in settings.values()})
-    if len(sizes) > 1:
-        raise OneXNError("rearrange", f"config_list mixes block sizes {sizes}",
-                         "Use one block_size, or call onexn_plugins.rearrange yourself first")
-
-
-def check_layers(model: nn.Module, settings: dict[str, LayerSetting], existed: Mapping[str, ModuleWrapper],
-                 score: str) -> None:
-    """Raise OneXNError for a selected layer that cannot be pruned as its setting says."""
+def check_wrappable(model: nn.Module, settings: dict[str, LayerSetting], existed: Mapping[str, ModuleWrapper],
+                    score: str | BlockScore) -> None:
+    """Raise OneXNError for a selected layer that NNI cannot wrap, or not prune as its setting says."""
     modules = dict(model.named_modules())
     for name, setting in settings.items():
-        layer, label = cast(PrunableLayer, modules[name]), name or "model"
+        label = name or "model"
         if name in existed and existed[name].pruning_target_spaces:
             raise OneXNError(label, "is already pruned by the compressor whose wrappers are passed on",
                              "Exclude it with exclude_op_names, or unwrap and fold the model first")
-        if setting.sparse_threshold is not None and score != "l1":
-            raise OneXNError(label, "sparse_threshold compares L1 norms", 'Use score="l1" or sparse_ratio')
-        if dense_weight(layer).is_meta or isinstance(layer.weight, nn.UninitializedParameter):
-            raise OneXNError(label, "its weight has no values yet",
-                             "Run a lazy model once; load the weights of a meta one")
-        check_attachable(layer, setting.block_size, label)
-        check_finite(dense_weight(layer), label)
+        if setting.sparse_threshold is not None and not (isinstance(score, str) and SCORES[score].is_norm):
+            raise OneXNError(label, "sparse_threshold compares norms of blocks", 'Use score="l1" or sparse_ratio')
     _check_own_weight(modules, settings)
 
 

@@ -7,7 +7,6 @@ Here each is a OneXNError that names the entry or the layer.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +16,10 @@ from nni.compression.base.config import select_modules_by_config
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name, is_depthwise
+from onexn_plugins.layers import PrunableLayer, check_layer_name
 from onexn_plugins.pattern import check_block_size
+from onexn_plugins.pruning import Target, select
 from onexn_plugins.selection import check_ratio
-
-_log = logging.getLogger(__name__)
 
 _SELECTING = ("op_types", "op_names", "op_names_re")
 _EXCLUDING = ("exclude_op_types", "exclude_op_names", "exclude_op_names_re")
@@ -42,6 +40,12 @@ class LayerSetting:
     max_sparse_ratio: float | None = None
     global_group_id: int | str | None = None
 
+    def to_target(self) -> Target:
+        """In the core's words."""
+        low, high = self.min_sparse_ratio, self.max_sparse_ratio
+        return Target(self.block_size, 0.0 if self.sparse_ratio is None else self.sparse_ratio, self.sparse_threshold,
+                      0.0 if low is None else low, 1.0 if high is None else high, group=self.global_group_id)
+
     def to_nni(self, name: str) -> dict[str, Any]:
         """A config_list entry for this one layer in NNI's words, which have no block_size."""
         said = {key: value for key, value in asdict(self).items() if value is not None and key != "block_size"}
@@ -51,8 +55,9 @@ class LayerSetting:
 def resolve(model: nn.Module, config_list: Any, block_size: int) -> dict[str, LayerSetting]:
     """The setting of every layer that config_list selects, by qualified name, in the model's order.
 
-    A module that is reachable under several names is listed once, under its first. Depthwise convolutions that an
-    op_types or op_names_re entry selects stay dense, as in the paper, with a warning; in op_names they are an error.
+    A module that is reachable under several names is listed once, under its first. Layers with nothing to gain
+    (depthwise convolutions, one output channel) that an op_types or op_names_re entry selects stay dense, as in the
+    paper, with a warning; in op_names they are an error.
 
     Raises:
         OneXNError: anything in config_list that cannot be done as written.
@@ -130,17 +135,12 @@ def _select(model: nn.Module, entry: Mapping[str, Any], where: str) -> list[str]
     selected, _, _ = select_modules_by_config(model, rules)
     layers = {canonical[id(module)]: module for module in selected.values()}
     named = {canonical[id(model.get_submodule(name))] for name in rules.get("op_names", ())}
-    depthwise = sorted(name for name, module in layers.items() if is_depthwise(module))
     for name, module in layers.items():
         if not isinstance(module, PrunableLayer):
             raise OneXNError(name or "model", f"is a {type(module).__name__}; 1×N applies to Conv2d and Linear",
                              f'Narrow {where}, for example with "op_types": ["Conv2d", "Linear"]')
-        if name in depthwise and name in named:
-            raise OneXNError(name, "is a depthwise convolution: one kernel per channel makes no 1×N blocks",
-                             "Take it out of op_names; depthwise layers stay dense")
-    if depthwise:
-        _log.warning("%s: these depthwise layers stay dense, 1×N does not apply: %s", where, ", ".join(depthwise))
-    layers = {name: module for name, module in layers.items() if name not in depthwise}
+    layers = {name: layers[name] for name in canonical.values() if name in layers}
+    layers = dict(select(layers, named, "Take it out of op_names; it stays dense"))
     if not layers:
         raise OneXNError(where, "it selects no layer that 1×N applies to",
                          "Check op_types, op_names and exclude_*; list the names with model.named_modules()")

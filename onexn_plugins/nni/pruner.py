@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, cast
 
 import nni.compression.pruning
 from nni.compression.base.compressor import Compressor
-from nni.compression.base.target_space import PruningTargetSpace
 from nni.compression.base.wrapper import ModuleWrapper
 from nni.compression.pruning.basic_pruner import _NormPruner
 from nni.compression.utils import Evaluator
 from torch import Tensor, nn
 
-from onexn_plugins import scores
+from onexn_plugins import pruning
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name, weighted_layers
-from onexn_plugins.nni.checks import check_arguments, check_layers, check_rearrangeable
+from onexn_plugins.layers import PrunableLayer, check_layer_name
+from onexn_plugins.nni.checks import check_arguments, check_wrappable
 from onexn_plugins.nni.config import LayerSetting, resolve
 from onexn_plugins.nni.wrapper import BlockMaskWrapper
 from onexn_plugins.rearrangement.applied import take_back
-from onexn_plugins.rearrangement.run import Rearrangement
-from onexn_plugins.rearrangement.run import rearrange as rearrange_channels
-from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, only_shrinking
+from onexn_plugins.scores import BlockScore, Sources, make_score, score_blocks
+from onexn_plugins.selection import only_shrinking
 
 Masks = dict[str, dict[str, Tensor]]  # layer -> target ("weight") -> tensor
 
@@ -31,7 +28,8 @@ Masks = dict[str, dict[str, Tensor]]  # layer -> target ("weight") -> tensor
 class OneXNPruner(_NormPruner):
     """Prunes 1×N blocks (TPAMI 2022) of the layers that config_list selects, stem and Linear layers included.
 
-    Depthwise convolutions have no 1×N blocks: selected by type they stay dense, named one by one they are refused.
+    Depthwise convolutions and layers with one output channel have no 1×N blocks: selected by type they stay dense,
+    named one by one they are refused.
     The masks are those of the core's selection, and so those of the torch-pruning adapter, bit for bit.
 
     Args:
@@ -42,8 +40,10 @@ class OneXNPruner(_NormPruner):
         evaluator: an NNI evaluator; schedulers need one.
         existed_wrappers: another compressor's wrappers, as `from_compressor` passes them.
         block_size: N, output channels per block, 1 to 32.
-        score: "l1" or "random" (seeded, without replacement, the same blocks in every toolkit).
+        score: a name in `onexn_plugins.scores.SCORES`, such as "l1" or "random" (seeded, without replacement, the
+            same blocks in every toolkit), or a function (weight, pattern, layer) -> [block_rows, in / groups].
         seed: of the random score.
+        images: calibration data, for scores that need some.
         rearrange: first move channels so that more L1 is kept: True or "swap" for the search, "sort" for the
             paper's way (`onexn_plugins.rearrange`). The function of the model stays as it was.
         example_inputs: a tensor, tuple or dict; needed by rearrange alone.
@@ -65,19 +65,23 @@ class OneXNPruner(_NormPruner):
         existed_wrappers: dict[str, ModuleWrapper] | None = None,
         *,
         block_size: int = 4,
-        score: str = "l1",
+        score: str | BlockScore = "l1",
         seed: int = 0,
+        images: Any = None,
         rearrange: bool | str = False,
         example_inputs: Any = None,
     ) -> None:
         existed = {} if existed_wrappers is None else existed_wrappers
         check_arguments(model, evaluator, existed, score, seed, rearrange, example_inputs)
         settings = resolve(model, config_list, block_size)
-        check_layers(model, settings, existed, score)
-        if rearrange:
-            check_rearrangeable(settings)
+        check_wrappable(model, settings, existed, score)
+        layers = {name: cast(PrunableLayer, model.get_submodule(name)) for name in settings}
+        targets = {name: setting.to_target() for name, setting in settings.items()}
+        pruning.check(layers, targets)
         self.block_size, self.score, self.seed = block_size, score, seed
-        self.rearrangement = _rearrange(model, settings, example_inputs, rearrange) if rearrange else None
+        self._score = make_score(score, Sources(model, images, seed))
+        self.rearrangement = (
+            pruning.rearrange(model, example_inputs, layers, targets, rearrange) if rearrange else None)
         wrappers = {name: _wrapper(model, name, setting.block_size, existed) for name, setting in settings.items()}
         entries = [setting.to_nni(name) for name, setting in settings.items()]
         try:
@@ -127,6 +131,18 @@ class OneXNPruner(_NormPruner):
             raise OneXNError("compress", "one-shot pruning does not train", "Call it without max_steps and max_epochs")
         return super().compress(max_steps, max_epochs)
 
+    def _fuse_preprocess(self, evaluator: Evaluator) -> None:
+        """Before a fused pruner trains: without interval_steps, which NNI leaves at -1, no step would make a mask."""
+        if self.interval_steps < 1 and not self.first_step_gen:
+            self.update_masks(self.generate_masks())
+        super()._fuse_preprocess(evaluator)
+
+    def _fuse_postprocess(self, evaluator: Evaluator) -> None:
+        """After it: a training shorter than interval_steps has made none either."""
+        super()._fuse_postprocess(evaluator)
+        if self.interval_steps >= 1 and self._remaining_times == self.total_times and self._current_step > 0:
+            self.update_masks(self.generate_masks())
+
     def update_masks(self, masks: Masks) -> None:
         """Put masks on the wrapped layers.
 
@@ -150,30 +166,18 @@ class OneXNPruner(_NormPruner):
 
     def _block_scores(self, name: str, weight: Tensor) -> Tensor:
         wrapper = self._module_wrappers[name]
-        scores.check_finite(weight, name)
-        if self.score == "l1":
-            block_scores = scores.l1(weight, wrapper.pattern)
-        else:
-            block_scores = scores.random(wrapper.pattern, seed=self.seed, layer=name).to(weight.device)
-        return only_shrinking(block_scores, wrapper.keep)
+        return only_shrinking(score_blocks(self._score, weight, wrapper.pattern, name), wrapper.keep)
 
     def _generate_sparsity(self, metrics: Masks) -> Masks:
-        keep: dict[str, Tensor] = {}
-        groups: dict[int | str, dict[str, Tensor]] = defaultdict(dict)
-        for name, targets in metrics.items():
-            space = self._target_spaces[name]["weight"]
-            if space.global_group_id is None:
-                keep[name] = _keep_in_layer(targets["weight"], space)
-            else:
-                groups[space.global_group_id][name] = targets["weight"]
-        for group in groups.values():
-            spaces = {name: self._target_spaces[name]["weight"] for name in group}
-            limits = {name: _limits(space) for name, space in spaces.items()}
-            keep |= keep_highest_globally(
-                group, next(iter(spaces.values())).sparse_ratio,
-                min_ratio={name: low for name, (low, _) in limits.items()},
-                max_ratio={name: high for name, (_, high) in limits.items()})
-        return {name: {"weight": self._module_wrappers[name].keep_to_mask(keep[name])} for name in metrics}
+        scores = {name: targets["weight"] for name, targets in metrics.items()}
+        keep = pruning.keep_blocks(scores, {name: self._target_now(name) for name in scores})
+        return {name: {"weight": self._module_wrappers[name].keep_to_mask(keep[name])} for name in scores}
+
+    def _target_now(self, name: str) -> pruning.Target:
+        """What NNI asks of the layer; schedulers change it between calls."""
+        space = self._target_spaces[name]["weight"]
+        return LayerSetting(self._module_wrappers[name].pattern.block_size, space.sparse_ratio, space.sparse_threshold,
+                            space.min_sparse_ratio, space.max_sparse_ratio, space.global_group_id).to_target()
 
 
 def register(*, replace: bool = False) -> None:
@@ -198,28 +202,3 @@ def _wrapper(model: nn.Module, name: str, block_size: int, existed: Mapping[str,
     if name in existed:
         return BlockMaskWrapper.adopt(existed[name], block_size)
     return BlockMaskWrapper(cast(PrunableLayer, model.get_submodule(name)), name, block_size)
-
-
-def _rearrange(model: nn.Module, settings: Mapping[str, LayerSetting], example_inputs: Any,
-               method: bool | str) -> Rearrangement:
-    """Move channels for the selected layers alone; the ratio to arrange for is the mean over them."""
-    ratios = [setting.sparse_ratio for setting in settings.values() if setting.sparse_ratio is not None]
-    return rearrange_channels(
-        model, example_inputs, method="swap" if method is True else str(method),
-        block_size=next(iter(settings.values())).block_size,
-        pruning_ratio=sum(ratios) / len(ratios) if ratios else 0.5,
-        ignored_layers=[name for name in weighted_layers(model) if name not in settings],
-        full=any(isinstance(model.get_submodule(name), nn.Linear) for name in settings))
-
-
-def _limits(space: PruningTargetSpace) -> tuple[float, float]:
-    """min_sparse_ratio and max_sparse_ratio; a limit that was not set is 0 or 1."""
-    low, high = space.min_sparse_ratio, space.max_sparse_ratio
-    return 0.0 if low is None else low, 1.0 if high is None else high
-
-
-def _keep_in_layer(block_scores: Tensor, space: PruningTargetSpace) -> Tensor:
-    low, high = _limits(space)
-    if space.sparse_threshold is not None:
-        return keep_above(block_scores, space.sparse_threshold, min_ratio=low, max_ratio=high)
-    return keep_highest(block_scores, min(high, max(low, space.sparse_ratio)))

@@ -29,11 +29,12 @@ class KernelNorms:
     Attributes:
         kernels: layer -> float64 [out, in / groups]. The order of the columns never matters to 1×N.
         patterns: layer -> its blocks.
-        ratio: fraction of blocks to prune.
+        ratios: layer -> fraction of blocks to prune.
     """
 
-    def __init__(self, layers: Mapping[str, PrunableLayer], block_size: int, ratio: float) -> None:
-        self.ratio = ratio
+    def __init__(self, layers: Mapping[str, PrunableLayer], block_size: int,
+                 ratio: float | Mapping[str, float]) -> None:
+        self.ratios = dict(ratio) if isinstance(ratio, Mapping) else dict.fromkeys(layers, ratio)
         self.kernels = {name: kernel_l1(layer.weight).cpu() for name, layer in layers.items()}
         self.patterns = {name: BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
                          for name, layer in layers.items()}
@@ -45,7 +46,7 @@ class KernelNorms:
     def kept(self, name: str) -> float:
         """L1 norm of what layer-wise pruning keeps of the layer: exactly the blocks that the pruners keep."""
         pattern, kernels = self.patterns[name], self.kernels[name]
-        keep = keep_highest(aggregate(kernels, pattern), self.ratio)
+        keep = keep_highest(aggregate(kernels, pattern), self.ratios[name])
         return float(pattern.split(kernels).sum(1)[keep].sum())
 
     def retained(self) -> tuple[dict[str, float], float]:
@@ -71,7 +72,7 @@ class KernelNorms:
         """(lowest score that is kept, L1 norm kept), as `kept` but for ties and without sorting; (0, 0) if none is."""
         pattern, kernels = self.patterns[name], self.kernels[name]
         scores = aggregate(kernels, pattern)
-        pruned = num_pruned(scores.numel(), self.ratio)
+        pruned = num_pruned(scores.numel(), self.ratios[name])
         if pruned == scores.numel():
             return 0.0, 0.0
         threshold = scores.flatten().kthvalue(pruned + 1).values

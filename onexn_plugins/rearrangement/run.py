@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from onexn_plugins.inputs import check_inputs
 from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
+from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.applied import applied_moves, permutations_of, remember
 from onexn_plugins.rearrangement.apply import Move, apply_moves
 from onexn_plugins.rearrangement.checks import check_model, check_options
@@ -95,14 +96,27 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
         OneXNError: bad arguments, NaN weights, a masked or wrapped model, or a model that cannot be run, copied or
             compared. The model is then as before.
     """
-    ratio = check_ratio(pruning_ratio)
     check_options(method, seed, full, spaces, progress)
     check_inputs(example_inputs)
     check_model(model)
-    layers = _layers(model, ignored_layers, full, block_size)
+    if full is None:
+        full = not prunable_layers(model)
+    return rearrange_layers(model, example_inputs, prunable_layers(model, ignored_layers, full=full),
+                            block_size=block_size, pruning_ratio=check_ratio(pruning_ratio), method=method, seed=seed,
+                            spaces=spaces, progress=progress)
+
+
+def rearrange_layers(model: nn.Module, example_inputs: Any, layers: dict[str, PrunableLayer], *, block_size: int,
+                     pruning_ratio: float | Mapping[str, float], method: str = "swap", seed: int = 0,
+                     spaces: Sequence[Space] | None = None, progress: Progress | None = None) -> Rearrangement:
+    """`rearrange` for the pruning of exactly these layers, each at its own ratio where a mapping gives one."""
+    check_options(method, seed, None, spaces, progress)
+    check_inputs(example_inputs)
+    check_model(model)
+    ratios = _check_layers(layers, block_size, pruning_ratio)
     report = progress or (lambda done, total, what: None)
     found, still = _spaces(model, example_inputs, spaces, report)
-    norms = KernelNorms(layers, block_size, ratio)
+    norms = KernelNorms(layers, block_size, ratios)
     before, overall_before = norms.retained()
     moves = _search(found, layers, norms, method, seed, report)
     del norms  # as large as the weights of a transformer in float64
@@ -111,7 +125,7 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     passed = [moves[index] for index in proof.passed]
     apply_moves(model, passed)
     remember(model, [*applied_moves(model), *passed])
-    after, overall_after = KernelNorms(layers, block_size, ratio).retained()
+    after, overall_after = KernelNorms(layers, block_size, ratios).retained()
     permutations = permutations_of(passed, layers)
     refused = _refused(layers, found, moves, proof, still)
     report(len(moves) + 1, len(moves) + 1, "done")
@@ -123,15 +137,16 @@ def rearrange(model: nn.Module, example_inputs: Any, *, block_size: int = 4, pru
     )
 
 
-def _layers(model: nn.Module, ignored_layers: Iterable[str | nn.Module], full: bool | None,
-            block_size: int) -> dict[str, PrunableLayer]:
-    if full is None:
-        full = not prunable_layers(model)
-    layers = prunable_layers(model, ignored_layers, full=full)
-    check_layers(layers, block_size)
+def _check_layers(layers: dict[str, PrunableLayer], block_size: int,
+                  pruning_ratio: float | Mapping[str, float]) -> dict[str, float]:
+    """The ratio of each layer; OneXNError where a layer cannot be ranked, or an option is wrong."""
+    check_block_size(block_size)
+    check_layers(layers)
     for name, layer in layers.items():
         check_finite(layer.weight, name)
-    return layers
+    if isinstance(pruning_ratio, Mapping):
+        return {name: check_ratio(pruning_ratio[name], name) for name in layers}
+    return dict.fromkeys(layers, check_ratio(pruning_ratio))
 
 
 def _spaces(model: nn.Module, example_inputs: Any, spaces: Sequence[Space] | None,

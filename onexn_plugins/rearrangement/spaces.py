@@ -4,7 +4,7 @@ A *channel* is one feature map: the rows of the layers that produce it, its entr
 columns of the layers that read it. A *space* is a set of channels with everything that carries them. Moving all
 of it by one permutation leaves the network's function as it was.
 
-A space is plain data. It comes from our own tracer (`labels.find_spaces`) or from a toolkit's dependency graph.
+A space is plain data. It comes from our own tracer (`tracing.find_spaces`), or from whoever knows better.
 """
 
 from __future__ import annotations

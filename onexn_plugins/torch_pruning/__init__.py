@@ -17,11 +17,17 @@ except ModuleNotFoundError as error:
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.torch_pruning.groups import BlockGroup
-from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, BlockRandomImportance
+from onexn_plugins.torch_pruning.importance import (
+    BlockImportance,
+    BlockL1Importance,
+    BlockRandomImportance,
+    BlockScoreImportance,
+)
 from onexn_plugins.torch_pruning.order import guard_masked_models
 from onexn_plugins.torch_pruning.pruner import OneXNPruner
 
-__all__ = ["BlockGroup", "BlockImportance", "BlockL1Importance", "BlockRandomImportance", "OneXNPruner", "register"]
+__all__ = ["BlockGroup", "BlockImportance", "BlockL1Importance", "BlockRandomImportance", "BlockScoreImportance",
+           "OneXNPruner", "register"]
 
 
 def register(*, replace: bool = False) -> None:

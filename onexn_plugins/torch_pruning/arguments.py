@@ -14,6 +14,7 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import call_model, check_inputs, keep_state
+from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.selection import SCOPES, check_ratio
 
 Scheduler = Callable[[float, int], Sequence[float]]
@@ -27,14 +28,10 @@ TRACING = ("forward_fn", "output_transform", "unwrapped_parameters", "customized
 RENAMED = {"ch_sparsity": "pruning_ratio", "ch_sparsity_dict": "pruning_ratio_dict"}
 # Arguments of BasePruner that concern removed channels or heads: why they are refused, and what to do instead.
 NO_CHANNELS = "1×N masks weights and removes neither channels nor heads"
-REFUSED = {
-    "round_to": (f"{NO_CHANNELS}, so there is no width to round",
-                 "Give round_to=block_size to the structural pruner that runs before this one"),
-    **dict.fromkeys(
-        ("in_channel_groups", "out_channel_groups", "channel_groups", "num_heads", "prune_num_heads",
-         "prune_head_dims", "head_pruning_ratio", "head_pruning_ratio_dict"),
-        (NO_CHANNELS, "Leave it out; conv groups are found by themselves")),
-}
+REFUSED = dict.fromkeys(
+    ("in_channel_groups", "out_channel_groups", "channel_groups", "num_heads", "prune_num_heads", "prune_head_dims",
+     "head_pruning_ratio", "head_pruning_ratio_dict"),
+    (NO_CHANNELS, "Leave it out; conv groups are found by themselves"))
 
 
 def tracing_arguments(others: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +57,19 @@ def renamed_argument(others: Mapping[str, Any], old_name: str, value: Any) -> An
         return value
     warnings.warn(f"{old_name} is deprecated in torch-pruning; use {RENAMED[old_name]}", stacklevel=3)
     return others[old_name]
+
+
+def check_widths(layers: Mapping[str, PrunableLayer], round_to: object) -> None:
+    """Raise OneXNError unless every width is a multiple of round_to already: masks leave widths as they are."""
+    if round_to is None:
+        return
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise OneXNError("round_to", f"must be a positive integer, got {round_to!r}", "Leave it out")
+    for name, layer in layers.items():
+        width = layer.weight.shape[0]
+        if width % round_to:
+            raise OneXNError("round_to", f"{NO_CHANNELS}, so {name} keeps its {width} channels, no multiple of "
+                             f"{round_to}", "Give round_to to the structural pruner that runs before this one")
 
 
 def check_scope(scope: object, global_pruning: object, isomorphic: object, min_pruning_ratio: object) -> str:

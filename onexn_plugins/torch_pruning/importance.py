@@ -15,6 +15,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, groups_of, is_depthwise
 from onexn_plugins.masking import dense_weight
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.scores import BlockScore
 from onexn_plugins.torch_pruning.groups import BlockGroup, root_item
 
 # Importances with no meaning for a block, and why.
@@ -42,31 +43,60 @@ class BlockImportance(tp.importance.Importance):  # type: ignore[misc]
             raise OneXNError(name, f"a {type(layer).__name__} that is no dense Conv2d or Linear has no blocks",
                              "Score Conv2d and Linear layers only")
         weight = dense_weight(layer)
-        scores.check_finite(weight, name)
         block_size = group.block_size if isinstance(group, BlockGroup) else self.block_size
-        return self.score(weight, BlockPattern.of(weight, block_size, groups_of(layer), name), name)
+        pattern = BlockPattern.of(weight, block_size, groups_of(layer), name)
+        return scores.score_blocks(self.score, weight, pattern, name)
 
     @abc.abstractmethod
     def score(self, weight: Tensor, pattern: BlockPattern, name: str) -> Tensor:
         """Scores [block_rows, in / groups] of a weight [out, in / groups, *kernel]; the lowest are pruned first."""
 
 
-class BlockL1Importance(BlockImportance):
-    """The L1 norm of every block (TPAMI 2022, equation 4); tails are compared per kernel."""
+class BlockScoreImportance(BlockImportance):
+    """Any score of the package by its name in `onexn_plugins.scores.SCORES`, or a function of your own.
+
+    Args:
+        score: the name, or a function (weight, pattern, layer) -> scores [block_rows, in / groups].
+        seed: of random choices.
+        images: calibration data, for scores that need some.
+        block_size: as in `BlockImportance`.
+
+    Raises:
+        OneXNError: there is no such score.
+    """
+
+    def __init__(self, score: str | BlockScore = "l1", *, seed: int = 0, images: Any = None,
+                 block_size: int = 4) -> None:
+        super().__init__(block_size)
+        scores.check_score(score)
+        self.seed, self.images, self._score = seed, images, score
+        self._model: nn.Module | None = None
+        self._made: BlockScore | None = None
+
+    def bind(self, model: nn.Module) -> None:
+        """Score layers of this model from now on; OneXNPruner says so before it changes anything."""
+        if self._made is None or self._model is not model:
+            self._made = scores.make_score(self._score, scores.Sources(model, self.images, self.seed))
+            self._model = model
 
     def score(self, weight: Tensor, pattern: BlockPattern, name: str) -> Tensor:
-        return scores.l1(weight, pattern)
+        if self._made is None:
+            self._made = scores.make_score(self._score, scores.Sources(None, self.images, self.seed))
+        return self._made(weight, pattern, name)
 
 
-class BlockRandomImportance(BlockImportance):
+class BlockL1Importance(BlockScoreImportance):
+    """The L1 norm of every block (TPAMI 2022, equation 4); tails are compared per kernel."""
+
+    def __init__(self, block_size: int = 4) -> None:
+        super().__init__("l1", block_size=block_size)
+
+
+class BlockRandomImportance(BlockScoreImportance):
     """Uniform random scores: the same seed and layer name give the same blocks, in every step and every toolkit."""
 
     def __init__(self, seed: int = 0, block_size: int = 4) -> None:
-        super().__init__(block_size)
-        self.seed = seed
-
-    def score(self, weight: Tensor, pattern: BlockPattern, name: str) -> Tensor:
-        return scores.random(pattern, seed=self.seed, layer=name)
+        super().__init__("random", seed=seed, block_size=block_size)
 
 
 def check_importance(importance: Any) -> Callable[[Any], Tensor]:
@@ -74,7 +104,7 @@ def check_importance(importance: Any) -> Callable[[Any], Tensor]:
     kind = type(importance).__name__
     if not callable(importance) or isinstance(importance, type):
         raise OneXNError("importance", f"must be called with a group, got {importance!r}",
-                         "Pass an instance, for example BlockL1Importance()")
+                         "Pass an instance, for example BlockL1Importance() or BlockScoreImportance(name)")
     for unusable, reason in UNUSABLE.items():
         if isinstance(importance, getattr(tp.importance, unusable)):
             raise OneXNError(f"importance {kind}", reason, "Use BlockL1Importance, or torch-pruning's "
@@ -94,7 +124,7 @@ def block_scores(importance: Callable[[Any], Any], group: BlockGroup) -> Tensor:
         OneXNError: the importance fails, gives no score, or scores that are not finite.
     """
     if isinstance(importance, BlockImportance):
-        return _checked(importance(group), group)
+        return scores.check_scores(importance(group), group.pattern, group.name)
     layer = group.layer
     weight = dense_weight(layer)
     pattern = group.pattern
@@ -108,7 +138,8 @@ def block_scores(importance: Callable[[Any], Any], group: BlockGroup) -> Tensor:
     if not isinstance(per_block, Tensor) or per_block.numel() != pattern.num_blocks:
         raise OneXNError(group.name, f"{kind} gives no score for each of its {pattern.num_blocks} blocks",
                          _advice(weight))
-    return _checked(scores.fill_tails(per_block.detach().double().reshape(pattern.shape), pattern), group)
+    filled = scores.fill_tails(per_block.detach().double().reshape(pattern.shape), pattern)
+    return scores.check_scores(filled, pattern, group.name)
 
 
 def _blocks_as_channels(layer: PrunableLayer, pattern: BlockPattern) -> tp.dependency.Group:
@@ -132,18 +163,6 @@ def _advice(weight: Tensor) -> str:
     if weight.grad is None:
         return "If the importance reads gradients, call loss.backward() before pruner.step()"
     return "Use an importance that scores output channels by their weights and gradients, or subclass BlockImportance"
-
-
-def _checked(per_block: Tensor, group: BlockGroup) -> Tensor:
-    pattern = group.pattern
-    if not isinstance(per_block, Tensor) or tuple(per_block.shape) != pattern.shape:
-        shape = tuple(per_block.shape) if isinstance(per_block, Tensor) else type(per_block).__name__
-        raise OneXNError(group.name, f"its importance gives {shape} scores, not {pattern.shape}",
-                         "Return one score for every block, [block_rows, in_channels / groups]")
-    if not bool(torch.isfinite(per_block).all()):
-        raise OneXNError(group.name, "its importance gives NaN or infinite scores",
-                         "Check its gradients (a normalizer divides by zero where all are zero), or ignore the layer")
-    return per_block
 
 
 def _name_of(group: Any) -> str:

@@ -12,26 +12,27 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
+from onexn_plugins import pruning
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import dense_weight, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
+from onexn_plugins.pruning import Target
 from onexn_plugins.rearrangement.applied import applied_permutations
 from onexn_plugins.rearrangement.run import Rearrangement
-from onexn_plugins.selection import (
-    check_ratio,
-    keep_highest,
-    keep_highest_globally,
-    keep_highest_per_row,
-    only_shrinking,
-)
-from onexn_plugins.torch_pruning import arguments, targets
+from onexn_plugins.selection import check_ratio, only_shrinking
+from onexn_plugins.torch_pruning import arguments, history, targets
 from onexn_plugins.torch_pruning.arguments import Regrowth, Scheduler
 from onexn_plugins.torch_pruning.graph import build_graph
 from onexn_plugins.torch_pruning.groups import BlockGroup
-from onexn_plugins.torch_pruning.importance import BlockImportance, BlockL1Importance, block_scores, check_importance
+from onexn_plugins.torch_pruning.importance import (
+    BlockImportance,
+    BlockL1Importance,
+    BlockScoreImportance,
+    block_scores,
+    check_importance,
+)
 from onexn_plugins.torch_pruning.order import guard_masked_models
-from onexn_plugins.torch_pruning.rearranging import rearrange_by_graph
 
 
 class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
@@ -39,6 +40,8 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
 
     Layers are masked, never cut: shapes and names stay, and training keeps the zeros. Pruned by default is every
     Conv2d but the stem and depthwise ones. The model need not be traceable, it only has to run.
+
+    Arguments that BasePruner has too may be given by position, in its order.
 
     Args:
         model: pruned in place.
@@ -62,11 +65,12 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         iterative_steps, iterative_pruning_ratio_scheduler: gradual pruning, one step() each. Blocks that are
             pruned stay pruned.
         ignored_layers: modules, names, module types or parameters of the layers to leave dense.
+        round_to: accepted where the widths of all layers to prune are multiples of it, which they stay.
         isomorphic: with "global", only layers of the same type and kernel size compete.
         root_module_types: types of the layers to prune.
         others: what BasePruner takes besides. forward_fn(model, example_inputs) runs the model; output_transform,
-            unwrapped_parameters and customized_pruners serve to trace `DG`. The rest (round_to, num_heads, ...)
-            concerns removed channels and heads: anything but the default is refused.
+            unwrapped_parameters and customized_pruners serve to trace `DG`. The rest (num_heads, channel
+            groups, ...) concerns removed channels and heads: anything but the default is refused.
 
     Raises:
         OneXNError: an argument is wrong or does not fit the model, which is unchanged then.
@@ -77,22 +81,23 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         model: nn.Module,
         example_inputs: Any,
         importance: Callable[[Any], Tensor] | None = None,
+        global_pruning: bool = False,
+        pruning_ratio: float = 0.5,
+        pruning_ratio_dict: Mapping[Any, float] | None = None,
+        max_pruning_ratio: float = 1.0,
+        iterative_steps: int = 1,
+        iterative_pruning_ratio_scheduler: Scheduler = linear_scheduler,
+        ignored_layers: Any = None,
+        round_to: int | None = None,
+        isomorphic: bool = False,
         *,
         block_size: int = 4,
-        pruning_ratio: float = 0.5,
         rearrange: bool | str = False,
         scope: str = "layer",
         full: bool = False,
         min_pruning_ratio: float = 0.0,
         straight_through: bool = False,
         regrowth: Regrowth = 0.0,
-        global_pruning: bool = False,
-        pruning_ratio_dict: Mapping[Any, float] | None = None,
-        max_pruning_ratio: float = 1.0,
-        iterative_steps: int = 1,
-        iterative_pruning_ratio_scheduler: Scheduler = linear_scheduler,
-        ignored_layers: Any = None,
-        isomorphic: bool = False,
         root_module_types: Any = (nn.Conv2d, nn.Linear),
         **others: Any,
     ) -> None:
@@ -122,12 +127,15 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         self.ignored_layers = [model.get_submodule(name) for name in ignored]
         self.root_module_types = root_module_types
         self.layers = targets.select_layers(model, ignored, entries, root_module_types, full)
-        targets.check_prunable(self.layers, block_size)
+        arguments.check_widths(self.layers, round_to)
         self._competitions = targets.competitions(
             self.layers, entries, self.per_step_pruning_ratio, self.scope, isomorphic)
         self.pruning_ratio_dict = {
             self.layers[name]: entry.ratios for entry in entries for name in entry.inside if name in self.layers}
-        self.rearrangement = self._rearranged(rearrange) if rearrange else None
+        final = self._targets(self.iterative_steps)
+        pruning.check(self.layers, final)
+        self._bind_importance()
+        self.rearrangement = self._rearranged(final, rearrange) if rearrange else None
 
     def step(self, interactive: bool = False) -> Iterator[BlockGroup] | None:
         """Prune to the ratio of the next step.
@@ -203,32 +211,33 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
     def _per_step(self, ratio: Any, layer: str) -> tuple[float, ...]:
         return arguments.schedule(self.iterative_pruning_ratio_scheduler, ratio, self.iterative_steps, layer)
 
-    def _rearranged(self, method: bool | str) -> Rearrangement:
-        return rearrange_by_graph(
-            self.model, self.example_inputs, self.layers, block_size=self.block_size,
-            pruning_ratio=self.per_step_pruning_ratio[-1], method="swap" if method is True else str(method),
-            tracing=self._tracing)
+    def _bind_importance(self) -> None:
+        if isinstance(self.importance, BlockScoreImportance):
+            self.importance.bind(self.model)
+
+    def _targets(self, step: int) -> dict[str, Target]:
+        wanted = targets.targets_of(self._competitions, step, block_size=self.block_size, scope=self.scope,
+                                    min_ratios=self._min_ratios, max_ratio=self.max_pruning_ratio)
+        return {name: wanted[name] for name in self.layers}
+
+    def _rearranged(self, final: Mapping[str, Target], method: bool | str) -> Rearrangement:
+        if self._tracing["forward_fn"] is not None:
+            raise OneXNError("forward_fn", "a rearrangement is proved by running model(example_inputs)",
+                             "Pass example_inputs that the model takes by itself, or leave out rearrange")
+        return pruning.rearrange(self.model, self.example_inputs, self.layers, final, method)
 
     @torch.no_grad()
     def _groups(self, step: int) -> list[BlockGroup]:
         """Every layer with the blocks it keeps after `step`."""
-        targets.check_prunable(self.layers, self.block_size)
+        self._bind_importance()  # the user may have put another in its place
+        wanted = self._targets(step)
+        pruning.check(self.layers, wanted)
         scores = {name: self._scores(BlockGroup(name, layer, self.block_size), step)
                   for name, layer in self.layers.items()}
-        keep: dict[str, Tensor] = {}
-        for competition in self._competitions:
-            competing = {name: scores[name] for name in competition.names}
-            keep |= self._keep(competing, competition.ratios[step], self._min_ratios[step])
+        # torch-pruning's importances come with a normalizer of their own, which the user chose.
+        keep = pruning.keep_blocks(scores, wanted, normalize=isinstance(self.importance, BlockImportance))
         return [BlockGroup(name, layer, self.block_size, keep[name], self.straight_through)
                 for name, layer in self.layers.items()]
-
-    def _keep(self, scores: dict[str, Tensor], ratio: float, min_ratio: float) -> dict[str, Tensor]:
-        if self.scope == "global":
-            # torch-pruning's importances come with a normalizer of their own, which the user chose.
-            return keep_highest_globally(scores, ratio, min_ratio=min_ratio, max_ratio=self.max_pruning_ratio,
-                                         normalize=isinstance(self.importance, BlockImportance))
-        choose = keep_highest_per_row if self.scope == "row" else keep_highest
-        return {name: choose(layer, min(ratio, self.max_pruning_ratio)) for name, layer in scores.items()}
 
     def _scores(self, group: BlockGroup, step: int) -> Tensor:
         """Scores in which blocks pruned in earlier steps, also ones that were folded since, rank last."""
@@ -249,12 +258,14 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         raise OneXNError("manual_prune_width", arguments.NO_CHANNELS,
                          "Set group.keep in step(interactive=True), or use a structural pruner before this one")
 
-    def pruning_history(self) -> list[Any]:
-        """Always empty: torch-pruning's history replays removed channels. See onexn_plugins.save_checkpoint."""
-        return []
+    def pruning_history(self) -> list[dict[str, Any]]:
+        """Rearrangements and masks so far, as plain data to save beside the state_dict and to replay."""
+        return history.history_of(self.model)
 
     def load_pruning_history(self, pruning_history: Any) -> None:
-        """Refused unless empty: it would remove channels."""
-        if pruning_history:
-            raise OneXNError("load_pruning_history", "a history removes channels, and masks must come after that",
-                             "Load it with the structural pruner first, then prune blocks")
+        """Rearrange and mask the model as a saved history says; then load the state_dict that was saved with it.
+
+        Raises:
+            OneXNError: it does not fit the model, which is unchanged then, or it is one of removed channels.
+        """
+        history.replay(self.model, pruning_history)

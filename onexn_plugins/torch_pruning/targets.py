@@ -12,15 +12,14 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import (
     PrunableLayer,
     check_layer_name,
-    check_layers,
+    default_layers,
     groups_of,
     ignored_names,
     is_depthwise,
-    prunable_layers,
     weighted_layers,
 )
-from onexn_plugins.masking import check_attachable, dense_weight
-from onexn_plugins.scores import check_finite
+from onexn_plugins.masking import dense_weight
+from onexn_plugins.pruning import Target, select
 
 Ratios = tuple[float, ...]
 
@@ -69,22 +68,30 @@ def named_ratios(
 def select_layers(
     model: nn.Module, ignored: Iterable[str], entries: Iterable[NamedRatio], root_module_types: Any, full: bool
 ) -> dict[str, PrunableLayer]:
-    """The layers to prune: the default ones of the given types, and those asked for by name, unless ignored."""
+    """The layers to prune: the default ones of the given types, and those asked for by name, unless ignored.
+
+    Raises:
+        OneXNError: a layer asked for by name has nothing to gain.
+    """
     types, left_out = _types(root_module_types), ignored_names(model, ignored)
     asked = frozenset().union(*(entry.named for entry in entries))
-    default = prunable_layers(model, left_out, full=full)
-    return {
+    default = default_layers(model, left_out, full=full)
+    chosen = {
         name: module for name, module in weighted_layers(model).items()
-        if (name in asked and name not in left_out) or (name in default and isinstance(module, types))
+        if (name in asked and name not in left_out)
+        or (name in default and isinstance(module, types) and not is_depthwise(module))
     }
+    return select(chosen, asked, "Take it out of pruning_ratio_dict; it stays dense")
 
 
-def check_prunable(layers: dict[str, PrunableLayer], block_size: int) -> None:
-    """Raise OneXNError unless every layer can carry a mask and be ranked."""
-    check_layers(layers, block_size)
-    for name, layer in layers.items():
-        check_attachable(layer, block_size, name)
-        check_finite(dense_weight(layer), name)
+def targets_of(competitions: Iterable[Competition], step: int, *, block_size: int, scope: str,
+               min_ratios: Ratios, max_ratio: float) -> dict[str, Target]:
+    """What is asked of each layer in a step."""
+    return {
+        name: Target(block_size, each.ratios[step], min_ratio=min_ratios[step], max_ratio=max_ratio,
+                     by_row=scope == "row", group=number if scope == "global" else None)
+        for number, each in enumerate(competitions) for name in each.names
+    }
 
 
 def competitions(

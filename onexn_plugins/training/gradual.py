@@ -11,7 +11,8 @@ from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.masking import BlockMask, dense_weight, masks
-from onexn_plugins.selection import keep_highest, only_shrinking
+from onexn_plugins.pruning import keep_blocks
+from onexn_plugins.selection import only_shrinking
 from onexn_plugins.training.methods import Blocks
 
 # How often masks are made anew, at most, while the ratio grows.
@@ -57,11 +58,12 @@ class GradualBlocks(Blocks):
         if step > end or (step % interval and step != end):
             return
         ratio = self.pruning_ratio * (1 - (1 - step / end) ** 3)
-        for layer, mask in self._layers.values():
-            ranked = scores.l1(dense_weight(layer).detach(), mask.pattern)
-            if not self.straight_through:
-                ranked = only_shrinking(ranked, mask.keep)
-            mask.update(keep_highest(ranked, ratio))
+        ranked = {name: scores.l1(dense_weight(layer).detach(), mask.pattern)
+                  for name, (layer, mask) in self._layers.items()}
+        if not self.straight_through:
+            ranked = {name: only_shrinking(each, self._layers[name][1].keep) for name, each in ranked.items()}
+        for name, keep in keep_blocks(ranked, self.targets(ranked, ratio)).items():
+            self._layers[name][1].update(keep)
 
     def before_update(self) -> None:
         if not self.decay:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
-from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import check_layers, prunable_layers
-from onexn_plugins.masking import attach, check_attachable
-from onexn_plugins.pattern import BlockPattern
-from onexn_plugins.rearrangement import rearrange
-from onexn_plugins.selection import check_ratio, keep_highest
+from onexn_plugins.layers import prunable_layers
+from onexn_plugins.masking import attach, check_attachable, dense_weight
+from onexn_plugins.pruning import Target, check, keep_blocks, rearrange
+from onexn_plugins.scores import Sources, check_score, make_score, score_blocks
+from onexn_plugins.selection import SCOPES, check_ratio
 
 
 class Method:
@@ -48,36 +48,38 @@ class Blocks(Method):
 
     Args:
         block_size: N.
-        pruning_ratio: fraction of each layer's blocks.
-        score: "l1" or "random".
+        pruning_ratio: fraction of blocks to remove, in each layer, or in all together with scope="global".
+        score: a name of `onexn_plugins.scores.SCORES`, such as "l1" or "random".
+        scope: "layer"; "row", where every block row keeps equally many (SUBP, NeurIPS 2023); or "global".
         rearrange: "none", "sort" or "swap": move channels first.
         full: Linear layers too.
-        seed: of the random score.
+        seed: of random scores.
     """
 
-    def __init__(self, *, block_size: int = 4, pruning_ratio: float = 0.5, score: str = "l1", rearrange: str = "none",
-                 full: bool = False, seed: int = 0) -> None:
-        if score not in scores.SCORES:
-            raise OneXNError("score", f"there is no {score!r}", f"Choose {' or '.join(scores.SCORES)}")
-        if rearrange not in ("none", "sort", "swap"):
-            raise OneXNError("rearrange", f"there is no {rearrange!r}", "Choose none, sort or swap")
+    def __init__(self, *, block_size: int = 4, pruning_ratio: float = 0.5, score: str = "l1", scope: str = "layer",
+                 rearrange: str = "none", full: bool = False, seed: int = 0) -> None:
+        check_score(score)
+        for name, value, choices in (("scope", scope, SCOPES), ("rearrange", rearrange, ("none", "sort", "swap"))):
+            if value not in choices:
+                raise OneXNError(name, f"there is no {value!r}", f"Choose {', '.join(choices)}")
         self.block_size, self.pruning_ratio = block_size, check_ratio(pruning_ratio)
-        self.score, self.rearrange, self.full, self.seed = score, rearrange, full, seed
+        self.score, self.scope, self.rearrange, self.full, self.seed = score, scope, rearrange, full, seed
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
-        if self.rearrange != "none" and self.pruning_ratio:
-            rearrange(model, example, block_size=self.block_size, pruning_ratio=self.pruning_ratio,
-                      method=self.rearrange, full=self.full)
         layers = prunable_layers(model, full=self.full)
-        check_layers(layers, self.block_size)
+        targets = self.targets(layers, self.pruning_ratio)
+        score = make_score(self.score, Sources(model, seed=self.seed))
+        check(layers, targets)
+        if self.rearrange != "none" and self.pruning_ratio:
+            rearrange(model, example, layers, targets, self.rearrange)
+        patterns = {name: check_attachable(layer, self.block_size, name) for name, layer in layers.items()}
+        keep = keep_blocks({name: score_blocks(score, dense_weight(layer), patterns[name], name)
+                            for name, layer in layers.items()}, targets)
         for name, layer in layers.items():
-            pattern = check_attachable(layer, self.block_size, name)
-            keep = keep_highest(self._scores(name, layer.weight, pattern), self.pruning_ratio)
-            attach(layer, keep, self.block_size, name)
+            attach(layer, keep[name], self.block_size, name)
         return model
 
-    def _scores(self, name: str, weight: Tensor, pattern: BlockPattern) -> Tensor:
-        if self.score == "random":
-            return scores.random(pattern, seed=self.seed, layer=name)
-        scores.check_finite(weight, name)
-        return scores.l1(weight, pattern)
+    def targets(self, layers: Iterable[str], ratio: float) -> dict[str, Target]:
+        """What is asked of each layer at this ratio."""
+        return {name: Target(self.block_size, ratio, by_row=self.scope == "row",
+                             group=0 if self.scope == "global" else None) for name in layers}

@@ -172,7 +172,7 @@ def test_tune_and_what_reads_its_database(capsys, exported, tmp_path):
     (["prune", "no_such_model"], "neither torchvision nor timm"),
     (["prune", NET, *SHAPE, "--pruning-ratio", "1.5"], "from 0 to 1"),
     (["prune", NET, *SHAPE, "--block-size", "0"], "block_size must be"),
-    (["prune", NET, *SHAPE, "--block-size", "32"], "larger than"),
+    (["prune", NET, *SHAPE, "--block-size", "33"], "from 1 to 32"),
     (["prune", NET, *SHAPE, "--ignore", "nine"], "no layer of this name"),
     (["prune", NET, "--input-shape", "1,5,16,16"], "forward fails"),
     (["prune", "net.onnx"], "needs a torch model"),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.emulation.arm64_root import Arm64, arm64_machine, emulator
-from tests.emulation.cache import Unavailable
-
-RUN_NETWORK = Path(__file__).with_name("run_network.py")
+from benchmarks.common.emulation.arm64_root import Arm64, arm64_machine, emulator
+from benchmarks.common.emulation.cache import Unavailable
+from benchmarks.common.emulation.networks import run_network
 
 
 @pytest.fixture(scope="session")
@@ -51,18 +49,9 @@ def arm(report) -> list[str]:
 
 
 @pytest.fixture
-def run_on_arm(arm64, tmp_path) -> Callable[..., list[np.ndarray]]:
+def run_on_arm(arm64) -> Callable[..., list[np.ndarray]]:
     """`run_on_arm(library, *inputs, cpu=...)` -> outputs, through TVM's runtime on the emulated board."""
-
-    def run(library: Path, *inputs: np.ndarray, cpu: str = "cortex-a72") -> list[np.ndarray]:
-        sent, came_back = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
-        np.savez(sent, *inputs)
-        said = arm64.run([str(RUN_NETWORK), str(library), str(sent), str(came_back)], cpu=cpu)
-        assert said.startswith("aarch64 "), said
-        with np.load(came_back) as arrays:
-            return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
-
-    return run
+    return lambda library, *inputs, cpu="cortex-a72": run_network(arm64, library, inputs, cpu=cpu)
 
 
 def leave_out(reason: Unavailable) -> None:

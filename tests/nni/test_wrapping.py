@@ -171,6 +171,24 @@ def test_two_pruners_are_fused_over_different_layers():
         OneXNPruner.from_compressor(second, [{"op_names": ["grouped"], "sparse_ratio": 0.75}])
 
 
+@pytest.mark.parametrize(("interval", "steps"), [(None, 2), (1, 2), (5, 2)])
+def test_a_fused_pruner_prunes_whatever_its_interval(interval, steps):
+    """NNI leaves interval_steps at -1, which no step reaches; a short training reaches no large one either."""
+    model = SmallNet()
+    first = OneXNPruner(model, [{"op_names": ["grouped"], "sparse_ratio": 0.5}], torch_evaluator(model))
+    first.compress()
+    expected = first.get_masks()["grouped"]["weight"].clone()
+    second = OneXNPruner.from_compressor(first, [{"op_names": ["pointwise"], "sparse_ratio": 0.25}])
+    if interval is not None:
+        first.interval_steps = second.interval_steps = interval
+    _, masks = second.compress(steps)
+    assert torch.equal(first.get_masks()["grouped"]["weight"], expected)
+    assert 1 - masks["pointwise"]["weight"].mean().item() == pytest.approx(0.25, abs=0.04)
+    second.unwrap_model()
+    fold(model)
+    assert int((model.pointwise.weight == 0).sum()) == int((masks["pointwise"]["weight"] == 0).sum())
+
+
 def test_a_quantizers_wrappers_are_adopted_and_both_methods_train():
     model = SmallNet()
     quantizer = QATQuantizer(model, [{"op_names": ["pointwise"], "target_names": ["weight"], "quant_dtype": "int8",

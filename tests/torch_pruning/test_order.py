@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import onnx
 import pytest
 import torch
 import torch_pruning as tp
@@ -19,6 +18,7 @@ from onexn_plugins.pattern import BlockPattern, is_block_sparse
 from onexn_plugins.torch_pruning import OneXNPruner
 from tests.torch_pruning.networks import IMAGES, assert_unchanged, small_net, snapshot
 
+onnx = pytest.importorskip("onnx")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch-pruning warns of parameters it does not know
 
 

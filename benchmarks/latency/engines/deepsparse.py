@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 REQUIREMENTS = (("deepsparse==1.8.0",),)
 PACKAGE = "deepsparse"
 SETTINGS = "ONNX lowered to opset 13 and a global average pool, which its sparse engine takes; one core."
@@ -32,7 +34,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return path
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     import deepsparse
 
     network = deepsparse.compile_model(str(prepared), batch_size=1, num_cores=1)

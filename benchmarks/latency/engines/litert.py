@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 # The second call: onnx2tf holds LiteRT back to an older version, which its converter needs no more than a newer one.
 REQUIREMENTS = (("onnx2tf", "ai-edge-litert"), ("--no-deps", "--upgrade", "ai-edge-litert"))
 PACKAGE = "ai-edge-litert"
@@ -31,7 +33,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return Path(prepared)
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(prepared), num_threads=1)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 REQUIREMENTS = (("MNN", "numpy"),)
 PACKAGE = "MNN"
 SETTINGS = "Converter asked for the fastest graph (`--optimizePrefer 2`); precision high, one thread."
@@ -26,7 +28,7 @@ def convert(onnx: Path, path: Path, *options: str) -> Path:
     return path
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     import MNN.expr
     import MNN.nn
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 # pnnx asks for torch, which only its Python front end uses; its converter is a program that reads ONNX.
 REQUIREMENTS = (("ncnn", "numpy"), ("--no-deps", "pnnx"))
 PACKAGE = "ncnn"
@@ -28,7 +30,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return folder / "network.ncnn"
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     import ncnn
 
     net = ncnn.Net()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+
+from benchmarks.latency.engines import Runner
 
 REQUIREMENTS: tuple[tuple[str, ...], ...] = ()
 PACKAGE = "onexn-plugins"
@@ -26,8 +29,8 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return Path(compiled.save(folder / "network.onexn"))
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     from onexn_plugins.tvm_backend import load as load_compiled
 
     compiled = load_compiled(prepared)
-    return lambda: compiled.run(image)
+    return cast(Runner, lambda: compiled.run(image))  # one output, an array

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 REQUIREMENTS: tuple[tuple[str, ...], ...] = ()
 PACKAGE = "onnxruntime"
 SETTINGS = "CPU provider, all graph optimisations, one thread within and between operators, no spinning."
@@ -15,7 +17,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return onnx
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 REQUIREMENTS = (("openvino",),)
 PACKAGE = "openvino"
 SETTINGS = "Latency hint, inference precision f32, one stream, one thread, input shared without a copy."
@@ -15,7 +17,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return onnx
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     import openvino
 
     # Its own pinning would move us off the core that all engines share.

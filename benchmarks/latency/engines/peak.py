@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.latency.engines import Runner
+
 REQUIREMENTS: tuple[tuple[str, ...], ...] = ()
 PACKAGE = "ziglang"
 SETTINGS = ("12 independent accumulators of the widest vector the core has, compiled by `zig cc -O3 -march=native`: "
@@ -24,7 +26,7 @@ def prepare(onnx: Path, folder: Path) -> Path:
     return library
 
 
-def load(prepared: Path, image: np.ndarray):
+def load(prepared: Path, image: np.ndarray) -> Runner:
     library = ctypes.CDLL(str(prepared))
     library.macs_per_step.restype = ctypes.c_long
     library.multiply_add.argtypes = [ctypes.c_void_p, ctypes.c_float, ctypes.c_float, ctypes.c_long]

@@ -23,7 +23,8 @@ AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 class DaliImages(FolderImages):
     """`FolderImages` by DALI: the same files, order and random cuts; pixels differ a little, as its scaling does.
 
-    DALI reads by threads of its own, one per core. A batch in which DALI cannot read an image is read by Pillow, which finds out which one it is.
+    DALI reads by threads of its own, one per core. A batch in which it cannot read an image is read by Pillow, which
+    finds out which one it is.
     """
 
     own_threads = True

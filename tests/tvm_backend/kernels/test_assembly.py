@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from benchmarks.arm.families import FAMILIES
-from benchmarks.arm.loops import heart, inner_loops, multiply_adds
+from benchmarks.common.families import FAMILIES
+from benchmarks.common.loops import heart, inner_loops, multiply_adds
 from onexn_plugins.tvm_backend.planning.task import vector_unit
 from onexn_plugins.tvm_backend.processors import find_target
 

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("tvm")
 
 from benchmarks.arm.counting import Counter, Counts, counter
+from benchmarks.common.emulation.cache import Unavailable
 from onexn_plugins.tvm_backend.output.linker import compiler
 from onexn_plugins.tvm_backend.processors import find_target
-from tests.emulation.cache import Unavailable
 from tests.emulation.conftest import leave_out
 
 INSTRUCTIONS = {

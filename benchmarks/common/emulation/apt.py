@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.emulation.cache import Unavailable
+from benchmarks.common.emulation.cache import Unavailable
 
 SECONDS = 900  # no single step takes longer on a line worth trying
 # Ubuntu's main archive has no arm64; its ports archive has.

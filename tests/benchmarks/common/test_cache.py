@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.emulation.apt import foreign_sources
-from tests.emulation.cache import made_once
+from benchmarks.common.emulation.apt import foreign_sources
+from benchmarks.common.emulation.cache import made_once
 
 
 @pytest.fixture(autouse=True)

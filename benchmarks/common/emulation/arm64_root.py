@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.emulation.apt import PrivateApt, run
-from tests.emulation.cache import Unavailable, is_made, made_once
+from benchmarks.common.emulation.apt import PrivateApt, run
+from benchmarks.common.emulation.cache import Unavailable, is_made, made_once
 
 RECIPE = 1  # counts up when what is fetched changes
 WANTED = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")

@@ -1,6 +1,6 @@
 """Runs on the emulated board: loads a saved network with TVM's runtime alone and runs it once.
 
-    python run_network.py LIBRARY INPUTS.npz OUTPUTS.npz
+    python on_board.py LIBRARY INPUTS.npz OUTPUTS.npz
 
 LIBRARY lies in the network's folder. INPUTS holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It
 prints the machine and TVM's version.
