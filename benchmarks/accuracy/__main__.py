@@ -25,10 +25,10 @@ DATA_NAME = "CIFAR-10, JPEG version"
 
 
 def main() -> int:
-    """The verb; 1 where a run failed."""
+    """The verb, by default `tables`; 1 where a run failed."""
     arguments = _arguments()
-    if arguments.verb == "tables":
-        write(arguments.results)
+    if arguments.verb != "run":
+        write(getattr(arguments, "results", RESULTS))
         return 0
     torch.set_num_threads(arguments.threads)
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _is_done(row: Row, results: Path) -> bool:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb")
     verb = verbs.add_parser("run", help="do the runs that are missing")
     verb.add_argument("--data", type=Path, required=True, help="zip of train/CLASS/*.jpg and test/CLASS/*.jpg")
     verb.add_argument("--results", type=Path, default=RESULTS, help="folder of the runs' JSONs (default %(default)s)")
