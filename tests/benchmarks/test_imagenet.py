@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.imagenet import MEANINGLESS, _parser, main, method, notes, recipe
-from onexn_plugins import measure
+from onexn_plugins import fold, measure
 from onexn_plugins.export import read_pattern
 from onexn_plugins.training import Blocks
 from onexn_plugins.zoo import load_model
@@ -60,6 +60,7 @@ def test_the_papers_commands(capsys, tmp_path, data, arch, N):
 def test_a_run_goes_on_with_resume_alone(capsys, tmp_path, data):
     weights = pretrained("mobilenet_v3_small", tmp_path / "pretrained.pt")
     command = TRAIN.format(arch="mobilenet_v3_small", job=tmp_path / "e", data=data, weights=weights, N=4) + SMALL
+    command = command.replace("--rearrange", "")  # which takes a while
     assert call(command + " --resume") == 2
     assert "holds no run to resume" in capsys.readouterr().err
     assert call(command) == 0
@@ -106,3 +107,12 @@ def test_bad_input_is_refused(capsys, tmp_path, data, extra, message):
     assert call(f"--data_path {data} --arch mobilenet_v3_small --job_dir {tmp_path / 'job'} {SMALL} "
                 f"--train_batch_size 4 {extra}") == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small",
+                                  "resnet50"])
+def test_every_block_size_on_the_papers_networks(arch):
+    for block_size in ("2", "8", "32"):
+        model = load_model(arch, classes=3)
+        method(_parser().parse_args(["--data_path", "x", "--N", block_size])).prepare(model, torch.zeros(1, 3, 32, 32))
+        assert measure(fold(model), int(block_size)).sparsity.blocks == pytest.approx(0.5, abs=0.01)
