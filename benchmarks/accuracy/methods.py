@@ -12,10 +12,11 @@ from torch.nn.utils import parametrize
 
 from benchmarks.accuracy.rows import Row
 from onexn_plugins import fold, measure
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
 from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
 
-BISECTIONS = 12
+BISECTIONS = 10
 # Gradual methods reach their ratio after this share of the steps; SR-STE's decay is its paper's.
 UNTIL, SR_STE = 0.5, 2e-4
 
@@ -54,27 +55,47 @@ class Weights(Method):
 
 
 class Filters(Method):
-    """Filters really cut by torch-pruning, until no more multiply-accumulates are left than blocks would leave.
+    """Filters really cut, until no more multiply-accumulates are left than blocks would leave.
 
     Args:
         pruning_ratio: the share of the prunable layers' multiply-accumulates that blocks of this ratio remove.
-        grouped: rank by torch-pruning's group norm over coupled layers (DepGraph); else by each filter's own L1 norm.
     """
 
-    def __init__(self, pruning_ratio: float, grouped: bool) -> None:
-        self._ratio, self._grouped = pruning_ratio, grouped
+    def __init__(self, pruning_ratio: float) -> None:
+        self._ratio = pruning_ratio
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         layers = measure(model, 1, example).layers
         target = sum((layer.dense_macs or 0) * (1 - self._ratio if layer.prunable else 1) for layer in layers)
-        low, high = 0.0, 0.99
+        low, high, best = 0.0, 1.0, None
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            work = measure(self._cut(copy.deepcopy(model), example, middle), 1, example).dense_macs or 0
-            low, high = (middle, high) if work > target else (low, middle)
-        return self._cut(model, example, high)
+            cut = self.cut(copy.deepcopy(model), example, middle)
+            fits = (measure(cut, 1, example).dense_macs or 0) <= target
+            low, high, best = (low, middle, cut) if fits else (middle, high, best)
+        if best is None:
+            raise OneXNError(type(self).__name__, f"cannot cut filters to {target:,.0f} multiply-accumulates",
+                             "Choose a lower ratio")
+        return best
 
-    def _cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+    def cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+        """The model, which is given up, without this share of its filters."""
+        raise NotImplementedError
+
+
+class TorchPruningFilters(Filters):
+    """By torch-pruning.
+
+    Args:
+        pruning_ratio: as in Filters.
+        grouped: rank by group norm over coupled layers (DepGraph); else by each filter's own L1 norm.
+    """
+
+    def __init__(self, pruning_ratio: float, grouped: bool) -> None:
+        super().__init__(pruning_ratio)
+        self._grouped = grouped
+
+    def cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
         import torch_pruning
 
         importance = (torch_pruning.importance.GroupMagnitudeImportance(p=2) if self._grouped
@@ -83,6 +104,30 @@ class Filters(Method):
         torch_pruning.pruner.BasePruner(model, example, importance=importance, pruning_ratio=ratio,
                                         ignored_layers=classifier).step()
         return model
+
+
+class NNIFilters(Filters):
+    """By one of NNI's pruners, layers that depend on each other together, and its ModelSpeedup.
+
+    Args:
+        pruning_ratio: as in Filters.
+        pruner: its name in nni.compression.pruning.
+    """
+
+    def __init__(self, pruning_ratio: float, pruner: str) -> None:
+        super().__init__(pruning_ratio)
+        self._pruner = pruner
+
+    def cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
+        import nni.compression.pruning
+        from nni.compression.utils import auto_set_denpendency_group_ids  # sic
+
+        from benchmarks.common.filter_pruning import prune_filters, tracing_on_this_torch
+
+        config = [{"op_names": list(prunable_layers(model)), "sparse_ratio": ratio}]
+        with tracing_on_this_torch():
+            config = auto_set_denpendency_group_ids(model, config, example)
+        return prune_filters(model, getattr(nni.compression.pruning, self._pruner), config, example)
 
 
 def _blocks(row: Row, score: str, block_size: int) -> Method:
@@ -107,8 +152,10 @@ METHODS: dict[str, Callable[[Row], Method]] = {
     "kernels_l1": lambda row: _blocks(row, "l1", 1),
     "kernels_random": lambda row: _blocks(row, "random", 1),
     "weights_level": lambda row: Weights(row.pruning_ratio),
-    "filters_magnitude": lambda row: Filters(row.pruning_ratio, grouped=False),
-    "filters_group_norm": lambda row: Filters(row.pruning_ratio, grouped=True),
+    "filters_magnitude": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=False),
+    "filters_group_norm": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=True),
+    "filters_l1_nni": lambda row: NNIFilters(row.pruning_ratio, "L1NormPruner"),
+    "filters_fpgm_nni": lambda row: NNIFilters(row.pruning_ratio, "FPGMPruner"),
 }
 
 

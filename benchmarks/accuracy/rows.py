@@ -79,6 +79,8 @@ def grid() -> Iterator[Row]:
         for ratio in (0.5, 0.3, 0.7):
             yield from _compared(ratio, seed)
         yield from _controls(0.5, seed)
+        for method in ("filters_l1_nni", "filters_fpgm_nni"):  # which cannot cut this network further
+            yield Row(method=method, pruning_ratio=0.3, seed=seed)
         for block_size in (2, 8, 16, 32):
             for rearrange in ("none", "swap"):
                 yield Row(method="block_l1", pruning_ratio=0.5, block_size=block_size, rearrange=rearrange, seed=seed)

@@ -20,6 +20,7 @@ TITLES = {
     "block_srste": "1×N blocks, cubic, SR-STE", "block_distil": "1×N blocks, distilled",
     "kernels_l1": "single kernels, L1", "kernels_random": "single kernels, at random",
     "weights_level": "single weights (NNI LevelPruner)", "filters_magnitude": "filters (torch-pruning, L1)",
+    "filters_l1_nni": "filters (NNI L1Norm)", "filters_fpgm_nni": "filters (NNI FPGM)",
     "filters_group_norm": "filters (torch-pruning, group norm)",
 }
 

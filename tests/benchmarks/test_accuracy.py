@@ -17,13 +17,14 @@ import torch
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import rows
 from benchmarks.accuracy.claims import STALE_SECONDS, claimed
-from benchmarks.accuracy.methods import METHODS, Filters, plain
+from benchmarks.accuracy.methods import METHODS, NNIFilters, TorchPruningFilters, plain
 from benchmarks.accuracy.networks import mobilenet_v2_small
 from benchmarks.accuracy.page import HERE, write
 from benchmarks.accuracy.rows import Row, grid, start_of
 from benchmarks.accuracy.runs import change, find, read_runs, spread
 from benchmarks.accuracy.tables import sections
 from onexn_plugins import measure
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
 from tests.training.folders import make_folder
 
@@ -63,8 +64,8 @@ def test_the_grid_names_every_run_once():
     assert [row.epochs for row in grid()][1:] == [rows.TUNE_EPOCHS] * (len(listed) - 1), "one budget for all"
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"start", "dense", "filters_magnitude", "filters_group_norm",
-                                                          "block_gradual", "block_regrow", "block_srste"}))
+@pytest.mark.parametrize("method", ["block_l1", "block_random", "block_distil", "kernels_l1", "kernels_random",
+                                    "weights_level"])
 def test_masks_remove_what_the_ratio_says(method):
     model = METHODS[method](Row(method=method, pruning_ratio=0.75)).prepare(mobilenet_v2_small().eval(), EXAMPLE)
     weights = [layer.weight for layer in prunable_layers(plain(model)).values()]
@@ -77,11 +78,23 @@ def test_filters_are_cut_to_the_work_that_blocks_leave(grouped):
     dense = mobilenet_v2_small().eval()
     target = METHODS["block_l1"](Row(method="block_l1", pruning_ratio=0.75)).prepare(mobilenet_v2_small(), EXAMPLE)
     blocks = measure(target, 4, EXAMPLE).macs
-    cut = Filters(0.75, grouped).prepare(dense, EXAMPLE)
+    cut = TorchPruningFilters(0.75, grouped).prepare(dense, EXAMPLE)
     left = measure(cut, 4, EXAMPLE).dense_macs
     assert blocks is not None
     assert left is not None
     assert 0.93 * blocks < left <= 1.001 * blocks
+
+
+def test_nnis_filters_are_cut_too_and_refused_where_they_cannot_be(monkeypatch):
+    monkeypatch.setattr("benchmarks.accuracy.methods.BISECTIONS", 2)
+    cut = NNIFilters(0.3, "L1NormPruner").prepare(mobilenet_v2_small().eval(), EXAMPLE)
+    dense = measure(mobilenet_v2_small(), 4, EXAMPLE).dense_macs
+    left = measure(cut, 4, EXAMPLE).dense_macs
+    assert left is not None
+    assert dense is not None
+    assert left < 0.8 * dense
+    with pytest.raises(OneXNError, match="cannot cut filters"):
+        NNIFilters(0.9, "L1NormPruner").prepare(mobilenet_v2_small().eval(), EXAMPLE)
 
 
 @pytest.fixture(scope="module")
