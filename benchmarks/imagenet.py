@@ -214,7 +214,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--warmup_length", type=int, default=5, help="epochs of warm-up (default %(default)s)")
     add("--weight_decay", type=float, default=4e-5, help="(default %(default)s)")
     add("--label_smoothing", "--label-smoothing", type=float, default=0.0, help="(default %(default)s)")
-    add("--precision", default="32-true", choices=("32-true", "bf16-mixed", "16-mixed"), help="(default %(default)s)")
+    add("--precision", default="32-true", choices=("32-true", "bf16-mixed"), help="(default %(default)s)")
     add("--seed", type=int, default=0, help="(default %(default)s)")
 
 

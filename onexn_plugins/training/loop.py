@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -233,6 +234,9 @@ class _Run:
 
     def _resume(self) -> None:
         path = self.folder / STATE
+        if self.fabric.global_rank == 0:
+            for unfinished in self.folder.glob(f".{STATE}.*"):  # of a process that was killed while it saved
+                shutil.rmtree(unfinished, ignore_errors=True)
         if not path.is_file():
             return
         state = load_state(path)

@@ -10,7 +10,7 @@ from typing import Any
 from onexn_plugins.errors import OneXNError
 
 SCHEDULES = ("step", "cos", "exp", "fixed", "onecycle")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 _POSITIVE = ("epochs", "batch_size", "eval_batch_size", "lr", "decay_epochs", "decay_factor")
 _NOT_NEGATIVE = ("momentum", "weight_decay", "warmup_epochs", "label_smoothing", "seed")
 # What may differ when a run goes on: it does not change what comes out.
@@ -32,7 +32,7 @@ class Recipe:
         decay_epochs, decay_factor: of "step" and "exp".
         warmup_epochs: the rate rises linearly this long; may be a fraction. Not for "onecycle", which has its own.
         label_smoothing: 0 to below 1 (Szegedy et al. 2016).
-        precision: Lightning Fabric's word: "32-true", "bf16-mixed", "16-mixed" or "64-true".
+        precision: Lightning Fabric's word: "32-true", "bf16-mixed" or "64-true".
         channels_last: memory format; faster for every convolutional network tried on a CPU, and on tensor cores.
         seed: of the order of images, their augmentation, dropout and random pruning.
     """

@@ -123,11 +123,12 @@ def test_tensorboard_files_are_written_where_it_is_installed(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_bf16_learns_too(tmp_path):
-    recipe = dataclasses.replace(RECIPE, epochs=12, lr=0.2, precision="bf16-mixed")
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_other_precisions_learn_too(tmp_path, precision, dtype):
+    recipe = dataclasses.replace(RECIPE, epochs=12, lr=0.2, precision=precision)
     trained = train(network(), data(), recipe, tmp_path)
     assert trained.accuracy.top1 > 0.8
-    assert next(trained.model.parameters()).dtype == torch.float32
+    assert next(trained.model.parameters()).dtype == dtype
 
 
 @pytest.mark.parametrize(("changes", "named"), [
