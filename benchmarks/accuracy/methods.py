@@ -106,6 +106,13 @@ class TorchPruningFilters(Filters):
         return model
 
 
+class FiltersAtRatio(TorchPruningFilters):
+    """That share of every layer's filters, as the paper compares: about 1 - (1 - ratio)² of the work goes."""
+
+    def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        return self.cut(model, example, self._ratio)
+
+
 class NNIFilters(Filters):
     """By one of NNI's pruners, layers that depend on each other together, and its ModelSpeedup.
 
@@ -154,6 +161,7 @@ METHODS: dict[str, Callable[[Row], Method]] = {
     "weights_level": lambda row: Weights(row.pruning_ratio),
     "filters_magnitude": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=False),
     "filters_group_norm": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=True),
+    "filters_at_ratio": lambda row: FiltersAtRatio(row.pruning_ratio, grouped=False),
     "filters_l1_nni": lambda row: NNIFilters(row.pruning_ratio, "L1NormPruner"),
     "filters_fpgm_nni": lambda row: NNIFilters(row.pruning_ratio, "FPGMPruner"),
 }

@@ -20,7 +20,8 @@ class Row:
     Attributes:
         network: a name of `networks.NETWORKS`.
         method: a name of `methods.METHODS`.
-        pruning_ratio: fraction of the prunable layers' weights; for filters, as many multiply-accumulates are cut.
+        pruning_ratio: fraction of the prunable layers' weights; for filters, as many multiply-accumulates are cut,
+            but for "filters_at_ratio" that fraction of the filters.
         block_size: N, where the method has blocks.
         rearrange: "none", "sort" or "swap".
         epochs: of fine-tuning; for "start", of training from nothing.
@@ -90,7 +91,7 @@ def _compared(ratio: float, seed: int) -> Iterator[Row]:
     """Blocks, single weights and filters."""
     yield Row(method="block_l1", pruning_ratio=ratio, seed=seed)
     yield Row(method="block_l1", pruning_ratio=ratio, rearrange="swap", seed=seed)
-    for method in ("weights_level", "filters_magnitude", "block_random"):
+    for method in ("weights_level", "filters_magnitude", "block_random", "filters_at_ratio"):
         yield Row(method=method, pruning_ratio=ratio, seed=seed)
 
 

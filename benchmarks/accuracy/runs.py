@@ -19,9 +19,10 @@ TITLES = {
     "block_gradual": "1×N blocks, cubic schedule", "block_regrow": "1×N blocks, cubic, may come back",
     "block_srste": "1×N blocks, cubic, SR-STE", "block_distil": "1×N blocks, distilled",
     "kernels_l1": "single kernels, L1", "kernels_random": "single kernels, at random",
-    "weights_level": "single weights (NNI LevelPruner)", "filters_magnitude": "filters (torch-pruning, L1)",
-    "filters_l1_nni": "filters (NNI L1Norm)", "filters_fpgm_nni": "filters (NNI FPGM)",
-    "filters_group_norm": "filters (torch-pruning, group norm)",
+    "weights_level": "single weights (NNI LevelPruner)", "filters_magnitude": "filters, equal MACs (torch-pruning, L1)",
+    "filters_at_ratio": "filters, equal ratio (torch-pruning, L1)",
+    "filters_l1_nni": "filters, equal MACs (NNI L1Norm)", "filters_fpgm_nni": "filters, equal MACs (NNI FPGM)",
+    "filters_group_norm": "filters, equal MACs (torch-pruning, group norm)",
 }
 
 
