@@ -18,14 +18,13 @@ from benchmarks.arm import page
 from benchmarks.common.families import FAMILIES, KEPT, POINTWISE, RELU, bias
 from benchmarks.common.loops import Loop, heart, multiply_adds
 from benchmarks.common.record import command_line, record
+from benchmarks.common.requests import single
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_markdown, to_text
 from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise
-from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "mca.json"
 TURNS = 200  # of a loop, so that its beginning and end do not count
@@ -110,10 +109,10 @@ def _families(core: str, analyser: Analyser) -> list[dict[str, Any]]:
 def _a53_tile(tile: Tile, analyser: Analyser) -> dict[str, Any]:
     """With two blocks a turn, as for other cores, and with one."""
     target = find_target("cortex-a53")
-    encoded, rates = encode(pruned(POINTWISE, KEPT, tile.block_size), tile.block_size), {}
+    weight, rates = pruned(POINTWISE, KEPT, tile.block_size), {}
     for ways, unrolled in (("two", False), ("one", True)):
-        unit = replace(vector_unit(target), unrolled=unrolled)
-        loop = heart(pointwise(POINTWISE, encoded, bias(POINTWISE), RELU, unit, tile), target)
+        unit = replace(vector_unit(target), unrolls=unrolled)
+        loop = heart(pointwise(single(POINTWISE, weight, bias(POINTWISE), RELU, unit, tile)), target)
         rates[ways] = round(analyser.rate(loop, MODELS["cortex-a53"]), 2)
     return {"tile": f"{tile.block_size}×{tile.vectors}", **rates}
 

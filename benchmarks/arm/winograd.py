@@ -18,19 +18,18 @@ from benchmarks.arm.counting import CPU, Counter, counter
 from benchmarks.arm.ours import RUN
 from benchmarks.common.emulation.arm64_root import Arm64, arm64_machine
 from benchmarks.common.record import command_line, record
+from benchmarks.common.requests import single
 from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_text
-from onexn_plugins.tvm_backend.kernels.choose import dense_block, direct_conv
+from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, dense_block
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
-from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
 from onexn_plugins.tvm_backend.output.linker import shared_library_linker
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.processors import Target, find_target, vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.
@@ -64,15 +63,16 @@ def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, 
     problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
     block_size = dense_block(problem, unit) if kept == 1 else BLOCK_SIZE
     weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
-    encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
-    kernels = {"direct": direct_conv(problem, encoded, bias, epilogue, unit, tile),
-               "winograd": winograd(problem, weight, bias, epilogue, unit, tile)}
+    request = single(problem, weight, bias, epilogue, unit, default_tile(problem, block_size, unit))
+    direct = choose(request, [family for family in FAMILIES if family.name != "winograd"]).family
+    kernels = {"direct": direct.build(request),
+               "winograd": winograd(request)}
     millions = {name: _millions(kernel, problem, target, machine, counting, folder / name)
                 for name, kernel in kernels.items()}
     print(f"{channels} channels, {side}×{side}, {kept:.0%} kept: {millions}", flush=True)
     return {"layer": f"{channels} → {channels}, {side}×{side}", "kept": kept, **millions,
             "ratio": round(millions["winograd"] / millions["direct"], 2),
-            "chosen": best_outputs(problem, encoded.density, unit) is not None}
+            "chosen": best_outputs(problem, request.first.blocks.density, unit) is not None}
 
 
 def _millions(kernel: Kernel, problem: Conv, target: Target, machine: Arm64, counting: Counter, folder: Path) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.common.requests import single, stage
 from benchmarks.common.weights import pruned
-from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
-from onexn_plugins.tvm_backend.kernels.choose import conv, conv_depthwise, dense_block, linear
+from onexn_plugins.tvm_backend.kernels.choose import dense_block, kernel_of
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 BLOCK_SIZE, KEPT = 4, 0.25
@@ -32,7 +33,7 @@ def bias(problem: Conv | Linear) -> np.ndarray:
 def _conv(problem: Conv, kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
         tile = default_tile(problem, BLOCK_SIZE if kept < 1 else dense_block(problem, unit), unit)
-        return conv(problem, pruned(problem, kept, BLOCK_SIZE), bias(problem), RELU, unit, tile), tile
+        return kernel_of(single(problem, pruned(problem, kept, BLOCK_SIZE), bias(problem), RELU, unit, tile)), tile
 
     return make
 
@@ -40,20 +41,24 @@ def _conv(problem: Conv, kept: float) -> Make:
 def _linear(kept: float) -> Make:
     def make(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
         tile = default_tile(_LINEAR, BLOCK_SIZE if kept < 1 else dense_block(_LINEAR, unit), unit)
-        return linear(_LINEAR, pruned(_LINEAR, kept, BLOCK_SIZE), bias(_LINEAR), Epilogue(), unit, tile), tile
+        weight = pruned(_LINEAR, kept, BLOCK_SIZE)
+        return kernel_of(single(_LINEAR, weight, bias(_LINEAR), Epilogue(), unit, tile)), tile
 
     return make
 
 
 def _depthwise(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
-    return depthwise(_DEPTHWISE, pruned(_DEPTHWISE, 1, BLOCK_SIZE), bias(_DEPTHWISE), RELU, unit), None
+    return kernel_of(Request((_depthwise_stage(),), unit)), None
 
 
 def _fused(unit: VectorUnit) -> tuple[Kernel, Tile | None]:
     tile = default_tile(POINTWISE, BLOCK_SIZE, unit)
-    first, second = (pruned(problem, kept, BLOCK_SIZE) for problem, kept in ((POINTWISE, KEPT), (_DEPTHWISE, 1)))
-    return conv_depthwise(POINTWISE, first, bias(POINTWISE), RELU, _DEPTHWISE, second, bias(_DEPTHWISE), RELU, unit,
-                          tile), tile
+    first = single(POINTWISE, pruned(POINTWISE, KEPT, BLOCK_SIZE), bias(POINTWISE), RELU, unit, tile)
+    return kernel_of(Request((*first.stages, _depthwise_stage()), unit)), tile
+
+
+def _depthwise_stage() -> Stage:
+    return stage(_DEPTHWISE, pruned(_DEPTHWISE, 1, BLOCK_SIZE), bias(_DEPTHWISE), RELU)
 
 
 FAMILIES: dict[str, Make] = {

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.record import command_line, record
+from benchmarks.common.requests import single
 from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import Interval
 from onexn_plugins.tvm_backend.kernels.choose import dense_block
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, Linear
 from onexn_plugins.tvm_backend.planning.plan import Planner
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.worker import Order, Setup, Unusable
 
@@ -67,11 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure(bench: Bench, number: int, name: str, block_size: int, share: float, pairs: int) -> dict[str, Any] | None:
     problem, unit = LAYERS[name], vector_unit(find_target("host"))
     weight = pruned(problem, share, block_size)
-    task = Task(problem, weight, np.zeros(len(weight), np.float32), Epilogue())
+    request = single(problem, weight, np.zeros(len(weight), np.float32), Epilogue(), unit)
     without_blocks = dense_block(problem, unit)
     dense = Choice(False, default_tile(problem, without_blocks, unit))
     skipping = Choice(True, default_tile(problem, block_size, unit))
-    times = bench.measure(Order(number, task, dense, skipping, pairs))
+    times = bench.measure(Order(number, request, dense, skipping, pairs))
     if isinstance(times, Unusable):
         print(f"{name}, N={block_size}: {times.reason}", file=sys.stderr)
         return None

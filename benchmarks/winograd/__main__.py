@@ -18,18 +18,17 @@ import numpy as np
 import tvm
 
 from benchmarks.common.record import command_line, record
+from benchmarks.common.requests import single
 from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import interleave
-from onexn_plugins.tvm_backend.kernels.choose import dense_block, direct_conv
+from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, dense_block
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
-from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import Target, find_target
+from onexn_plugins.tvm_backend.processors import Target, find_target, vector_unit
 
 RESULTS = Path(__file__).with_name("results") / "winograd.json"
 # (channels, pixels per side): ResNet-18's.
@@ -66,12 +65,13 @@ def _row(target: Target, channels: int, side: int, kept: float, rounds: int) -> 
     problem, unit = Conv(1, channels, side, side, channels, (3, 3), padding=(1, 1, 1, 1)), vector_unit(target)
     block_size = dense_block(problem, unit) if kept == 1 else BLOCK_SIZE
     weight, bias, epilogue = pruned(problem, kept, block_size), np.zeros(channels, np.float32), Epilogue(False, "relu")
-    encoded, tile = encode(weight, block_size), default_tile(problem, block_size, unit)
-    kernels = {way: direct_conv(problem, encoded, bias, epilogue, unit, tile) if outputs is None else
-               winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs) for way, outputs in WAYS.items()}
+    request = single(problem, weight, bias, epilogue, unit, default_tile(problem, block_size, unit))
+    direct = choose(request, [family for family in FAMILIES if family.name != "winograd"]).family
+    kernels = {way: direct.build(request) if outputs is None else
+               winograd(request, outputs) for way, outputs in WAYS.items()}
     timings = interleave(_runnable(kernels, problem, target), rounds=rounds)
     times = {way: round(1e3 * timings.milliseconds(way).value, 1) for way in WAYS}
-    outputs = best_outputs(problem, encoded.density, unit)
+    outputs = best_outputs(problem, request.first.blocks.density, unit)
     chosen = next(way for way, size in WAYS.items() if size == outputs)
     return {"target": target.name, "layer": f"{channels}→{channels}, {side}×{side}", "kept": kept, **times,
             "chosen": chosen, "over_best": round(times[chosen] / min(times.values()), 3)}

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_block_size(parser)
     parser.add_argument("--target", metavar="NAME", help="say for this processor which layers become sparse, and the "
                         "speed-up to expect: host (taken for ONNX files), cortex-a7, cortex-a72, ...")
+    parser.add_argument("--why", action="store_true", help="also say per layer which kernel computes it, and why not "
+                        "each fusion and kernel family that was asked before")
     add_tuning(parser)
 
 
@@ -35,7 +37,9 @@ def run(arguments: argparse.Namespace) -> Result:
         from onexn_plugins.tvm_backend import inspect_onnx
 
         layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning)
-        return Result({"model": arguments.model, "layers": layers}, plan_table(layers))
+        return Result({"model": arguments.model, "layers": layers}, _plan(layers, arguments.why))
+    if arguments.why and arguments.target is None:
+        arguments.target = "host"
     model, image = read_model(arguments), example_input(arguments)
     report = measure(model, arguments.block_size, image)
     values = {"model": arguments.model, **report.to_dict()}
@@ -44,7 +48,7 @@ def run(arguments: argparse.Namespace) -> Result:
         from onexn_plugins.tvm_backend import inspect_module
 
         values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning)
-        lines += ["", f"compiled for {arguments.target}:", plan_table(values["plan"])]
+        lines += ["", f"compiled for {arguments.target}:", _plan(values["plan"], arguments.why)]
     return Result(values, "\n".join(lines))
 
 
@@ -66,6 +70,19 @@ def _row(layer: LayerReport, block_size: int) -> dict[str, Cell]:
     return {"name": layer.name, "shape": "×".join(map(str, layer.shape)),
             "pattern": f"1×{block_size}" if layer.block_sparse else "dense" if dense else "unaligned",
             "kept": layer.kept, "blocks": layer.blocks, "sparsity": layer.sparsity.weights}
+
+
+def _plan(layers: list[dict[str, Any]], why: bool) -> str:
+    return "\n\n".join([plan_table(layers), *([reasons(layers)] if why else [])])
+
+
+def reasons(layers: list[dict[str, Any]]) -> str:
+    """Per layer the kernel family that computes it, and why not those before it."""
+    lines = []
+    for layer in layers:
+        lines.append(f"{layer['name']}: {layer['family'] or 'left to TVM'}")
+        lines += [f"    not {what}: {why}" for what, why in layer["refused"]]
+    return "\n".join(lines)
 
 
 def plan_table(layers: list[dict[str, Any]]) -> str:

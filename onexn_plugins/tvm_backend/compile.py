@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import tvm
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.lowering.relax_module import build_module
-from onexn_plugins.tvm_backend.output.static_program import StaticNetwork, compile_static
-from onexn_plugins.tvm_backend.output.tvm_library import VMNetwork
-from onexn_plugins.tvm_backend.output.tvm_library import compile_module as lower_module
+from onexn_plugins.tvm_backend.output.forms import form_of
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, blamed_on, plan_file, plan_module
 from onexn_plugins.tvm_backend.processors import Target, find_target
@@ -135,11 +132,11 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
 def _compile(network: Network, processor: Target, threads: int) -> Compiled:
     graph = network.graph
     with blamed_on(network.name), without_lines(*TVM_CHATTER):
-        compiled = _build(build_module(graph, network.order), processor)
-    inputs = [_describe(graph, name, name) for name in graph.inputs]
-    outputs = [_describe(graph, value, name)
+        built = form_of(processor).build(build_module(graph, network.order), processor)
+    inputs = [_tensor(graph, name, name) for name in graph.inputs]
+    outputs = [_tensor(graph, value, name)
                for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-    return Compiled(compiled, processor, inputs, outputs, network.layers, threads, _steps(network))
+    return Compiled(built, processor, inputs, outputs, network.layers, threads, _steps(network))
 
 
 def _steps(network: Network) -> list[Step]:
@@ -150,12 +147,5 @@ def _steps(network: Network) -> list[Step]:
             for call in network.order if isinstance(call, KernelCall)]
 
 
-def _build(module: tvm.IRModule, processor: Target) -> VMNetwork | StaticNetwork:
-    """For TVM's virtual machine, or as a static program where the board has no TVM."""
-    if processor.tvm_runtime:
-        return lower_module(module, tvm.target.Target(processor.tvm))
-    return compile_static(module, processor)
-
-
-def _describe(graph: Graph, value: str, name: str) -> Tensor:
+def _tensor(graph: Graph, value: str, name: str) -> Tensor:
     return Tensor(name, tuple(int(size) for size in graph.shape(value)), str(graph.dtype(value)))

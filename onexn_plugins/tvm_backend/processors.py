@@ -1,15 +1,17 @@
-"""The processors a network can be compiled for: what LLVM calls them and what their vector unit holds."""
+"""The processors a network can be compiled for: what LLVM calls them, and which row of kernels/cores.py is theirs."""
 
 from __future__ import annotations
 
 import difflib
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.tvm_backend.kernels.cores import CORES
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # The smallest glibc asked of an ARM board: the one TVM's own aarch64 wheels ask for (manylinux_2_28).
 BOARD_GLIBC = "2.28"
@@ -17,8 +19,10 @@ BOARD_GLIBC = "2.28"
 # each of the three takes four cycles for four lanes, as measurements of others say (see benchmarks/arm).
 CORTEX_A7 = ("+neon", "-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 
-# AMD's first core with AVX-512 has data paths of 256 bits.
-HALVED = ("znver4",)
+# x86-64 cores that have a row of their own in cores.py, by LLVM's name; others have that of their vector instructions.
+X86_CORES = {"znver4": "zen4"}
+# The rows of the levels of x86-64 in the psABI: 2 has SSE4.2, 3 AVX2 and FMA, 4 AVX-512.
+X86_LEVELS = {2: "sse", 3: "avx2", 4: "avx512"}
 
 
 @dataclass(frozen=True)
@@ -29,29 +33,25 @@ class Target:
         name: what `compile_model(target=...)` takes.
         triple: LLVM's name for architecture, system and ABI.
         cpu: LLVM's name for the core.
-        lanes: float32 values in one vector register.
-        registers: how many vector registers the core has.
-        fused_weights: multiplying by one lane of a weight vector is cheaper than broadcasting each weight.
+        core: the row of kernels/cores.py.
         features: LLVM features switched on beyond the core's own.
         float_abi: "hard" where the ABI passes floats in vector registers and LLVM has to be told.
         glibc: the oldest glibc the library must run with; None leaves it to the linker.
-        unrolled: LLVM unrolls loops by itself for this core.
-        halved: works on one half of a vector register after the other.
         tvm_runtime: TVM's runtime can be installed there; elsewhere a network becomes a program of its own.
     """
 
     name: str
     triple: str
     cpu: str
-    lanes: int
-    registers: int
-    fused_weights: bool
+    core: str
     features: tuple[str, ...] = ()
     float_abi: str | None = None
     glibc: str | None = None
     tvm_runtime: bool = True
-    unrolled: bool = False
-    halved: bool = False
+
+    def __post_init__(self) -> None:
+        if self.core not in CORES:
+            raise ValueError(f"{self.core!r} is no row of cores.py")
 
     @property
     def architecture(self) -> str:
@@ -72,6 +72,11 @@ class Target:
         if self.float_abi:
             config["mfloat-abi"] = self.float_abi
         return config
+
+
+def vector_unit(target: Target, threads: int = 1) -> VectorUnit:
+    """What kernels know of a target, of which so many cores share a kernel."""
+    return replace(CORES[target.core], threads=threads)
 
 
 def targets() -> list[str]:
@@ -107,40 +112,48 @@ def why_not_here(target: Target) -> str | None:
 
 
 def _x86(name: str, cpu: str, level: int) -> Target:
-    """An x86-64 core of one of the psABI's levels: 2 has SSE4.2, 3 AVX2 and FMA, 4 AVX-512."""
-    lanes, registers = {2: (4, 16), 3: (8, 16), 4: (16, 32)}[level]
-    return Target(name, "x86_64-linux-gnu", cpu, lanes, registers, fused_weights=False, halved=cpu in HALVED)
+    """An x86-64 core of one of the psABI's levels."""
+    return Target(name, "x86_64-linux-gnu", cpu, X86_CORES.get(cpu, X86_LEVELS[level]))
 
 
-def _armv8(cpu: str, *, unrolled: bool = False) -> Target:
-    return Target(cpu, "aarch64-linux-gnu", cpu, 4, 32, True, features=("+neon",), glibc=BOARD_GLIBC, unrolled=unrolled)
+def _armv8(cpu: str) -> Target:
+    return Target(cpu, "aarch64-linux-gnu", cpu, cpu, features=("+neon",), glibc=BOARD_GLIBC)
 
 
 _KNOWN = {
     target.name: target
     for target in (
-        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", 4, 16, True, CORTEX_A7, "hard", BOARD_GLIBC, False),
-        _armv8("cortex-a53", unrolled=True),
-        _armv8("cortex-a72"),
-        _armv8("cortex-a76"),
-        Target("apple-m1", "arm64-apple-macos11.0", "apple-m1", 4, 32, True),
-        _x86("x86-64-v2", "x86-64-v2", 2),
-        _x86("x86-64-v3", "x86-64-v3", 3),
-        _x86("x86-64-v4", "x86-64-v4", 4),
+        Target("cortex-a7", "armv7l-linux-gnueabihf", "cortex-a7", "cortex-a7", CORTEX_A7, "hard", BOARD_GLIBC, False),
+        *map(_armv8, ("cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "cortex-a78", "neoverse-n1",
+                      "neoverse-n2", "neoverse-v2")),
+        Target("apple-m1", "arm64-apple-macos11.0", "apple-m1", "apple"),
+        *(_x86(f"x86-64-v{level}", f"x86-64-v{level}", level) for level in X86_LEVELS),
     )
 }
 
 
 def _host() -> Target:
-    """This machine. On x86-64 under Linux the kernel's flags have the last word, not the model's name.
+    """This machine, by the row of its core where there is one."""
+    machine = architecture(platform.machine())
+    if machine == "x86_64":
+        return _x86_host()
+    cpu, triple = str(_llvm().llvm_get_system_cpu()), str(_llvm().llvm_get_system_triple())
+    known = next((target for target in _KNOWN.values() if (target.cpu, target.architecture) == (cpu, machine)), None)
+    if known is not None:
+        return replace(known, name="host", triple=triple, glibc=None)
+    if machine == "aarch64":
+        return Target("host", triple, cpu, "apple" if cpu.startswith("apple-") else "neon")
+    raise OneXNError("target 'host'", f"there are no kernels for {machine}",
+                     f"Compile for another machine, target= one of: {', '.join(_KNOWN)}")
+
+
+def _x86_host() -> Target:
+    """Under Linux the kernel's flags have the last word, not the model's name.
 
     A virtual machine may hide what its processor could do: LLVM, asked for the processor by name, would then emit
     instructions that trap. In that case the psABI level the flags do fill is taken instead of the name.
     """
-    codegen = _llvm()
-    cpu = str(codegen.llvm_get_system_cpu())
-    if architecture(platform.machine()) != "x86_64":
-        return Target("host", str(codegen.llvm_get_system_triple()), cpu, 4, 32, fused_weights=True)
+    cpu = str(_llvm().llvm_get_system_cpu())
     if sys.platform != "linux":
         return _x86("host", "x86-64-v2", 2)
     flags = _processor_flags()

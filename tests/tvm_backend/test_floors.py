@@ -13,8 +13,8 @@ ROOT = Path(onexn_plugins.tvm_backend.__file__).parent
 PACKAGE = "onexn_plugins.tvm_backend"
 # From the ground up: a file imports only what stands on its own floor or below.
 FLOORS = ("logs", "kernels", "processors", "reading", "planning", "lowering", "output", "running", "tuning", "compile")
-KERNEL_FLOORS = ("problem", "unit", "encode", "code", "parts", "channelwise", "conv", "winograd", "linear", "pairs",
-                 "choose")
+KERNEL_FLOORS = ("problem", "unit", "cores", "encode", "request", "family", "code", "parts", "channelwise", "conv",
+                 "winograd", "linear", "pairs", "choose")
 
 
 def modules() -> dict[str, Path]:

@@ -7,7 +7,8 @@ import importlib
 import pytest
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.processors import find_target, targets
+from onexn_plugins.tvm_backend.kernels.cores import CORES
+from onexn_plugins.tvm_backend.processors import find_target, targets, vector_unit
 
 tvm = pytest.importorskip("tvm")
 # The package exports the function of that name.
@@ -38,22 +39,52 @@ def test_an_unknown_target_is_answered_with_the_closest_names():
         find_target("")
 
 
-@pytest.mark.parametrize(("cpu", "halved"), [("znver4", True), ("znver5", False), ("sapphirerapids", False)])
-def test_zen_4_works_on_one_half_of_a_register_after_the_other(monkeypatch, cpu, halved):
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+def pretend(monkeypatch, machine, cpu, triple=""):
+    """This machine, as platform and LLVM would name it."""
+    monkeypatch.setattr(module.platform, "machine", lambda: machine)
     monkeypatch.setattr(module.sys, "platform", "linux")
-    monkeypatch.setattr(module, "_processor_flags", lambda: module._vector_features(cpu))
     monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_cpu", lambda: cpu)
+    if triple:
+        monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_triple", lambda: triple)
+
+
+@pytest.mark.parametrize(("cpu", "core"), [("znver4", "zen4"), ("znver5", "avx512"), ("sapphirerapids", "avx512")])
+def test_a_core_of_its_own_is_told_from_others_of_its_instructions(monkeypatch, cpu, core):
+    pretend(monkeypatch, "x86_64", cpu)
+    monkeypatch.setattr(module, "_processor_flags", lambda: module._vector_features(cpu))
     host = find_target("host")
-    assert (host.cpu, host.lanes, host.halved) == (cpu, 16, halved)
+    assert (host.cpu, host.core) == (cpu, core)
 
 
-@pytest.mark.parametrize(("level", "lanes"), [(2, 4), (3, 8), (4, 16)])
-def test_the_host_is_never_more_than_the_kernel_reports(monkeypatch, level, lanes):
+@pytest.mark.parametrize(("level", "core"), [(2, "sse"), (3, "avx2"), (4, "avx512")])
+def test_the_host_is_never_more_than_the_kernel_reports(monkeypatch, level, core):
     """A virtual machine may hide AVX-512 or AVX2 of a processor whose name promises them."""
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(module.sys, "platform", "linux")
+    pretend(monkeypatch, "x86_64", "znver4")
     monkeypatch.setattr(module, "_processor_flags", lambda: module._vector_features(f"x86-64-v{level}"))
-    monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_cpu", lambda: "znver4")
     host = find_target("host")
-    assert (host.cpu, host.lanes) == (f"x86-64-v{level}", lanes)
+    assert (host.cpu, host.core) == (f"x86-64-v{level}", core)
+
+
+@pytest.mark.parametrize("name", [name for name in targets() if name.startswith(("cortex", "neoverse"))])
+def test_a_host_gets_what_its_name_as_a_target_gets(monkeypatch, name):
+    named = find_target(name)
+    pretend(monkeypatch, named.triple.split("-")[0], named.cpu, named.triple)
+    host = find_target("host")
+    assert (host.name, vector_unit(host), host.tvm) == ("host", vector_unit(named), named.tvm)
+
+
+@pytest.mark.parametrize(("cpu", "core"), [("apple-m3", "apple"), ("cortex-x4", "neon"), ("generic", "neon")])
+def test_other_64_bit_arm_hosts_are_taken_by_their_instructions(monkeypatch, cpu, core):
+    pretend(monkeypatch, "arm64", cpu, "aarch64-unknown-linux-gnu")
+    assert (find_target("host").cpu, find_target("host").core) == (cpu, core)
+
+
+@pytest.mark.parametrize("machine", ["riscv64", "ppc64le", "s390x"])
+def test_an_architecture_without_kernels_is_refused_by_name(monkeypatch, machine):
+    pretend(monkeypatch, machine, "generic", f"{machine}-unknown-linux-gnu")
+    with pytest.raises(OneXNError, match=f"no kernels for {machine}.*cortex-a72"):
+        find_target("host")
+
+
+def test_cores_that_run_in_order_unroll_by_themselves():
+    assert {name for name, unit in CORES.items() if unit.unrolls} == {"cortex-a53", "cortex-a55"}

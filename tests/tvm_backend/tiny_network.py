@@ -32,7 +32,7 @@ def compiled(target):
     import tvm
     from tvm import relax
 
-    from onexn_plugins.tvm_backend.output.tvm_library import compile_module
+    from onexn_plugins.tvm_backend.output.tvm_library import compile_library
 
     weight, bias = weights()
     x = relax.Var("x", relax.TensorType(INPUT_SHAPE, "float32"))
@@ -44,4 +44,4 @@ def compiled(target):
             y = builder.emit(relax.op.nn.relu(y))
             output = builder.emit_output(relax.op.mean(y, axis=[2, 3]))
         builder.emit_func_output(output)
-    return compile_module(builder.finalize(), tvm.target.Target(target.tvm))
+    return compile_library(builder.finalize(), target)

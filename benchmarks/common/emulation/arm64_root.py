@@ -48,6 +48,13 @@ class Arm64:
         return [str(self.emulator), "-cpu", cpu, self.python, *arguments]
 
     @property
+    def cores(self) -> frozenset[str]:
+        """The cores that the emulator has by name."""
+        # The emulator ends with 1 after help, as after any command line that names no program.
+        told = subprocess.run([str(self.emulator), "-cpu", "help"], capture_output=True, text=True, check=False)
+        return frozenset(told.stdout.split())
+
+    @property
     def python(self) -> str:
         """Its Python, for any emulator."""
         return str(next((self.root / "usr" / "bin").glob("python3.*")))

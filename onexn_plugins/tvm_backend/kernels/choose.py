@@ -1,111 +1,139 @@
-"""Which kernel serves a layer: the map of all families."""
+"""Which kernel serves a layer: the families in the order in which they are asked. This is the map of all kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-import numpy as np
-
-from onexn_plugins.tvm_backend.kernels.conv.packed import is_packed, packed
-from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise
-from onexn_plugins.tvm_backend.kernels.conv.sliced import is_sliced, sliced
-from onexn_plugins.tvm_backend.kernels.conv.spatial import spatial
-from onexn_plugins.tvm_backend.kernels.encode import Encoded, encode
-from onexn_plugins.tvm_backend.kernels.linear.over_channels import linear_kernel
-from onexn_plugins.tvm_backend.kernels.linear.over_rows import filled, fills_vectors, linear_rows
-from onexn_plugins.tvm_backend.kernels.pairs.choose import check_fusible, check_projection, fused_kernel
-from onexn_plugins.tvm_backend.kernels.pairs.projection import Projection
-from onexn_plugins.tvm_backend.kernels.pairs.stem import is_stem, stem_kernel
-from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile, dense_conv_block
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile, Vectors, check_problem
+from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise, why_not_depthwise
+from onexn_plugins.tvm_backend.kernels.channelwise.pooling import (
+    global_average_pool,
+    pool,
+    why_not_mean,
+    why_not_pool,
+)
+from onexn_plugins.tvm_backend.kernels.conv.packed import packed, why_not_packed
+from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise, why_not_pointwise
+from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced, why_not_sliced
+from onexn_plugins.tvm_backend.kernels.conv.spatial import spatial, why_not_spatial
+from onexn_plugins.tvm_backend.kernels.family import CONV, DEPTHWISE, LINEAR, MEAN, PAIR, POOL, PROJECTED, Family
+from onexn_plugins.tvm_backend.kernels.linear.over_channels import over_channels, why_not_over_channels
+from onexn_plugins.tvm_backend.kernels.linear.over_rows import (
+    dense_on_rows,
+    filled,
+    fills_vectors,
+    over_rows,
+    why_not_over_rows,
+)
+from onexn_plugins.tvm_backend.kernels.pairs.copied import copied, why_not_copied
+from onexn_plugins.tvm_backend.kernels.pairs.laid_out import laid_out, why_not_laid_out
+from onexn_plugins.tvm_backend.kernels.pairs.read_unpadded import read_unpadded, why_not_read_unpadded
+from onexn_plugins.tvm_backend.kernels.pairs.stem import stem, stem_method, why_not_stem
+from onexn_plugins.tvm_backend.kernels.pairs.written_in_place import why_not_written_in_place, written_in_place
+from onexn_plugins.tvm_backend.kernels.problem import (
+    Conv,
+    Kernel,
+    Linear,
+    Unsupported,
+    Vectors,
+    as_linear,
+    why_not_indexed,
+)
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
-from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
+from onexn_plugins.tvm_backend.kernels.winograd.kernel import why_not_winograd, winograd, winograd_method
 
+# The first family that fits serves a request, so the one that gains the most comes first. Of those that take
+# everything of a chain there is one, the last.
+FAMILIES: tuple[Family, ...] = (
+    Family("stem", "strided 3×3 stem by Winograd's algorithm, then the depthwise layer, band by band",
+           (PAIR, PROJECTED), why_not_stem, stem, stem_method),
+    Family("pair, read unpadded", "1×1, then the depthwise layer on hidden rows as they lie",
+           (PAIR,), why_not_read_unpadded, read_unpadded),
+    Family("pair, laid out", "1×1 on pixels laid out as the strided depthwise layer reads them",
+           (PAIR,), why_not_laid_out, laid_out),
+    Family("pair, written in place", "hidden rows written straight into the depthwise layer's window",
+           (PAIR, PROJECTED), why_not_written_in_place, written_in_place),
+    Family("pair, copied", "hidden channels copied into the depthwise layer's window",
+           (PAIR,), why_not_copied, copied),
+    Family("linear over rows", "vectors over the rows of x, which are turned into columns",
+           (LINEAR, CONV), why_not_over_rows, over_rows),
+    Family("linear", "vectors over the channels of a block",
+           (LINEAR, CONV), why_not_over_channels, over_channels),
+    Family("winograd", "k×k with few multiplications: F(2×2) and F(4×4), any stride",
+           (CONV,), why_not_winograd, winograd, winograd_method),
+    Family("conv 1×1, packed", "1×1 of any stride on copies of each tile's pixels, in slices of channels",
+           (CONV,), why_not_packed, packed),
+    Family("conv k×k, sliced", "k×k in slices of channels that the first cache holds",
+           (CONV,), why_not_sliced, sliced),
+    Family("conv 1×1", "1×1 of stride 1 on the pixels where they are",
+           (CONV,), why_not_pointwise, pointwise),
+    Family("conv k×k", "k×k of any stride, padding, dilation and groups on padded bands",
+           (CONV,), why_not_spatial, spatial),
+    Family("depthwise", "one filter per channel, in padded scratch",
+           (DEPTHWISE,), why_not_depthwise, depthwise),
+    Family("pool", "maximum or average over windows",
+           (POOL,), why_not_pool, pool),
+    Family("mean", "the mean of every channel",
+           (MEAN,), why_not_mean, global_average_pool),
+)
 _DENSE_LINEAR_BLOCK = 16
 
 
-def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
-         tile: Tile | None = None, *, keep_all: bool = False) -> Kernel:
-    """A 1×N convolution of any kernel, stride, padding, dilation and groups.
+@dataclass(frozen=True)
+class Chosen:
+    """The family that serves a request, and why those before it do not: (family, reason)."""
 
-    Args:
-        problem: the convolution.
-        weight: [out_channels, in_channels / groups, *kernel].
-        bias: [out_channels].
-        epilogue: what follows the sum.
-        unit: the target's vector registers.
-        tile: block size and vectors; a dense convolution's where it is None.
-        keep_all: compute zero blocks too, which makes the kernel dense.
+    family: Family
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+def choose(request: Request, families: Iterable[Family] = FAMILIES) -> Chosen:
+    """The first family that fits; nothing is encoded or emitted.
+
+    Raises:
+        Unsupported: none does.
     """
-    check_problem(problem, weight, bias)
-    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
-    encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
-    if (features := as_linear(problem)) is not None:
-        return _linear(features, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
-    outputs = best_outputs(problem, encoded.density, unit)
-    if outputs is not None:
-        return winograd(problem, weight, bias, epilogue, unit, tile, outputs=outputs, keep_all=keep_all)
-    return direct_conv(problem, encoded, bias, epilogue, unit, tile)
+    for stage in request.stages:
+        if (reason := _why_not_computed(stage)) is not None:
+            raise Unsupported(reason)
+    refused: list[tuple[str, str]] = []
+    for family in families:
+        if request.chain not in family.chains:
+            continue
+        reason = family.fits(request)
+        if reason is None:
+            return Chosen(family, tuple(refused))
+        refused.append((family.name, reason))
+    raise Unsupported("; ".join(dict.fromkeys(reason for _, reason in refused)) or
+                      f"no kernel computes {' + '.join(request.chain)} together")
 
 
-def direct_conv(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
-                tile: Tile) -> Kernel:
-    """As conv, of an encoded weight and never by Winograd's algorithm."""
-    family: Callable[..., Kernel] = pointwise if problem.is_pointwise else spatial
-    if is_packed(problem, encoded, tile, unit):
-        family = packed
-    elif not problem.is_pointwise and is_sliced(encoded, tile, unit):
-        family = sliced
-    return family(problem, encoded, bias, epilogue, unit, tile)
+def kernel_of(request: Request) -> Kernel:
+    """The kernel of a request.
 
-
-def conv_depthwise(
-    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue,
-    depthwise_problem: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
-    unit: VectorUnit, tile: Tile | None = None, *, keep_all: bool = False, projection: Projection | None = None,
-) -> Kernel:
-    """A 1×N convolution, its activation and the depthwise convolution that follows, without the tensor between; and, if
-    it is asked for, the 1×1 convolution after that.
-
-    x is the convolution's input; the residual (of the last one's epilogue) and y have the last one's output shape.
+    Raises:
+        Unsupported: there is none.
     """
-    check_problem(problem, weight, bias)
-    check_problem(depthwise_problem, dw_weight, dw_bias)
-    check_fusible(problem, epilogue, depthwise_problem)
-    if projection is not None:
-        check_projection(problem, depthwise_problem, dw_epilogue, projection.problem, unit)
-    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
-    if is_stem(problem, depthwise_problem, unit):
-        return stem_kernel(problem, weight, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
-                           tile, keep_all=keep_all, projection=projection)
-    encoded = encode(weight, tile.block_size, problem.groups, keep_all=keep_all)
-    return fused_kernel(problem, encoded, bias, epilogue, depthwise_problem, dw_weight, dw_bias, dw_epilogue, unit,
-                        tile, projection)
+    return choose(request).family.build(request)
 
 
-def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
-           tile: Tile | None = None, *, keep_all: bool = False) -> Kernel:
-    """A fully connected 1×N layer: weight [out_features, in_features], bias [out_features]."""
-    check_problem(problem, weight, bias)
-    tile = tile or default_tile(problem, dense_block(problem, unit), unit)
-    encoded = encode(weight, tile.block_size, keep_all=keep_all)
-    return _linear(problem, encoded, bias, epilogue, unit, tile, problem.input_shape, problem.output_shape)
-
-
-def as_linear(problem: Conv | Linear) -> Linear | None:
-    """The linear layer that computes the same; a convolution is one on a single pixel."""
-    if isinstance(problem, Linear):
-        return problem
-    if problem.is_pointwise and problem.height * problem.width == problem.groups == 1:
-        return Linear(problem.batch, problem.in_channels, problem.out_channels)
-    return None
+def _why_not_computed(stage: Stage) -> str | None:
+    """None where tensors are indexable and the arrays have the problem's shapes."""
+    problem = stage.problem
+    reason = why_not_indexed(problem.input_shape) or why_not_indexed(problem.output_shape)
+    if reason or not isinstance(problem, (Conv, Linear)):
+        return reason
+    expected = problem.weight_shape
+    if stage.array.shape != expected or stage.bias.shape != expected[:1]:
+        return f"weight {stage.array.shape} and bias {stage.bias.shape} where {expected} and {expected[:1]} belong"
+    return why_not_indexed(stage.array.shape)
 
 
 def dense_block(problem: Conv | Linear, unit: VectorUnit) -> int:
     """Block size of a layer that has no blocks."""
     features = as_linear(problem)
-    return dense_conv_block(unit) if features is None or _on_rows(features, unit) else _DENSE_LINEAR_BLOCK
+    return unit.measured.dense_block if features is None or dense_on_rows(features, unit) else _DENSE_LINEAR_BLOCK
 
 
 def sparse_vectors(problem: Conv | Linear, unit: VectorUnit) -> Vectors:
@@ -122,16 +150,7 @@ def filled_lanes(problem: Conv | Linear, unit: VectorUnit) -> float:
     return 1.0 if features is None else filled(features, unit)
 
 
-def _linear(
-    problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
-    input_shape: tuple[int, ...], output_shape: tuple[int, ...],
-) -> Kernel:
-    """Dense weights fill vectors over the outputs, too, whatever the number of rows."""
-    if _on_rows(problem, unit) if encoded.is_dense else fills_vectors(problem, unit):
-        return linear_rows(problem, encoded, bias, epilogue, unit, tile, input_shape, output_shape)
-    return linear_kernel(problem, encoded, bias, epilogue, unit, input_shape, output_shape)
-
-
-def _on_rows(problem: Linear, unit: VectorUnit) -> bool:
-    """Whether vectors over rows are faster without blocks, too: on AVX2 by up to 60 % (49 to 3136 rows)."""
-    return unit.is_avx2 and fills_vectors(problem, unit)
+def kernel_map() -> list[tuple[str, str, str]]:
+    """(family, chains, what it does) of every family in the order in which they are asked, for the documentation."""
+    return [(family.name, ", ".join(" + ".join(chain) for chain in family.chains), family.summary)
+            for family in FAMILIES]

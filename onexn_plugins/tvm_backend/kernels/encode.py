@@ -17,24 +17,18 @@ from onexn_plugins.pattern import BlockPattern, nonzero_blocks
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A weight [out_channels, in_channels / groups, *kernel] as BSR.
+class Blocks:
+    """How a weight [out_channels, in_channels / groups, *kernel] is cut into blocks, and how many of them are kept.
 
     Attributes:
-        values: float32 [blocks × taps × N], kept blocks row by row; a tail block is filled up with zeros.
-        indices: uint8, uint16 or int32 [blocks], the input channel (within its group) of each kept block.
-        row_ptr: uint16 or int32 [block_rows + 1]; block row r owns blocks row_ptr[r] to row_ptr[r + 1].
-        pattern: how the weight is cut into blocks.
-        kernel: the weight's kernel shape; () for Linear.
-        slices: runs of input channels that come one after the other, see in_slices.
+        pattern: how it is cut.
+        kernel: its kernel shape; () for Linear.
+        num_blocks: kept blocks.
     """
 
-    values: np.ndarray
-    indices: np.ndarray
-    row_ptr: np.ndarray
     pattern: BlockPattern
     kernel: tuple[int, ...]
-    slices: int = 1
+    num_blocks: int
 
     @property
     def block_size(self) -> int:
@@ -45,19 +39,35 @@ class Encoded:
         return int(np.prod(self.kernel, dtype=np.int64))
 
     @property
-    def slice_channels(self) -> int:
-        """Input channels of a slice; the last may have fewer."""
-        return -(-self.pattern.in_channels // self.slices)
-
-    @property
-    def num_blocks(self) -> int:
-        """Kept blocks."""
-        return int(self.indices.size)
-
-    @property
     def density(self) -> float:
         """Kept blocks over all blocks."""
         return self.num_blocks / self.pattern.num_blocks
+
+    @property
+    def is_dense(self) -> bool:
+        return self.num_blocks == self.pattern.num_blocks
+
+
+@dataclass(frozen=True)
+class Encoded(Blocks):
+    """A weight as BSR.
+
+    Attributes:
+        values: float32 [blocks × taps × N], kept blocks row by row; a tail block is filled up with zeros.
+        indices: uint8, uint16 or int32 [blocks], the input channel (within its group) of each kept block.
+        row_ptr: uint16 or int32 [block_rows + 1]; block row r owns blocks row_ptr[r] to row_ptr[r + 1].
+        slices: runs of input channels that come one after the other, see in_slices.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    row_ptr: np.ndarray
+    slices: int = 1
+
+    @property
+    def slice_channels(self) -> int:
+        """Input channels of a slice; the last may have fewer."""
+        return -(-self.pattern.in_channels // self.slices)
 
     @property
     def row_counts(self) -> np.ndarray:
@@ -70,10 +80,6 @@ class Encoded:
         """Kept blocks of every block row where they are the same number, else None."""
         counts = self.row_counts
         return int(counts[0]) if (counts == counts[0]).all() else None
-
-    @property
-    def is_dense(self) -> bool:
-        return self.num_blocks == self.pattern.num_blocks
 
     @property
     def nbytes(self) -> int:
@@ -107,11 +113,12 @@ def encode(weight: np.ndarray | Tensor, block_size: int, groups: int = 1, *, kee
     values = blocks.permute(0, 2, 3, 1)[rows, columns]  # [kept, taps, N]
     row_ptr = np.concatenate([[0], np.cumsum(keep.sum(1).numpy())])
     return Encoded(
+        pattern=pattern,
+        kernel=tuple(tensor.shape[2:]),
+        num_blocks=int(columns.numel()),
         values=np.ascontiguousarray(values.numpy()).reshape(-1),
         indices=columns.numpy().astype(_index_type(pattern.in_channels - 1)),
         row_ptr=row_ptr.astype(_pointer_type(int(row_ptr[-1]))),
-        pattern=pattern,
-        kernel=tuple(tensor.shape[2:]),
     )
 
 

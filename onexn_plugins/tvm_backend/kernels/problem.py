@@ -102,6 +102,15 @@ class Linear:
         return self.out_features, self.in_features
 
 
+def as_linear(problem: Conv | Linear | Pool | GlobalPool) -> Linear | None:
+    """The linear layer that computes the same; a convolution is one on a single pixel."""
+    if isinstance(problem, Linear):
+        return problem
+    if isinstance(problem, Conv) and problem.is_pointwise and problem.height * problem.width == problem.groups == 1:
+        return Linear(problem.batch, problem.in_channels, problem.out_channels)
+    return None
+
+
 @dataclass(frozen=True)
 class Pool:
     """Max or average pooling. Padding may be enlarged by the caller for ceil_mode.
@@ -180,6 +189,22 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How a layer's blocks are computed.
+
+    Attributes:
+        sparse: zero blocks are skipped.
+        tile: block size and vectors.
+    """
+
+    sparse: bool
+    tile: Tile
+
+    def __str__(self) -> str:
+        return f"{'sparse' if self.sparse else 'dense'} {self.tile.block_size}x{self.tile.vectors}"
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A compiled-to-be kernel.
 
@@ -202,23 +227,13 @@ class Kernel:
         return str(self.func.attrs["global_symbol"])
 
 
-def check_shapes(problem: Conv | Linear | Pool | GlobalPool) -> None:
-    """Raise Unsupported for an empty tensor or one too large for int32 offsets."""
-    for shape in (problem.input_shape, problem.output_shape):
-        if min(shape) < 1:
-            raise Unsupported(f"a tensor of shape {tuple(shape)} holds nothing")
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise Unsupported(f"a tensor of shape {tuple(shape)} is larger than int32 offsets reach")
-
-
-def check_problem(problem: Conv | Linear, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Raise Unsupported unless tensors are indexable and the arrays have the problem's shapes."""
-    check_shapes(problem)
-    expected = problem.weight_shape
-    if weight.shape != expected or bias.shape != expected[:1]:
-        raise Unsupported(f"weight {weight.shape} and bias {bias.shape} where {expected} and {expected[:1]} belong")
-    if weight.size > MAX_ELEMENTS:
-        raise Unsupported(f"a weight of shape {weight.shape} is larger than int32 offsets reach")
+def why_not_indexed(shape: tuple[int, ...]) -> str | None:
+    """None for a tensor that holds something and that int32 offsets reach all of."""
+    if min(shape) < 1:
+        return f"a tensor of shape {tuple(shape)} holds nothing"
+    if math.prod(shape) > MAX_ELEMENTS:
+        return f"a tensor of shape {tuple(shape)} is larger than int32 offsets reach"
+    return None
 
 
 def _out_size(padded: int, kernel: int, stride: int, dilation: int) -> int:

@@ -17,7 +17,7 @@ from onexn_plugins.tvm_backend.lowering.loops import ScheduleLoops
 _CONFIG = {**PASS_CONFIG, "tirx.disable_assert": True}
 
 
-def plan_module(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+def plan_memory(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     """The same module as a plain list of kernel calls on planned memory."""
     with target, pass_context():
         return tvm.transform.Sequential(_planning())(module)

@@ -25,16 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.output.forms import Built, form_in, form_of
 from onexn_plugins.tvm_backend.output.linker import compiler
-from onexn_plugins.tvm_backend.output.static_program import PROGRAM_FILES, StaticNetwork
-from onexn_plugins.tvm_backend.output.tvm_library import LIBRARY, WEIGHTS, VMNetwork
+from onexn_plugins.tvm_backend.output.static_program.build import PROGRAM_FILES
+from onexn_plugins.tvm_backend.output.tvm_library import LIBRARY, WEIGHTS
 from onexn_plugins.tvm_backend.processors import Target, why_not_here
 
-# Up to version 2 code wanted its inputs aligned.
-FORMAT, FORMAT_VERSION = "onexn-plugins network", 3
+# Up to version 2 code wanted its inputs aligned; up to version 3 targets spelled out their vector units.
+FORMAT, FORMAT_VERSION = "onexn-plugins network", 4
 METADATA, CHECKSUMS = "metadata.json", "SHA256SUMS"
-# Room asked for before LLVM and the linker write: for code, and for a program's weights in objects, library and itself.
-CODE_BYTES, WEIGHT_COPIES = 32 << 20, 3
+# Room asked for before LLVM and the linker write code.
+CODE_BYTES = 32 << 20
 HASHED_AT_ONCE = 1 << 20
 REBUILD = "Compile the network again with compile_model(...).save(path)"
 
@@ -75,22 +76,24 @@ class Artefact:
         """How much memory that is."""
         return int(self.metadata["memory_bytes"])
 
-    def network(self) -> VMNetwork:
+    def network(self) -> Built:
         """The network, loaded.
 
         Errors:
             OneXNError: it is a program of its own.
             OSError, RuntimeError, ValueError: the files are not what `write` wrote.
         """
-        return VMNetwork.read(self.library.parent, self.memory_bytes)
+        read = form_of(self.target).read
+        assert read is not None, "library refuses such a target"
+        return read(self.library.parent, self.metadata)
 
 
-def write(path: str | Path, network: VMNetwork | StaticNetwork, target: Target, metadata: Mapping[str, Any]) -> Path:
+def write(path: str | Path, network: Built, target: Target, metadata: Mapping[str, Any]) -> Path:
     """Links a compiled network and writes its artefact; an older artefact at `path` is replaced.
 
     Args:
         path: the folder to write.
-        network: what `lowering.compile_module` or `compile_static` returned for the target.
+        network: what the target's form built.
         target: what it was compiled for.
         metadata: JSON-ready; "inputs" and "outputs" are lists of {"name", "shape", "dtype"}, in call order.
 
@@ -106,7 +109,7 @@ def write(path: str | Path, network: VMNetwork | StaticNetwork, target: Target, 
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "target": dataclasses.asdict(target),
-        **({"memory_bytes": network.memory.nbytes} if isinstance(network, VMNetwork) else {}),
+        **network.facts,
         **metadata,
         "versions": _versions(),
     }
@@ -117,7 +120,8 @@ def write(path: str | Path, network: VMNetwork | StaticNetwork, target: Target, 
             folder.mkdir()
             for place in (folder, Path(tempfile.gettempdir())):  # where objects and the library are written
                 _check_room(place, network)
-            _put_code(folder, network, target, whole)
+            names = ([str(tensor["name"]) for tensor in whole[role]] for role in ("inputs", "outputs"))
+            network.write(folder, target, *names)
             (folder / METADATA).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (folder / CHECKSUMS).write_bytes(_checksums(folder))
             _move(folder, path, Path(aside) / "old")
@@ -155,28 +159,17 @@ def read(path: str | Path, *, run_here: bool = True) -> Artefact:
     return artefact
 
 
-def _check_room(folder: Path, network: VMNetwork | StaticNetwork) -> None:
+def _check_room(folder: Path, network: Built) -> None:
     """Raise OSError unless the disk takes what LLVM and the linker write: LLVM ends the process when it cannot."""
-    weights = len(network.program.constants) if isinstance(network, StaticNetwork) else 0
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, CODE_BYTES + WEIGHT_COPIES * weights)
-
-
-def _put_code(folder: Path, network: VMNetwork | StaticNetwork, target: Target, metadata: Mapping[str, Any]) -> None:
-    """Link the network into the folder."""
-    if isinstance(network, StaticNetwork):
-        inputs, outputs = ([str(tensor["name"]) for tensor in metadata[role]] for role in ("inputs", "outputs"))
-        network.write(folder, inputs, outputs)
-    else:
-        network.write(folder, target)
+            os.posix_fallocate(file.fileno(), 0, CODE_BYTES + network.written_bytes)
 
 
 def _checksums(folder: Path) -> bytes:
     """What SHA256SUMS holds for the folder's other files."""
-    program = any((folder / name).exists() for name in PROGRAM_FILES)
-    code = PROGRAM_FILES if program else (LIBRARY, WEIGHTS)
-    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in (*code, METADATA)).encode()
+    names = (*form_in(folder).files, METADATA)
+    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in names).encode()
 
 
 def _sha256(path: Path) -> str:

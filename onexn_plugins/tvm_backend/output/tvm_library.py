@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,16 @@ import tvm
 from tvm import relax
 from tvm.relax import transform
 
-from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_module
+from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_memory
 from onexn_plugins.tvm_backend.lowering.placement import BIND, place
 from onexn_plugins.tvm_backend.output.huge_pages import allocate
 from onexn_plugins.tvm_backend.output.linker import shared_library_linker
 from onexn_plugins.tvm_backend.processors import Target
 
-LIBRARY, WEIGHTS = "network.so", "weights.bin"
+LIBRARY_FILES = LIBRARY, WEIGHTS = "network.so", "weights.bin"
 
 
-class VMNetwork:
+class TVMLibrary:
     """See the module's first lines.
 
     Attributes:
@@ -35,7 +37,7 @@ class VMNetwork:
 
     @classmethod
     def build(cls, code: relax.VMExecutable, weights: Iterable[tuple[int, np.ndarray]], weight_bytes: int,
-              memory_bytes: int) -> VMNetwork:
+              memory_bytes: int) -> TVMLibrary:
         """With these values at these places of its memory."""
         memory = allocate(memory_bytes)
         for start, values in weights:
@@ -43,7 +45,7 @@ class VMNetwork:
         return cls(code, memory, weight_bytes)
 
     @classmethod
-    def read(cls, folder: Path, memory_bytes: int) -> VMNetwork:
+    def read(cls, folder: Path, facts: Mapping[str, Any]) -> TVMLibrary:
         """The network that `write` put there.
 
         Raises:
@@ -51,28 +53,33 @@ class VMNetwork:
             RuntimeError: TVM cannot load the library.
             ValueError: so little memory does not hold the weights.
         """
-        memory = allocate(memory_bytes)
+        memory = allocate(int(facts["memory_bytes"]))
         with open(folder / WEIGHTS, "rb") as file:
             weight_bytes = file.readinto(memory.data)
             if file.read(1):
-                raise ValueError(f"{memory_bytes} bytes are less than the weights need")
+                raise ValueError(f"{memory.nbytes} bytes are less than the weights need")
         return cls(tvm.runtime.load_module(str(folder / LIBRARY)), memory, weight_bytes)
 
-    def write(self, folder: Path, target: Target) -> None:
-        """Put LIBRARY and WEIGHTS into the folder.
-
-        Raises:
-            OneXNError: nothing here links for the target, or the linker fails.
-            OSError: the disk refuses.
-        """
+    def write(self, folder: Path, target: Target, _inputs: Sequence[str], _outputs: Sequence[str]) -> None:
+        """Put LIBRARY_FILES into the folder; see forms.Built."""
         self.code.export_library(str(folder / LIBRARY), fcompile=shared_library_linker(target))
         with open(folder / WEIGHTS, "wb") as file:
             file.write(self.memory[:self.weight_bytes].data)
 
     @property
-    def loaded(self) -> bool:
-        """Whether it comes from files, which TVM cannot write once more."""
-        return not isinstance(self.code, relax.VMExecutable)
+    def facts(self) -> dict[str, Any]:
+        """How much memory it works on."""
+        return {"memory_bytes": self.memory.nbytes}
+
+    @property
+    def written_bytes(self) -> int:
+        """None: weights are written once, by us."""
+        return 0
+
+    @property
+    def writable(self) -> bool:
+        """TVM cannot write a library once more that comes from files."""
+        return isinstance(self.code, relax.VMExecutable)
 
     @cached_property
     def machine(self) -> relax.VirtualMachine:
@@ -86,12 +93,39 @@ class VMNetwork:
         bound = self.machine[BIND](tvm.runtime.from_dlpack(self.memory))
         return partial(self.machine.module["invoke_closure"], bound)
 
+    def time_calls(self, run: Callable[[], object], repeat: int) -> list[tuple[str, float]]:
+        """(function, median seconds) of every call that one run makes, in order."""
+        marks: list[tuple[str, bool, float]] = []
 
-def compile_module(module: tvm.IRModule, target: tvm.target.Target) -> VMNetwork:
+        def record(_function: Any, name: str, before: bool, _result: Any, *_arguments: Any) -> int:
+            marks.append((name, before, time.perf_counter()))
+            return 0
+
+        self.machine.set_instrument(record)
+        runs = []
+        try:
+            for _ in range(repeat):
+                marks.clear()
+                run()
+                runs.append([(name, end - start) for (name, before, start), (_, _, end) in pairwise(marks) if before])
+        finally:
+            self.machine.set_instrument(_ignore)
+        names = [name for name, _ in runs[0]]
+        medians = np.median([[seconds for _, seconds in calls] for calls in runs], axis=0)
+        return [(name, float(seconds)) for name, seconds in zip(names, medians, strict=True)
+                if not name.startswith("vm.builtin.")]
+
+
+def _ignore(*_arguments: Any) -> int:
+    return 0
+
+
+def compile_library(module: tvm.IRModule, processor: Target) -> TVMLibrary:
     """Compile a module whose kernels are PrimFuncs called by call_tir, and whose other operators are Relax's own."""
-    placed = place(plan_module(module, target))
+    target = tvm.target.Target(processor.tvm)
+    placed = place(plan_memory(module, target))
     code = compile_calls(placed.module, target)
-    return VMNetwork.build(code, placed.weights, placed.weight_bytes, placed.memory_bytes)
+    return TVMLibrary.build(code, placed.weights, placed.weight_bytes, placed.memory_bytes)
 
 
 def compile_calls(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:

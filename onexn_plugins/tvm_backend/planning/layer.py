@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ class Layer:
         macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks.
         expected_speedup: how many times faster than our own dense kernel the cost model expects it; 1 where dense.
         reason: why it is sparse, dense, or lowered without our kernels.
+        family: the kernel family that computes it; None where TVM lowers it.
+        refused: (what, why not) of every fusion and kernel family that was asked before.
     """
 
     name: str
@@ -32,7 +35,19 @@ class Layer:
     dense_macs: int
     expected_speedup: float
     reason: str
+    family: str | None = None
+    refused: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Layer:
+        """The layer again.
+
+        Raises:
+            TypeError, KeyError, ValueError: the entry describes none.
+        """
+        refused = tuple((str(what), str(why)) for what, why in entry["refused"])
+        return cls(**{**entry, "shape": tuple(entry["shape"]), "refused": refused})

@@ -15,11 +15,11 @@ from torch import nn
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.export import onnx_bytes, read_pattern
 from onexn_plugins.pattern import check_block_size
+from onexn_plugins.tvm_backend.planning.choices import Choices
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
-from onexn_plugins.tvm_backend.planning.task import Choices, vector_unit
-from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.processors import Target, vector_unit
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.checks import check_nodes
 from onexn_plugins.tvm_backend.reading.folding import fold_layers

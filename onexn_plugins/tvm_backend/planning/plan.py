@@ -9,25 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.pattern import BlockPattern, check_block_size, detect_block_size, nonzero_blocks, nonzero_kernels
+from onexn_plugins.pattern import check_block_size, detect_block_size
 from onexn_plugins.tvm_backend.kernels.choose import dense_block, filled_lanes, sparse_vectors
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
+from onexn_plugins.tvm_backend.kernels.request import Weights
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 BLOCK_SIZES = (32, 16, 8, 4, 2, 1)
 # Multiply-adds per second at block size N over those of a dense convolution, both on blocks that are kept. With N = 2
 # and less a kernel is bound by its loads (measured on AVX-512: 2.2-2.6x at 50 % for N >= 4, 1.6-2.1x for N = 2).
 CONV_EFFICIENCY = {1: 0.5, 2: 0.75}
-# A linear layer's vector is the N weights of one input, so it wastes the lanes that N leaves empty; twice N already
-# hides most of that (measured on 16 lanes against dense N = 16: 0.24 at N = 2, 0.42 at 4, 0.8 at 8).
-LINEAR_EFFICIENCY = 1.7
-# On AVX2 indices cost more beside multiply-adds of half the lanes (0.96 of the dense time with 80 % kept, 0.6 with
-# 50 %); linear layers reach 0.5 at N = 4, 0.86 at 8 and 0.94 at 16.
-AVX2_CONV, AVX2_LINEAR, AVX2_LINEAR_MOST = 0.85, 0.11, 0.94
 # Where rows fill vectors it does as a convolution, but for turning rows into columns and back.
 ROWS_EFFICIENCY = 0.86
 # A sparse layer has to promise this much less time than a dense one, else it stays dense: with N = 4 and 95 % kept, the
@@ -69,18 +61,16 @@ class Planner:
             check_block_size(block_size)
         self.unit, self._forced, self._recorded = unit, block_size, recorded
 
-    def decide(self, problem: Conv | Linear, weight: np.ndarray, weight_name: str) -> Decision:
-        """How to encode the weight [out, in / groups, *kernel] of a layer."""
-        groups = problem.groups if isinstance(problem, Conv) else 1
-        kernels = nonzero_kernels(torch.from_numpy(np.ascontiguousarray(weight)))
+    def decide(self, problem: Conv | Linear, weights: Weights, weight_name: str) -> Decision:
+        """How to encode the weight of a layer."""
         recorded = self._recorded_size(weight_name)
-        widest = weight.shape[0] // groups
+        widest = weights.widest
         dense = min(dense_block(problem, self.unit), widest)
-        if bool(kernels.all()):
+        if bool(weights.nonzero.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
-        found = min(recorded, widest) if recorded else detect_block_size(kernels, groups)
+        found = min(recorded, widest) if recorded else detect_block_size(weights.nonzero, weights.groups)
         candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
-        kept = {size: _kept(kernels, size, groups) for size in candidates}
+        kept = {size: weights.blocks(size).density for size in candidates}
         costs = {size: share / self.efficiency(problem, size) for size, share in kept.items()}
         # The block size that the layer was pruned with, unless another one promises less work.
         best = min(costs, key=lambda size: (round(costs[size], 3), size != found))
@@ -101,15 +91,11 @@ class Planner:
 
     def efficiency(self, problem: Conv | Linear, block_size: int) -> float:
         """Multiply-adds per second at that block size over those of a dense kernel."""
-        vectors, lanes = sparse_vectors(problem, self.unit), self.unit.lanes
+        vectors, measured = sparse_vectors(problem, self.unit), self.unit.measured
         if vectors == "channels":
-            if self.unit.is_avx2:
-                return min(AVX2_LINEAR_MOST, AVX2_LINEAR * block_size)
-            return min(1.0, LINEAR_EFFICIENCY * block_size / lanes)
-        efficiency = CONV_EFFICIENCY.get(block_size, 1.0)
-        if self.unit.is_avx2:  # where dense layers of many rows have their vectors over rows as well
-            return efficiency * AVX2_CONV
-        if vectors == "rows":
+            return min(measured.linear_most, measured.linear_efficiency * block_size)
+        efficiency = CONV_EFFICIENCY.get(block_size, 1.0) * measured.conv_efficiency
+        if vectors == "rows" and not measured.dense_rows:  # else a dense kernel turns rows into columns, too
             efficiency *= ROWS_EFFICIENCY * filled_lanes(problem, self.unit)
         return efficiency
 
@@ -128,7 +114,3 @@ class Planner:
                              "Export the model again with export_onnx") from error
         return int(block_size)
 
-
-def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
-    pattern = BlockPattern.of(kernels, block_size, groups)
-    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks

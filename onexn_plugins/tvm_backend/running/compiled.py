@@ -16,12 +16,11 @@ import numpy as np
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.tvm_backend.logs import TVM_CHATTER, without_lines
 from onexn_plugins.tvm_backend.output import artefact
-from onexn_plugins.tvm_backend.output.static_program import StaticNetwork
-from onexn_plugins.tvm_backend.output.tvm_library import VMNetwork
+from onexn_plugins.tvm_backend.output.forms import Built
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.processors import Target, why_not_here
 from onexn_plugins.tvm_backend.running.inputs import Inputs, Tensor
-from onexn_plugins.tvm_backend.running.profile import Profile, Step, describe, time_calls
+from onexn_plugins.tvm_backend.running.profile import Profile, Step, profile_of
 from onexn_plugins.tvm_backend.running.roofline import measure
 from onexn_plugins.tvm_backend.running.threadpool import use_threads
 
@@ -53,7 +52,7 @@ class Compiled:
         threads: how many threads it runs on; the number is part of its code.
     """
 
-    def __init__(self, network: VMNetwork | StaticNetwork, target: Target, inputs: Sequence[Tensor],
+    def __init__(self, network: Built, target: Target, inputs: Sequence[Tensor],
                  outputs: Sequence[Tensor], layers: Sequence[Layer], threads: int = 1,
                  steps: Sequence[Step] = ()) -> None:
         self.target, self.threads, self._steps = target, threads, tuple(steps)
@@ -73,11 +72,11 @@ class Compiled:
             OneXNError: an input is missing or unknown, or has another shape or element type; or this machine cannot
                 run the target's code.
         """
-        network, arrays = self._runnable, self._given.checked(inputs)
+        network, arrays = self._run, self._given.checked(inputs)
         use_threads(self.threads)
         try:
             with self._one_at_a_time:
-                result = network.run(*self._given.lent(arrays))
+                result = network(*self._given.lent(arrays))
         except Exception as error:
             raise OneXNError("network", f"does not run: {first_line(error)}", artefact.REBUILD) from error
         return self._collect(result)
@@ -112,8 +111,10 @@ class Compiled:
             raise OneXNError("profile", f"cannot time {repeat} runs", "Use repeat >= 1")
         with self._ready(inputs) as run:
             run()
-            calls = time_calls(self._runnable.machine, run, repeat)
-        return describe(calls, self._steps, self.layers, measure(self.target))
+            time_calls = self._network.time_calls
+            assert time_calls is not None, "what runs here is timed here"
+            calls = time_calls(run, repeat)
+        return profile_of(calls, self._steps, self.layers, measure(self.target))
 
     def save(self, path: str | Path) -> Path:
         """Write the artefact, one folder with library (or program) and description; `load` or a board takes it.
@@ -121,7 +122,7 @@ class Compiled:
         Raises:
             OneXNError: nothing here links for the target, or the disk refuses; nothing is left behind then.
         """
-        if isinstance(self._network, VMNetwork) and self._network.loaded:
+        if not self._network.writable:
             raise OneXNError(str(path), "this network was loaded from a saved one", "Copy that folder instead")
         with without_lines(*TVM_CHATTER):
             return artefact.write(path, self._network, self.target, self.describe())
@@ -137,22 +138,22 @@ class Compiled:
         }
 
     @cached_property
-    def _runnable(self) -> VMNetwork:
+    def _run(self) -> Callable[..., Any]:
         """The network, if this machine can run it."""
-        reason = why_not_here(self.target)
-        if reason or not isinstance(self._network, VMNetwork):
+        reason, run = why_not_here(self.target), self._network.run
+        if reason or run is None:
             raise OneXNError(f"target {self.target.name!r}", reason or "its networks are programs of their own",
                              "Save the network and run it on a board, or compile with target='host'")
-        return self._network
+        return run
 
     @contextmanager
     def _ready(self, inputs: Sequence[Any] | None) -> Iterator[Callable[[], Any]]:
         """One run on these inputs or on random ones, to be called again and again."""
-        network = self._runnable
+        network = self._run
         arrays = self._given.checked(tuple(inputs) if inputs is not None else tuple(map(_random, self.inputs)))
         use_threads(self.threads)
         with self._one_at_a_time:
-            yield partial(network.run, *self._given.lent(arrays))
+            yield partial(network, *self._given.lent(arrays))
 
     def _collect(self, result: Any) -> np.ndarray | list[np.ndarray]:
         """The outputs as arrays, on the memory that the network wrote: each run allocates outputs of its own."""
@@ -169,7 +170,7 @@ def load(path: str | Path) -> Compiled:
     try:
         inputs = [_tensor(entry) for entry in saved.metadata["inputs"]]
         outputs = [_tensor(entry) for entry in saved.metadata["outputs"]]
-        layers = [Layer(**{**entry, "shape": tuple(entry["shape"])}) for entry in saved.metadata["layers"]]
+        layers = [Layer.from_dict(entry) for entry in saved.metadata["layers"]]
         threads = checked_threads(saved.metadata["threads"])
         steps = [Step.from_dict(entry, len(layers)) for entry in saved.metadata["steps"]]
         with without_lines(*TVM_CHATTER):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 from onexn_plugins.tvm_backend.lowering.relax_module import KERNEL_PREFIX
 from onexn_plugins.tvm_backend.planning.layer import Layer
@@ -85,30 +81,7 @@ class Profile:
         return {"kernels": [kernel.to_dict() for kernel in self.kernels], "limits": asdict(self.limits)}
 
 
-def time_calls(machine: Any, run: Callable[[], object], repeat: int) -> list[tuple[str, float]]:
-    """(function, median seconds) of every call that one run of a virtual machine makes, in order."""
-    marks: list[tuple[str, bool, float]] = []
-
-    def record(_function: Any, name: str, before: bool, _result: Any, *_arguments: Any) -> int:
-        marks.append((name, before, time.perf_counter()))
-        return 0
-
-    machine.set_instrument(record)
-    runs = []
-    try:
-        for _ in range(repeat):
-            marks.clear()
-            run()
-            runs.append([(name, end - start) for (name, before, start), (_, _, end) in pairwise(marks) if before])
-    finally:
-        machine.set_instrument(_ignore)
-    names = [name for name, _ in runs[0]]
-    medians = np.median([[seconds for _, seconds in calls] for calls in runs], axis=0)
-    return [(name, float(seconds)) for name, seconds in zip(names, medians, strict=True)
-            if not name.startswith("vm.builtin.")]
-
-
-def describe(calls: Sequence[tuple[str, float]], steps: Sequence[Step], layers: Sequence[Layer],
+def profile_of(calls: Sequence[tuple[str, float]], steps: Sequence[Step], layers: Sequence[Layer],
              limits: Roofline) -> Profile:
     """Name timed calls after the layers they compute: steps are the calls of our kernels, in the same order."""
     remaining = iter(steps)
@@ -129,6 +102,3 @@ def _row(name: str, seconds: float, step: Step | None, layers: Sequence[Layer], 
     return KernelTime(" + ".join(layer.name for layer in computed) or step.kernel, step.kernel, seconds * 1e3,
                       seconds / total, macs, roofline)
 
-
-def _ignore(*_arguments: Any) -> int:
-    return 0

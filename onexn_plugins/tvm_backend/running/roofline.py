@@ -18,8 +18,7 @@ from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.code.vector import Register, load
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.lowering.passes import pass_context
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.processors import Target, vector_unit
 
 _SUMS = 12  # multiply-adds under way at once: more than latency times throughput of any core
 _STEPS = 20_000

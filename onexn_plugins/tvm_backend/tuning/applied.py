@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.kernels.problem import Choice
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.planning.plan import Decision
-from onexn_plugins.tvm_backend.planning.task import Choice, Task
 from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine
 from onexn_plugins.tvm_backend.tuning.decision import winner
@@ -35,16 +36,16 @@ class Tuning:
                              f"{machine}", f"Run onexn tune --target {target.name}, or compile without tuning")
         return cls(database, machine)
 
-    def apply(self, task: Task, decision: Decision, default: Choice) -> tuple[Decision, Choice]:
+    def apply(self, request: Request, decision: Decision, default: Choice) -> tuple[Decision, Choice]:
         """The decision and choice to compile with, given those that would be taken without tuning."""
-        entry = self._database.find(self._machine, problem_of(task), default)
+        entry = self._database.find(self._machine, problem_of(request), default)
         if entry is None:
             return decision, default
         choice, reason = entry.choice, f"tuned: {_reason(entry)}"
         if choice.sparse == default.sparse and choice.tile.block_size == default.tile.block_size:
             return Decision(decision.sparse, decision.block_size, decision.kept, f"{decision.reason}; {reason}"), choice
         size = choice.tile.block_size
-        share = kept_shares(task).get(size, 1.0)
+        share = kept_shares(request.first).get(size, 1.0)
         told = f"{share:.0%} of the 1×{size} blocks are kept" if share < 1 else "no zero kernel"
         return Decision(choice.sparse, size, share if choice.sparse else 1.0, f"{told}; {reason}"), choice
 

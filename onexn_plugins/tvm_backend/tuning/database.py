@@ -21,9 +21,8 @@ from typing import Any
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
-from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import Choice
-from onexn_plugins.tvm_backend.processors import Target
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Tile
+from onexn_plugins.tvm_backend.processors import Target, vector_unit
 from onexn_plugins.tvm_backend.tuning.decision import Trial, winner
 
 FORMAT, FORMAT_VERSION = "onexn-plugins tuning", 1
@@ -50,7 +49,7 @@ class Machine:
 
     @classmethod
     def of(cls, target: Target, threads: int, emulated: bool = False) -> Machine:
-        return cls(target.name, target.cpu, target.lanes, threads, emulated)
+        return cls(target.name, target.cpu, vector_unit(target).lanes, threads, emulated)
 
     def __str__(self) -> str:
         emulated = ", emulated" if self.emulated else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Choice
 
 # A candidate takes the default's place if its median time is at most this share of the default's,
 WINNING_RATIO = 0.97
@@ -57,7 +57,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Step:
+class Attempt:
     """The next trial."""
 
     choice: Choice
@@ -68,27 +68,27 @@ class Step:
         return SECOND_PAIRS if self.second else FIRST_PAIRS
 
 
-def judge(step: Step, default_us: Sequence[float], candidate_us: Sequence[float]) -> Trial:
+def judge(attempt: Attempt, default_us: Sequence[float], candidate_us: Sequence[float]) -> Trial:
     """The trial that these times make, both in the order of the pairs."""
     default, candidate = np.asarray(default_us, np.float64), np.asarray(candidate_us, np.float64)
     ratios = np.sort(candidate / default)
     pairs = len(ratios)
     # The median lies below the r-th smallest value in 99 % of all samples, with r from the binomial distribution.
     rank = min(pairs - 1, int(np.ceil(pairs / 2 + _DEVIATIONS * np.sqrt(pairs) / 2)))
-    return Trial(step.choice, step.second, pairs, _rounded(np.median(default)), _rounded(np.median(candidate)),
+    return Trial(attempt.choice, attempt.second, pairs, _rounded(np.median(default)), _rounded(np.median(candidate)),
                  _rounded(np.median(ratios), 4), _rounded(ratios[rank], 4))
 
 
-def next_step(candidates: Sequence[Choice], trials: Sequence[Trial]) -> Step | None:
+def next_attempt(candidates: Sequence[Choice], trials: Sequence[Trial]) -> Attempt | None:
     """All candidates once, then the promising ones, the fastest first, until one wins; None when that is done."""
     first = {trial.choice: trial for trial in trials if not trial.second}
     second = {trial.choice: trial for trial in trials if trial.second}
     for choice in candidates:
         if choice not in first:
-            return Step(choice, False)
+            return Attempt(choice, False)
     for trial in sorted((trial for trial in first.values() if trial.promising), key=lambda trial: trial.ratio):
         if trial.choice not in second:
-            return Step(trial.choice, True)
+            return Attempt(trial.choice, True)
         if second[trial.choice].won:
             return None
     return None

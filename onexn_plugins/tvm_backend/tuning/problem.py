@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-
-from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.planning.plan import BLOCK_SIZES
-from onexn_plugins.tvm_backend.planning.task import Task
 
 # Shares of kept blocks that differ by less make no other problem.
 SHARE_STEP = 0.05
@@ -16,12 +12,10 @@ SHARE_STEP = 0.05
 _SLACK = 1.02
 
 
-def kept_shares(task: Task) -> dict[int, float]:
+def kept_shares(stage: Stage) -> dict[int, float]:
     """Share of the 1×N blocks that are not zero, for every N that the layer is wide enough for."""
-    weight = torch.from_numpy(np.ascontiguousarray(task.weight))
-    kernels = nonzero_kernels(weight)
-    widest = weight.shape[0] // task.groups
-    return {size: _kept(kernels, size, task.groups) for size in BLOCK_SIZES if size <= widest}
+    assert stage.weights is not None
+    return {size: stage.weights.blocks(size).density for size in BLOCK_SIZES if size <= stage.weights.widest}
 
 
 def own_block_size(shares: dict[int, float]) -> int:
@@ -29,15 +23,19 @@ def own_block_size(shares: dict[int, float]) -> int:
     return max(size for size, share in shares.items() if share <= _SLACK * shares[1])
 
 
-def problem_of(task: Task) -> str:
-    """The problem in words: equal for two tasks of which one measurement serves both."""
-    words = [_geometry(task.problem), _pattern(task), _epilogue(task.epilogue)]
-    if task.depthwise is not None:
-        words += ["then", _geometry(task.depthwise.problem), _epilogue(task.depthwise.epilogue)]
-    if task.projection is not None:
-        last, choice = task.projection
-        words += ["then", _geometry(last.problem), _pattern(last), str(choice), _epilogue(last.epilogue)]
+def problem_of(request: Request) -> str:
+    """The problem in words: equal for two requests of which one measurement serves both."""
+    words = _words(request.first)
+    for stage in request.stages[1:]:
+        words += ["then", *_words(stage, with_choice=True)]
     return " ".join(words)
+
+
+def _words(stage: Stage, *, with_choice: bool = False) -> list[str]:
+    """A stage's geometry, blocks, how they are computed where that is given, and what follows its sums."""
+    assert isinstance(stage.problem, (Conv, Linear))
+    blocks = [] if stage.kind == "depthwise" else [_pattern(stage), *([str(stage.choice)] if with_choice else [])]
+    return [_geometry(stage.problem), *blocks, _epilogue(stage.epilogue)]
 
 
 def _geometry(problem: Conv | Linear) -> str:
@@ -48,8 +46,8 @@ def _geometry(problem: Conv | Linear) -> str:
             f"pad {','.join(map(str, problem.padding))} dilation {_pair(problem.dilation)} groups {problem.groups}")
 
 
-def _pattern(task: Task) -> str:
-    shares = kept_shares(task)
+def _pattern(stage: Stage) -> str:
+    shares = kept_shares(stage)
     if shares[1] == 1.0:
         return "dense"
     size = own_block_size(shares)
@@ -63,7 +61,3 @@ def _epilogue(epilogue: Epilogue) -> str:
 def _pair(values: tuple[int, int]) -> str:
     return f"{values[0]}x{values[1]}"
 
-
-def _kept(kernels: torch.Tensor, block_size: int, groups: int) -> float:
-    pattern = BlockPattern.of(kernels, block_size, groups)
-    return int(nonzero_blocks(kernels, pattern).count_nonzero()) / pattern.num_blocks

@@ -10,17 +10,17 @@ from functools import partial
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.kernels.problem import Choice
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import plan_file
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
 from onexn_plugins.tvm_backend.processors import Target, find_target, why_not_here
 from onexn_plugins.tvm_backend.running.compiled import checked_threads
 from onexn_plugins.tvm_backend.running.rpc import Board, parse_board
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine
-from onexn_plugins.tvm_backend.tuning.decision import Step, Trial, judge, next_step, winner
+from onexn_plugins.tvm_backend.tuning.decision import Attempt, Trial, judge, next_attempt, winner
 from onexn_plugins.tvm_backend.tuning.problem import problem_of
 from onexn_plugins.tvm_backend.tuning.worker import Order, Setup, Unusable
 
@@ -85,7 +85,7 @@ class _Job:
     """A distinct problem of the network."""
 
     problem: str
-    task: Task
+    request: Request
     default: Choice
     layers: tuple[str, ...]
 
@@ -134,7 +134,7 @@ def tune(
     end = None if seconds is None else time.monotonic() + seconds
     with Bench(Setup(processor, board, threads), timeout) as bench:
         machine = Machine.of(processor, threads, bench.is_emulated())
-        search = _Search(bench, book, machine, vector_unit(processor, threads), trials, end)
+        search = _Search(bench, book, machine, trials, end)
         found = [search.solve(number, job, partial(progress, number, len(jobs))) for number, job in enumerate(jobs)]
     return TuningReport(str(database), target, threads, machine.emulated, search.finished, tuple(found))
 
@@ -142,9 +142,9 @@ def tune(
 class _Search:
     """One run of the search over the problems of a network."""
 
-    def __init__(self, bench: Bench, book: Database, machine: Machine, unit: VectorUnit, most: int,
+    def __init__(self, bench: Bench, book: Database, machine: Machine, most: int,
                  end: float | None) -> None:
-        self._bench, self._book, self._machine, self._unit = bench, book, machine, unit
+        self._bench, self._book, self._machine = bench, book, machine
         self._most, self._end = most, end
         self.finished = True
 
@@ -153,10 +153,10 @@ class _Search:
         entry = self._book.find(self._machine, job.problem, job.default)
         entry = entry or Entry(self._machine, job.problem, job.default)
         before = len(entry.trials)
-        choices = [] if self._is_late() else candidates(job.task, job.default, self._unit, self._most)
-        while not self._is_late() and (step := next_step(choices, entry.trials)) is not None:
-            say(f"{job.layers[0]}: {step.choice}{', once more' if step.second else ''}")
-            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, step))))
+        choices = [] if self._is_late() else candidates(job.request, job.default, self._most)
+        while not self._is_late() and (attempt := next_attempt(choices, entry.trials)) is not None:
+            say(f"{job.layers[0]}: {attempt.choice}{', once more' if attempt.second else ''}")
+            entry = self._store(replace(entry, trials=(*entry.trials, self._try(number, job, attempt))))
         if self._is_late():
             self.finished = False
         elif not choices:  # nothing else to try is an answer too
@@ -171,11 +171,11 @@ class _Search:
         self._book.save()
         return entry
 
-    def _try(self, number: int, job: _Job, step: Step) -> Trial:
-        answer = self._bench.measure(Order(number, job.task, job.default, step.choice, step.pairs))
+    def _try(self, number: int, job: _Job, attempt: Attempt) -> Trial:
+        answer = self._bench.measure(Order(number, job.request, job.default, attempt.choice, attempt.pairs))
         if isinstance(answer, Unusable):
-            return Trial(step.choice, step.second, failed=answer.reason)
-        return judge(step, answer.default, answer.candidate)
+            return Trial(attempt.choice, attempt.second, failed=answer.reason)
+        return judge(attempt, answer.default, answer.candidate)
 
 
 def _place(processor: Target, rpc: str | None, key: str | None) -> Board | None:
@@ -198,17 +198,17 @@ def _jobs(onnx_path: str | os.PathLike[str], processor: Target, threads: int = 1
     """The distinct problems of a network, in its order."""
     jobs: dict[tuple[str, Choice], _Job] = {}
     for call in _calls(onnx_path, processor, threads):
-        assert call.task is not None
-        assert call.choice is not None
-        problem = problem_of(call.task)
-        job = jobs.get((problem, call.choice)) or _Job(problem, call.task, call.choice, ())
-        jobs[problem, call.choice] = replace(job, layers=(*job.layers, call.layers[0].name))
+        request, choice = call.request.in_place(False), call.request.first.choice  # measured on buffers of their own
+        assert choice is not None
+        problem = problem_of(request)
+        job = jobs.get((problem, choice)) or _Job(problem, request, choice, ())
+        jobs[problem, choice] = replace(job, layers=(*job.layers, call.layers[0].name))
     return list(jobs.values())
 
 
 def _calls(onnx_path: str | os.PathLike[str], processor: Target, threads: int) -> Iterator[KernelCall]:
     order = plan_file(onnx_path, processor, threads=threads).order
-    return (item for item in order if isinstance(item, KernelCall) and item.task is not None)
+    return (item for item in order if isinstance(item, KernelCall) and item.request.first.choice is not None)
 
 
 def _found(job: _Job, entry: Entry, measured: int) -> Found:

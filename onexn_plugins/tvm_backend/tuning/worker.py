@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
+from onexn_plugins.tvm_backend.kernels.choose import kernel_of
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.running.rpc import Board
 from onexn_plugins.tvm_backend.running.rpc_session import Progress, Refused, broken, connect, core_of
@@ -41,10 +42,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Order:
-    """Time a candidate against the default, `pairs` times each; `number` tells tasks apart."""
+    """Time a candidate against the default, `pairs` times each; `number` tells requests apart."""
 
     number: int
-    task: Task
+    request: Request
     default: Choice
     candidate: Choice
     pairs: int
@@ -113,11 +114,11 @@ class _Workplace:
         try:
             default = self._default[1] if self._default and self._default[0] == order.number else None
             choices = (order.candidate,) if default else (order.default, order.candidate)
-            built = [self._build(order.task, choice) for choice in choices]
+            built = [self._build(order.request, choice) for choice in choices]
         except Exception as error:  # LLVM and TVM raise all sorts; the default stays
             return Unusable(f"cannot be built: {broken(error).reason}")
         try:
-            runs = [self._load(order.task, kernel, executable) for kernel, executable in built]
+            runs = [self._load(order.request, kernel, executable) for kernel, executable in built]
             runs = [default, *runs] if default else runs
             self._default = order.number, runs[0]
             times: tuple[list[float], list[float]] = [], []
@@ -131,20 +132,20 @@ class _Workplace:
             return Unusable(broken(error).reason)
         return Times(tuple(times[0]), tuple(times[1]))
 
-    def _build(self, task: Task, choice: Choice) -> tuple[Kernel, Any]:
-        kernel = task.kernel(vector_unit(self._setup.target, self._setup.threads), choice)
-        return kernel, build_calls(task, kernel, self._setup.target)
+    def _build(self, request: Request, choice: Choice) -> tuple[Kernel, Any]:
+        kernel = kernel_of(request.with_choice(choice))
+        return kernel, build_calls(request, kernel, self._setup.target)
 
-    def _load(self, task: Task, kernel: Kernel, executable: Any) -> Callable[[], float]:
+    def _load(self, request: Request, kernel: Kernel, executable: Any) -> Callable[[], float]:
         """A function that runs the kernel and returns the microseconds of one run."""
         import tvm
         from tvm import relax
 
         random = np.random.default_rng(0)
-        shapes = [task.problem.input_shape, task.last.problem.output_shape]
-        shapes += [task.last.problem.output_shape] * task.last.epilogue.residual
+        shapes = [request.first.problem.input_shape, request.last.problem.output_shape]
+        shapes += [request.last.problem.output_shape] * request.last.epilogue.residual
         arrays = [random.standard_normal(shape, np.float32) for shape in shapes]
-        copies = copies_of(task, kernel)
+        copies = copies_of(request, kernel)
         tensors = [tvm.runtime.tensor(array, self._device) for array in arrays]
         constants = [tvm.runtime.tensor(array, self._device) for array in kernel.constants]
         for _ in range(copies):
@@ -178,16 +179,16 @@ class _Workplace:
 FUNCTION = "timed"
 
 
-def copies_of(task: Task, kernel: Kernel) -> int:
+def copies_of(request: Request, kernel: Kernel) -> int:
     """How many runs, each on its own copy of the weights, make a timed call."""
-    problem = task.problem
+    problem = request.first.problem
     pixels = problem.out_height * problem.out_width if isinstance(problem, Conv) else 1
-    macs = problem.batch * pixels * int(np.count_nonzero(task.weight)) + 1
+    macs = problem.batch * pixels * int(np.count_nonzero(request.first.array)) + 1
     weight_bytes = sum(array.nbytes for array in kernel.constants)
     return max(1, min(MOST_COPIES, -(-COLD_BYTES // weight_bytes), -(-MOST_MACS // macs)))
 
 
-def build_calls(task: Task, kernel: Kernel, target: Target) -> Any:
+def build_calls(request: Request, kernel: Kernel, target: Target) -> Any:
     """A function of x, y, the residual if there is one, and all copies of the constants, that runs the kernel on each
     copy in turn."""
     import tvm
@@ -198,10 +199,10 @@ def build_calls(task: Task, kernel: Kernel, target: Target) -> Any:
 
     builder = relax.BlockBuilder()
     function = builder.add_func(kernel.func.without_attr("global_symbol"), "kernel")
-    x, y = _parameter("x", task.problem.input_shape), _parameter("y", task.last.problem.output_shape)
-    residual = [_parameter("residual", task.last.problem.output_shape)] * task.last.epilogue.residual
+    x, y = _parameter("x", request.first.problem.input_shape), _parameter("y", request.last.problem.output_shape)
+    residual = [_parameter("residual", request.last.problem.output_shape)] * request.last.epilogue.residual
     copies = [[_parameter(f"c{copy}_{position}", array.shape, str(array.dtype))
-               for position, array in enumerate(kernel.constants)] for copy in range(copies_of(task, kernel))]
+               for position, array in enumerate(kernel.constants)] for copy in range(copies_of(request, kernel))]
     parameters = [x, y, *residual, *(constant for constants in copies for constant in constants)]
     with builder.function(FUNCTION, parameters, pure=False):
         for constants in copies:

@@ -18,18 +18,20 @@ from torch.nn import functional as F
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from benchmarks.common.requests import single, stage
 from benchmarks.common.weights import pruned
 from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.tvm_backend.kernels.choose import kernel_of
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, constant, store
-from onexn_plugins.tvm_backend.kernels.encode import encode
+from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Kernel, Linear, Pool, Tile
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
 
-AVX512, AVX2, SSE = VectorUnit(16, 32), VectorUnit(8, 16), VectorUnit(4, 16)
-ZEN4 = VectorUnit(16, 32, halved=True)
-NEON, NEON_V7 = VectorUnit(4, 32, fused_weights=True), VectorUnit(4, 16, fused_weights=True)
+AVX512, ZEN4, AVX2, SSE, NEON, NEON_V7 = (
+    CORES[name] for name in ("avx512", "zen4", "avx2", "sse", "cortex-a72", "cortex-a7"))
 UNITS = [AVX512, ZEN4, AVX2, SSE, NEON, NEON_V7]
 TOLERANCE = 1e-5  # of the largest output
 CASES_PER_MODULE = 6  # compiling costs more than running: many kernels share a module
@@ -98,10 +100,42 @@ def conv_case(family: Callable[..., Kernel], problem: Conv, block_size: int, den
     return Case(kernel, [x, *residual], finish(convolve(problem, x, weight, bias), epilogue, residual))
 
 
-def in_slices(family: Callable[..., Kernel], slices: int | None) -> Callable[..., Kernel]:
+def family(build: Callable[..., Kernel], **options: Any) -> Callable[..., Kernel]:
+    """A family's kernels, asked for as `conv` asks for the family that fits."""
+    return lambda *arguments: build(single(*arguments), **options)
+
+
+def in_slices(build: Callable[..., Kernel], slices: int | None) -> Callable[..., Kernel]:
     """A family of sliced kernels with so many slices, as conv_case wants it; None leaves their number to the kernel."""
-    return lambda problem, weight, bias, epilogue, unit, tile: family(
-        problem, encode(weight, tile.block_size, problem.groups), bias, epilogue, unit, tile, slices)
+    return family(build, slices=slices)
+
+
+def conv(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
+         tile: Tile | None = None) -> Kernel:
+    """The convolution of the family that fits, by default in the tile of a dense one."""
+    return kernel_of(single(problem, weight, bias, epilogue, unit, tile))
+
+
+def linear(problem: Linear, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
+           tile: Tile | None = None) -> Kernel:
+    """As conv, for a linear layer."""
+    return kernel_of(single(problem, weight, bias, epilogue, unit, tile))
+
+
+def depthwise(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit) -> Kernel:
+    """As conv, for a depthwise one."""
+    return kernel_of(Request((stage(problem, weight, bias, epilogue),), unit))
+
+
+def pair(first: Sequence[Any], second: Sequence[Any], unit: VectorUnit, tile: Tile | None = None,
+         *others: Stage) -> Request:
+    """A convolution, the depthwise one after it, each as (problem, weight, bias, epilogue), and what follows."""
+    return Request((*single(*first, unit, tile).stages, stage(*second), *others), unit)
+
+
+def pooling(problem: Pool | GlobalPool, unit: VectorUnit) -> Kernel:
+    """A pool or the mean of every channel."""
+    return kernel_of(Request((Stage(problem),), unit))
 
 
 def pruned_weight(channels: int, out_channels: int, kept: float) -> np.ndarray:

@@ -8,8 +8,7 @@ pytest.importorskip("tvm")
 
 from benchmarks.common.families import FAMILIES
 from benchmarks.common.loops import heart, inner_loops, multiply_adds
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 
 
 def test_loops_within_loops_are_found():

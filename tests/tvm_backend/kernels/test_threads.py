@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 import tvm
 
-from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
-from onexn_plugins.tvm_backend.kernels.channelwise.pooling import global_average_pool
-from onexn_plugins.tvm_backend.kernels.channelwise.pooling import pool as pool_kernel
-from onexn_plugins.tvm_backend.kernels.choose import conv, conv_depthwise, linear
+from benchmarks.common.requests import single, stage
+from onexn_plugins.tvm_backend.kernels.choose import kernel_of
 from onexn_plugins.tvm_backend.kernels.conv.packed import packed
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced
-from onexn_plugins.tvm_backend.kernels.encode import encode
-from onexn_plugins.tvm_backend.kernels.pairs import choose as fused
-from onexn_plugins.tvm_backend.kernels.pairs.projection import projection
+from onexn_plugins.tvm_backend.kernels.pairs import geometry
 from onexn_plugins.tvm_backend.kernels.parts import sharing
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Linear, Pool, Tile
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
@@ -28,7 +24,12 @@ from tests.tvm_backend.kernels.differential import (
     AVX512,
     NEON,
     compile_functions,
+    conv,
+    depthwise,
     guarded,
+    linear,
+    pair,
+    pooling,
     random_array,
     random_weight,
 )
@@ -81,23 +82,22 @@ def problems():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"conv {name}", problem.input_shape, problem.output_shape, True,
                lambda unit, p=problem, a=arrays: conv(p, *a, RESIDUAL, unit, Tile(4, 2)))
-    for name, (family, problem, slices) in SLICED.items():
+    for name, (build, problem, slices) in SLICED.items():
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (name, problem.input_shape, problem.output_shape, True,
-               lambda unit, f=family, p=problem, a=arrays, s=slices: f(
-                   p, encode(a[0], 4, p.groups), a[1], RESIDUAL, unit, Tile(4, 2), s))
+               lambda unit, f=build, p=problem, a=arrays, s=slices: f(single(p, *a, RESIDUAL, unit, Tile(4, 2)), s))
     for outputs, (name, problem) in zip((4, 2, 2), WINOGRAD.items(), strict=True):
         arrays = random_weight(problem, 4, 0.4, rng), random_array((problem.out_channels,), rng)
         yield (f"winograd {name}", problem.input_shape, problem.output_shape, True,
                lambda unit, p=problem, a=arrays, o=outputs: winograd(
-                   p, *a, RESIDUAL, unit, Tile(4, 2), outputs=o))
+                   single(p, *a, RESIDUAL, unit, Tile(4, 2)), o))
     for name, (problem, stride) in HIDDEN.items():
         after = depthwise_after(problem, 3, stride)
         arrays = random_weight(problem, 4, 0.5, rng), random_array((problem.out_channels,), rng)
         more = random_array(after.weight_shape, rng), random_array((problem.out_channels,), rng)
         yield (f"fused {name}", problem.input_shape, after.output_shape, False,
-               lambda unit, p=problem, a=arrays, d=after, m=more: conv_depthwise(
-                   p, *a, RELU6, d, *m, RELU6, unit, Tile(4, 2)))
+               lambda unit, p=problem, a=arrays, d=after, m=more: kernel_of(
+                   pair((p, *a, RELU6), (d, *m, RELU6), unit, Tile(4, 2))))
     for batch in (1, 3, 70, 300):
         problem = Linear(batch, 70, 45)
         arrays = random_weight(problem, 8, 0.5, rng), random_array((45,), rng)
@@ -108,9 +108,9 @@ def problems():
     yield ("depthwise", deep.input_shape, deep.output_shape, False,
            lambda unit: depthwise(deep, *arrays, RELU6, unit))
     pool = Pool("average", 1, 7, 13, 12, (3, 3), (2, 2), (1, 1, 1, 1))
-    yield "pool", pool.input_shape, pool.output_shape, False, lambda unit: pool_kernel(pool, unit)
+    yield "pool", pool.input_shape, pool.output_shape, False, lambda unit: pooling(pool, unit)
     means = GlobalPool(2, 5, 7, 7)
-    yield "mean", means.input_shape, means.output_shape, False, lambda unit: global_average_pool(means, unit)
+    yield "mean", means.input_shape, means.output_shape, False, lambda unit: pooling(means, unit)
 
 
 def projections():
@@ -122,11 +122,10 @@ def projections():
         last = Conv(1, outputs, after.out_height, after.out_width, 11)
         arrays = random_weight(problem, 4, kept, rng), random_array((outputs,), rng)
         more = random_array(after.weight_shape, rng), random_array((outputs,), rng)
-        after_all = projection(last, random_weight(last, 4, 0.5, rng), arrays[1][:11], RESIDUAL,
-                                       Tile(4, 2))
+        after_all = stage(last, random_weight(last, 4, 0.5, rng), arrays[1][:11], RESIDUAL, Tile(4, 2))
         yield (f"projection of {outputs}", problem.input_shape, last.output_shape, True,
-               lambda unit, p=problem, a=arrays, d=after, m=more, z=after_all: conv_depthwise(
-                   p, *a, RELU6, d, *m, RELU6, unit, Tile(4, 2), projection=z))
+               lambda unit, p=problem, a=arrays, d=after, m=more, z=after_all: kernel_of(
+                   pair((p, *a, RELU6), (d, *m, RELU6), unit, Tile(4, 2), z)))
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def no_threshold(monkeypatch):
     (NEON, 4, lambda: list(problems())[1::2]),
 ])
 def test_shared_kernels_give_the_same_bits(unit, threads, chosen, no_threshold, monkeypatch):
-    monkeypatch.setattr(fused, "_LEAST_PROJECTED", 0)
+    monkeypatch.setattr(geometry, "_LEAST_PROJECTED", 0)
     made = {f"kernel_{index}": problem for index, problem in enumerate(chosen())}
     built = {f"{name}_{count}": make(replace(unit, threads=count))
              for count in (1, threads) for name, (*_, make) in made.items()}

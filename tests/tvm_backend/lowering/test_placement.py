@@ -10,9 +10,9 @@ from onexn_plugins.tvm_backend.processors import find_target
 tvm = pytest.importorskip("tvm")
 from tvm import relax  # noqa: E402
 
-from onexn_plugins.tvm_backend.lowering.passes import plan_module  # noqa: E402
+from onexn_plugins.tvm_backend.lowering.passes import plan_memory  # noqa: E402
 from onexn_plugins.tvm_backend.lowering.placement import ALIGNMENT, NETWORK, place  # noqa: E402
-from onexn_plugins.tvm_backend.output.tvm_library import compile_module  # noqa: E402
+from onexn_plugins.tvm_backend.output.tvm_library import compile_library  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 WEIGHT, SCALE = RANDOM.standard_normal((16, 12), np.float32), RANDOM.standard_normal((5, 1), np.float32)
@@ -50,14 +50,14 @@ def expected(x):
 
 
 def test_it_computes_the_same(module, host):
-    network = compile_module(module, host)
+    network = compile_library(module, find_target("host"))
     for x in (X, 2 * X):
         for output, reference in zip(network.run(tvm.runtime.tensor(x)), expected(x), strict=True):
             np.testing.assert_allclose(output.numpy(), reference, atol=1e-5)
 
 
 def test_weights_come_first_and_nothing_overlaps(module, host):
-    placed = place(plan_module(module, host))
+    placed = place(plan_memory(module, host))
     assert len(placed.weights) == 2
     ends = [place_ + values.nbytes for place_, values in placed.weights]
     assert all(place_ % ALIGNMENT == 0 for place_, _ in placed.weights)
@@ -73,7 +73,7 @@ def test_a_run_makes_no_tensor_but_outputs(module, host):
         called.extend([name] * before)
         return 0
 
-    network = compile_module(module, host)
+    network = compile_library(module, find_target("host"))
     network.run(tvm.runtime.tensor(X))
     network.machine.set_instrument(note)
     network.run(tvm.runtime.tensor(X))
@@ -83,7 +83,7 @@ def test_a_run_makes_no_tensor_but_outputs(module, host):
 
 
 def test_outputs_have_memory_of_their_own(module, host):
-    network = compile_module(module, host)
+    network = compile_library(module, find_target("host"))
     outputs = network.run(tvm.runtime.tensor(X))
     network.run(tvm.runtime.tensor(3 * X))
     for output, reference in zip(outputs, expected(X), strict=True):
@@ -91,7 +91,7 @@ def test_outputs_have_memory_of_their_own(module, host):
 
 
 def test_kernels_keep_their_names(module, host):
-    placed = place(plan_module(module, host))
+    placed = place(plan_memory(module, host))
     calls = [binding.value.op for block in placed.module[NETWORK].body.blocks for binding in block.bindings
              if isinstance(binding.value, relax.Call)]
     named = {str(operator.global_symbol) for operator in calls if isinstance(operator, relax.ExternFunc)}
@@ -106,6 +106,6 @@ def test_a_network_without_memory(host):
         with builder.dataflow():
             output = builder.emit_output(relax.op.nn.relu(x))
         builder.emit_func_output(output)
-    (one, other) = (compile_module(builder.finalize(), host).run(tvm.runtime.tensor(np.float32([-1, 0, 2])))
-                    for _ in range(2))
+    x = tvm.runtime.tensor(np.float32([-1, 0, 2]))
+    one, other = (compile_library(builder.finalize(), find_target("host")).run(x) for _ in range(2))
     assert one.numpy().tolist() == other.numpy().tolist() == [0, 0, 2]

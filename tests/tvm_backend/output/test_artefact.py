@@ -22,7 +22,7 @@ from onexn_plugins.tvm_backend import load
 from onexn_plugins.tvm_backend.output import artefact as module
 from onexn_plugins.tvm_backend.output import linker
 from onexn_plugins.tvm_backend.output.artefact import CHECKSUMS, LIBRARY, METADATA, WEIGHTS, read, write
-from onexn_plugins.tvm_backend.output.tvm_library import VMNetwork
+from onexn_plugins.tvm_backend.output.tvm_library import TVMLibrary
 from onexn_plugins.tvm_backend.processors import find_target
 from tests.tvm_backend import tiny_network
 
@@ -125,7 +125,7 @@ def test_a_disk_that_is_really_full_ends_neither_process_nor_artefact(copy, netw
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_disk_with_room_for_code_alone(copy, network, host, monkeypatch):
     monkeypatch.setattr(module, "CODE_BYTES", 1 << 19)
-    large = VMNetwork(network.code, np.zeros(4 << 20, np.uint8), 4 << 20)
+    large = TVMLibrary(network.code, np.zeros(4 << 20, np.uint8), 4 << 20)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
@@ -182,7 +182,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     ("changes", "reason"),
     [
         ({"format": "something else"}, "not written by this package"),
-        ({"format_version": 1}, "format version 1, this package reads 3"),
+        ({"format_version": 1}, "format version 1, this package reads 4"),
         ({"target": None}, "metadata this package does not know"),
         ({"target": {"name": "host"}}, "metadata this package does not know"),
         ({"inputs": [{"name": "x", "shape": [0], "dtype": "float32"}]}, "metadata this package does not know"),

@@ -19,9 +19,9 @@ tvm = pytest.importorskip("tvm")
 from tvm import relax  # noqa: E402
 
 from onexn_plugins.tvm_backend.output.artefact import LIBRARY, read, write  # noqa: E402
-from onexn_plugins.tvm_backend.output.static_program import PROGRAM_FILES, compile_static  # noqa: E402
+from onexn_plugins.tvm_backend.output.static_program.build import PROGRAM_FILES, compile_program  # noqa: E402
 from onexn_plugins.tvm_backend.output.static_program.program import ALIGNMENT  # noqa: E402
-from onexn_plugins.tvm_backend.output.tvm_library import compile_module  # noqa: E402
+from onexn_plugins.tvm_backend.output.tvm_library import compile_library  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="static programs are for Linux")
 
@@ -63,7 +63,7 @@ def static_host():
 
 @pytest.fixture(scope="module")
 def network(module, static_host):
-    return compile_static(module, static_host)
+    return compile_program(module, static_host)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def arrays():
 
 
 def expected(module, arrays):
-    host = compile_module(module, tvm.target.Target(find_target("host").tvm))
+    host = compile_library(module, find_target("host"))
     return [tensor.numpy() for tensor in host.run(*map(tvm.runtime.tensor, arrays))]
 
 
@@ -155,12 +155,12 @@ def test_what_needs_the_virtual_machine_is_refused(static_host):
     with builder.function("main", [x]):
         builder.emit_func_output(builder.emit(relax.op.print(x, format="{}")))
     with pytest.raises(OneXNError, match=r"operator 'relax\.run\.print': needs TVM's virtual machine"):
-        compile_static(builder.finalize(), static_host)
+        compile_program(builder.finalize(), static_host)
 
 
 def test_another_system_is_refused(module):
     with pytest.raises(OneXNError, match=r"apple-m1.*static programs are for Linux, not darwin"):
-        compile_static(module, find_target("apple-m1"))
+        compile_program(module, find_target("apple-m1"))
 
 
 def test_its_artefact_is_whole_and_has_no_library(saved):
@@ -172,7 +172,7 @@ def test_its_artefact_is_whole_and_has_no_library(saved):
 def test_a_boards_program_is_not_for_here(module, tmp_path):
     pytest.importorskip("ziglang")
     board = find_target("cortex-a7")
-    write(tmp_path / "network", compile_static(module, board), board, METADATA)
+    write(tmp_path / "network", compile_program(module, board), board, METADATA)
     with pytest.raises(OneXNError, match=r"was compiled for 'cortex-a7'.*scp and start 'network'"):
         read(tmp_path / "network")
 

@@ -134,7 +134,6 @@ def test_a_residual_that_nothing_reads_later_is_overwritten(tmp_path: Path, node
     steps, _ = fuse(graph, Planner(SSE, None, {}))
     calls = [step for step in steps if isinstance(step, KernelCall)]
     assert {call.kernel.in_place for call in calls if len(call.inputs) == 2} == {expected}
-    assert not any(call.task.epilogue.in_place for call in calls), "tuning measures kernels with buffers of their own"
 
 
 def test_a_value_the_caller_gets_is_not_fused_away(tmp_path: Path) -> None:

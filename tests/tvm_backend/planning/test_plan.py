@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.kernels.request import Weights
 from onexn_plugins.tvm_backend.planning.plan import Decision, Planner
 
-AVX512 = VectorUnit(16, 32)
+AVX512 = CORES["avx512"]
 
 
 def weight(block_size: int, kept: float, out_channels: int = 32, kernel: tuple[int, ...] = (3, 3)) -> np.ndarray:
@@ -26,7 +27,7 @@ def weight(block_size: int, kept: float, out_channels: int = 32, kernel: tuple[i
 def decide(values: np.ndarray, forced: int | None = None, recorded: dict | None = None, *,
            rows: int | None = None) -> Decision:
     patterns = {} if recorded is None else {"w": recorded}
-    return Planner(AVX512, forced, patterns).decide(layer(values, rows), values, "w")
+    return Planner(AVX512, forced, patterns).decide(layer(values, rows), Weights(values, values), "w")
 
 
 def layer(values: np.ndarray, rows: int | None = None) -> Conv | Linear:
@@ -68,11 +69,11 @@ def test_a_speed_up_is_expected_exactly_where_blocks_are_skipped(rows: int | Non
     for block_size in (1, 2, 4, 16):
         for kept in (0.0, 0.1, 0.5, 0.9, 0.95, 1.0):
             values = weight(block_size, kept, kernel=())
-            decision = planner.decide(layer(values, rows), values, "w")
+            decision = planner.decide(layer(values, rows), Weights(values, values), "w")
             speedup = planner.expected_speedup(layer(values, rows), decision)
             assert speedup == 1 if not decision.sparse else speedup > 1.05
     values = weight(4, 0.25)
-    assert planner.expected_speedup(layer(values), planner.decide(layer(values), values, "w")) == 4
+    assert planner.expected_speedup(layer(values), planner.decide(layer(values), Weights(values, values), "w")) == 4
 
 
 def test_small_blocks_pay_less() -> None:

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import Choice
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Tile
 from onexn_plugins.tvm_backend.processors import find_target
 from onexn_plugins.tvm_backend.tuning.applied import Tuning
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine

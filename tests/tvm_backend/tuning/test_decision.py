@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.problem import Tile
-from onexn_plugins.tvm_backend.planning.task import Choice
-from onexn_plugins.tvm_backend.tuning.decision import FIRST_PAIRS, SECOND_PAIRS, Step, Trial, judge, next_step, winner
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Tile
+from onexn_plugins.tvm_backend.tuning.decision import (
+    FIRST_PAIRS,
+    SECOND_PAIRS,
+    Attempt,
+    Trial,
+    judge,
+    next_attempt,
+    winner,
+)
 
 A, B, C = (Choice(True, Tile(4, vectors)) for vectors in (2, 3, 5))
 
@@ -24,11 +31,11 @@ def times(speed: float, noise: float, pairs: int, seed: int = 0) -> tuple[np.nda
 
 
 def trial(choice: Choice, ratio: float, second: bool = False) -> Trial:
-    return judge(Step(choice, second), [100.0] * 30, [100.0 * ratio] * 30)
+    return judge(Attempt(choice, second), [100.0] * 30, [100.0 * ratio] * 30)
 
 
 def test_a_clear_lead_wins_and_is_told_as_it_is():
-    found = judge(Step(A, False), *times(0.8, 0.05, FIRST_PAIRS))
+    found = judge(Attempt(A, False), *times(0.8, 0.05, FIRST_PAIRS))
     assert found.won
     assert found.ratio == pytest.approx(0.8, abs=0.03)
     assert found.us < found.default_us
@@ -37,19 +44,20 @@ def test_a_clear_lead_wins_and_is_told_as_it_is():
 
 @pytest.mark.parametrize("speed", [0.98, 1.0, 1.2])
 def test_a_small_lead_or_none_does_not(speed):
-    assert not judge(Step(A, False), *times(speed, 0.01, FIRST_PAIRS)).won
+    assert not judge(Attempt(A, False), *times(speed, 0.01, FIRST_PAIRS)).won
 
 
 def test_a_lead_within_the_noise_does_not():
     default, candidate = times(0.94, 0.0, FIRST_PAIRS)
     candidate[::2] *= 1.5  # half of the runs were disturbed: the median alone would say nothing sure
-    assert not judge(Step(A, False), default, candidate).won
+    assert not judge(Attempt(A, False), default, candidate).won
 
 
 def test_two_trials_in_a_row_are_hardly_won_by_luck():
     """On a noisy machine many a first trial promises what is not there, and one second in 200 wins."""
-    first = [judge(Step(A, False), *times(1.0, 0.2, FIRST_PAIRS, seed)).promising for seed in range(500)]
-    both = [judge(Step(A, True), *times(1.0, 0.2, SECOND_PAIRS, 5000 + seed)).won for seed in range(500) if first[seed]]
+    first = [judge(Attempt(A, False), *times(1.0, 0.2, FIRST_PAIRS, seed)).promising for seed in range(500)]
+    both = [judge(Attempt(A, True), *times(1.0, 0.2, SECOND_PAIRS, 5000 + seed)).won
+            for seed in range(500) if first[seed]]
     assert sum(first) > 50
     assert sum(both) <= 2
 
@@ -58,14 +66,14 @@ def test_a_disturbed_default_helps_nobody():
     """One run in ten takes ten times as long."""
     default, candidate = times(1.0, 0.0, SECOND_PAIRS)
     default[::10] *= 10
-    assert not judge(Step(A, True), default, candidate).won
+    assert not judge(Attempt(A, True), default, candidate).won
 
 
 def test_all_candidates_once_then_the_fastest_again():
     trials: list[Trial] = []
     asked = []
     answers = {(A, False): 0.9, (B, False): 0.8, (C, False): 1.1, (B, True): 1.0, (A, True): 0.9}
-    while (step := next_step([A, B, C], trials)) is not None:
+    while (step := next_attempt([A, B, C], trials)) is not None:
         asked.append((step.choice, step.second))
         trials.append(trial(step.choice, answers[step.choice, step.second], step.second))
     assert asked == [(A, False), (B, False), (C, False), (B, True), (A, True)]
@@ -82,7 +90,7 @@ def test_a_first_win_alone_changes_nothing():
 def test_what_failed_is_not_tried_again_and_never_wins():
     failed = Trial(A, False, failed="the process died")
     assert not failed.won
-    assert next_step([A], [failed]) is None
+    assert next_attempt([A], [failed]) is None
     assert winner([failed, Trial(A, True, failed="the process died")]) is None
 
 
@@ -92,10 +100,10 @@ def test_a_search_goes_on_from_any_point(candidates, answers, stop):
     """Interrupted after any trial it makes the same trials as in one go, each once."""
     trials: list[Trial] = []
     for _ in range(stop):
-        if (step := next_step(candidates, trials)) is not None:
+        if (step := next_attempt(candidates, trials)) is not None:
             trials.append(trial(step.choice, answers.get((step.choice, step.second), 1.0), step.second))
     again: list[Trial] = []
-    while (step := next_step(candidates, again)) is not None:
+    while (step := next_attempt(candidates, again)) is not None:
         again.append(trial(step.choice, answers.get((step.choice, step.second), 1.0), step.second))
     assert again[:len(trials)] == trials
     assert len({(found.choice, found.second) for found in again}) == len(again) <= 6

@@ -17,9 +17,9 @@ from torch import nn
 from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model, inspect_onnx, tune
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile
-from onexn_plugins.tvm_backend.planning.task import Choice, Task, vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Tile
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage, Weights
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from onexn_plugins.tvm_backend.tuning.bench import Bench
 from onexn_plugins.tvm_backend.tuning.candidates import candidates
 from onexn_plugins.tvm_backend.tuning.database import Database, Entry, Machine
@@ -84,7 +84,7 @@ def won(model, tmp_path_factory) -> Path:
     target = find_target("host")
     database = Database(tmp_path_factory.mktemp("won") / "tuning.json")
     for job in _jobs(model, target):
-        best = candidates(job.task, job.default, vector_unit(target))[-1]
+        best = candidates(job.request, job.default)[-1]
         proof = Trial(best, True, 80, 100.0, 80.0, 0.8, 0.9)
         database.put(Entry(Machine.of(target, 1), job.problem, job.default, (proof,)))
     database.save()
@@ -160,26 +160,26 @@ def test_a_killed_search_goes_on(small, tmp_path):
     assert sum(found.measured for found in report.problems) == made > 0
 
 
-class Deadly(Task):
-    """A task that some tiles of bring the process down, or to a standstill."""
+class Deadly(Request):
+    """A request that some tiles of bring the process down, or to a standstill."""
 
-    def kernel(self, unit, choice):
+    def with_choice(self, choice):
         if choice.tile.vectors == 2:
             os.kill(os.getpid(), signal.SIGSEGV)
         if choice.tile.vectors == 3:
             time.sleep(600)
         if choice.tile.vectors == 5:
             raise RuntimeError("no such tile")
-        return super().kernel(unit, choice)
+        return super().with_choice(choice)
 
 
 def test_a_bad_kernel_takes_nothing_else_down():
     random = np.random.default_rng(0)
-    task = Deadly(Conv(1, 8, 8, 8, 8), random.standard_normal((8, 8, 1, 1), np.float32), np.zeros(8, np.float32),
-                  Epilogue())
+    weights = Weights(random.standard_normal((8, 8, 1, 1), np.float32), np.zeros(8, np.float32))
+    request = Deadly((Stage(Conv(1, 8, 8, 8, 8), weights),), vector_unit(find_target("host")))
 
     def order(vectors: int) -> Order:
-        return Order(0, task, Choice(False, Tile(4, 4)), Choice(False, Tile(4, vectors)), 3)
+        return Order(0, request, Choice(False, Tile(4, 4)), Choice(False, Tile(4, vectors)), 3)
 
     with Bench(Setup(find_target("host"), None, 1), patience=3.0) as bench:
         died, refused = bench.measure(order(2)), bench.measure(order(5))

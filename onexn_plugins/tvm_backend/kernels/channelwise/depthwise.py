@@ -6,9 +6,9 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
-    CHANNEL_BUDGET,
     Accumulate,
     anchors,
+    channel_budget,
     row_alignment,
     slide,
 )
@@ -17,31 +17,24 @@ from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Register
 from onexn_plugins.tvm_backend.kernels.parts.blocks import lane_weights
 from onexn_plugins.tvm_backend.kernels.parts.sharing import each_shared_job, window_cost
 from onexn_plugins.tvm_backend.kernels.parts.window import Image, Window, band_start, pack, window_for
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Unsupported, check_problem
+from onexn_plugins.tvm_backend.kernels.problem import Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Weights of larger kernels do not fit into registers beside the sums; they are read from memory at each use.
 _TAPS_IN_REGISTERS = 9
 
 
-def check_depthwise(problem: Conv) -> None:
-    """Raise Unsupported unless every channel has a kernel of its own."""
-    if not problem.is_depthwise:
-        raise Unsupported(f"{problem.in_channels} inputs and {problem.out_channels} outputs in {problem.groups} groups "
-                          "are no depthwise convolution")
+def why_not_depthwise(_request: Request) -> str | None:
+    """None: it takes every depthwise convolution."""
+    return None
 
 
-def depthwise(
-    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit
-) -> Kernel:
-    """A depthwise kernel: each channel is packed into padded scratch band by band, then summed.
-
-    Raises:
-        Unsupported: not depthwise, or tensors beyond int32 offsets.
-    """
-    check_problem(problem, weight, bias)
-    check_depthwise(problem)
-    window = window_for(problem, 1, CHANNEL_BUDGET, row_alignment(unit))
+def depthwise(request: Request) -> Kernel:
+    """A depthwise kernel: each channel is packed into padded scratch band by band, then summed."""
+    stage, unit = request.first, request.unit
+    problem = stage.conv
+    window = window_for(problem, 1, channel_budget(unit), row_alignment(unit))
 
     def emit(buffers: Buffers) -> None:
         def emit_channel(image: Expr, channel: Expr) -> None:
@@ -57,13 +50,14 @@ def depthwise(
 
         each_shared_job((problem.batch, problem.out_channels), window_cost(problem), unit.threads, emit_channel)
 
-    constants = depthwise_constants(weight, bias) | anchors(window, unit)
-    return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue)
+    constants = depthwise_constants(stage) | anchors(window, unit)
+    return build("depthwise", problem.input_shape, problem.output_shape, constants, emit, unit, stage.epilogue)
 
 
-def depthwise_constants(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    return {"dw_values": np.ascontiguousarray(weight, np.float32).reshape(-1),
-            "dw_bias": np.ascontiguousarray(bias, np.float32)}
+def depthwise_constants(stage: Stage) -> dict[str, np.ndarray]:
+    """The arrays that a depthwise stage needs at run time."""
+    return {"dw_values": np.ascontiguousarray(stage.array, np.float32).reshape(-1),
+            "dw_bias": np.ascontiguousarray(stage.bias, np.float32)}
 
 
 def sum_channel(window: Window, scratch: Buffer, base: Expr, channel: Expr, buffers: Buffers, first: Expr,
@@ -73,7 +67,7 @@ def sum_channel(window: Window, scratch: Buffer, base: Expr, channel: Expr, buff
     taps = window.problem.taps
 
     def accumulate(lanes: int) -> Accumulate:
-        if unit.fused_weights:
+        if unit.isa.multiplies_by_lane:
             weights = [weight(lanes) for weight in lane_weights(values, channel * taps, taps)]
         else:
             weights = [splat(values[channel * taps + tap], lanes) for tap in range(taps)]

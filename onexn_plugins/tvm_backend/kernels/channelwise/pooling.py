@@ -6,14 +6,15 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
-    CHANNEL_BUDGET,
     Accumulate,
     anchors,
+    channel_budget,
     row_alignment,
     slide,
 )
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.code.vector import (
+    Buffer,
     Expr,
     Register,
     constant,
@@ -24,24 +25,27 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
 )
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, each_shared_job, window_cost
 from onexn_plugins.tvm_backend.kernels.parts.window import Image, band_start, pack, window_for
-from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool, Unsupported, check_shapes
+from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Kernel, Pool
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 _MEAN_REGISTERS = 4  # independent sums hide the latency of the addition
 
 
-def pool(problem: Pool, unit: VectorUnit) -> Kernel:
-    """Max or average pooling, channel by channel in padded scratch.
+def why_not_pool(request: Request) -> str | None:
+    """None for the maximum or the average."""
+    problem = request.first.problem
+    assert isinstance(problem, Pool)
+    return None if problem.kind in ("max", "average") else f"{problem.kind} pooling"
 
-    Raises:
-        Unsupported: an unknown kind, or tensors beyond int32 offsets.
-    """
-    check_shapes(problem)
-    if problem.kind not in ("max", "average"):
-        raise Unsupported(f"{problem.kind} pooling")
+
+def pool(request: Request) -> Kernel:
+    """Max or average pooling, channel by channel in padded scratch."""
+    problem, unit = request.first.problem, request.unit
+    assert isinstance(problem, Pool)
     is_max = problem.kind == "max"
     conv = problem.as_conv
-    window = window_for(conv, 1, CHANNEL_BUDGET, row_alignment(unit))
+    window = window_for(conv, 1, channel_budget(unit), row_alignment(unit))
     padding = float("-inf") if is_max else 0.0
 
     def emit(buffers: Buffers) -> None:
@@ -67,13 +71,15 @@ def pool(problem: Pool, unit: VectorUnit) -> Kernel:
     return build(f"{problem.kind}_pool", problem.input_shape, problem.output_shape, constants, emit, unit)
 
 
-def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
-    """The mean of each channel.
+def why_not_mean(_request: Request) -> str | None:
+    """None: it takes every image."""
+    return None
 
-    Raises:
-        Unsupported: tensors beyond int32 offsets.
-    """
-    check_shapes(problem)
+
+def global_average_pool(request: Request) -> Kernel:
+    """The mean of each channel."""
+    problem, unit = request.first.problem, request.unit
+    assert isinstance(problem, GlobalPool)
     pixels = problem.height * problem.width
 
     def emit(buffers: Buffers) -> None:
@@ -86,7 +92,7 @@ def global_average_pool(problem: GlobalPool, unit: VectorUnit) -> Kernel:
     return build("global_average_pool", problem.input_shape, problem.output_shape, {}, emit, unit)
 
 
-def _sum(buffer: Expr, first: Expr, count: int, lanes: int) -> Expr:
+def _sum(buffer: Buffer, first: Expr, count: int, lanes: int) -> Expr:
     """The sum of `count` consecutive values."""
     step = _MEAN_REGISTERS * lanes
     totals = [Register(constant(0, lanes), lanes) for _ in range(_MEAN_REGISTERS)]

@@ -12,9 +12,6 @@ from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Register
 from onexn_plugins.tvm_backend.kernels.parts.window import Window
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# What a first-level cache of 32 KiB leaves for one channel's scratch.
-CHANNEL_BUDGET = 16 * 1024
-
 # How far behind an address 64-bit ARM's load of two vectors reaches, in values.
 _PAIR_REACH = 252
 
@@ -24,16 +21,20 @@ Accumulate = Callable[[Register, int, Expr], None]
 Finish = Callable[[Expr, Expr, Expr, int], None]
 
 
+def channel_budget(unit: VectorUnit) -> int:
+    """Bytes that a first-level cache leaves for one channel's scratch."""
+    return unit.first_cache // 2
+
+
 def row_alignment(unit: VectorUnit) -> int:
     """Window rows begin at whole vectors where offsets inside an instruction count vectors (ARM)."""
-    return unit.lanes if unit.fused_weights else 1
+    return unit.lanes if unit.isa.loads_pairs else 1
 
 
 def rows_at_once(window: Window, unit: VectorUnit) -> int:
     """Output rows summed together, so that they share the loads of the input rows they have in common."""
-    if unit.registers < 32:
-        return min(window.rows, 4)
-    return 8 if window.rows == 8 and not unit.fused_weights else min(window.rows, 7)
+    measured = unit.measured
+    return window.rows if window.rows <= measured.whole_rows else min(window.rows, measured.rows_at_once)
 
 
 def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:
@@ -42,7 +43,7 @@ def anchors(window: Window, unit: VectorUnit) -> dict[str, np.ndarray]:
     Loads take constant offsets of whole vectors, pair loads near ones alone; any other offset that LLVM knows it adds
     anew for each load. From an anchor every offset is a near one of whole vectors, and the anchor is added once.
     """
-    if not unit.is_arm64:
+    if not unit.isa.near_pairs:
         return {}
     found: list[int] = []
     for offset in _users_by_offset(window, rows_at_once(window, unit)):
@@ -96,7 +97,7 @@ def _each_strip(width: int, unit: VectorUnit, emit: Callable[[Expr, int], None])
 
     ARM's pair loads read two vectors at once, so there strips are of two where they fit.
     """
-    lanes = 2 * unit.lanes if unit.fused_weights and width >= 2 * unit.lanes else unit.lanes
+    lanes = 2 * unit.lanes if unit.isa.loads_pairs and width >= 2 * unit.lanes else unit.lanes
     left, half = width % lanes, lanes // 2
     if width > lanes and 0 < left <= half:
         each_strip(width - left, lanes, emit)

@@ -7,7 +7,7 @@ a mask is part of an instruction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,7 @@ class Strips:
     @cached_property
     def lanes(self) -> int:
         """Lanes of a strip: a row shorter than a vector is summed with some of what follows it in memory."""
-        widest = self.unit.lanes if self.unit.is_wide and self.depthwise.stride[1] == 1 else _LANES
+        widest = self.unit.lanes if self.unit.measured.whole_strips and self.depthwise.stride[1] == 1 else _LANES
         return min(widest, self.unit.lanes, 1 << (self.depthwise.out_width - 1).bit_length())
 
     @cached_property
@@ -126,14 +126,14 @@ Load = Callable[[Expr, int], Expr]
 Store = Callable[[Expr, Expr, int], None]
 
 
-def sum_masked(strips: Strips, rows: range, load: Load, weights: list[Expr], bias: Expr, store: Store) -> None:
+def sum_masked(strips: Strips, rows: range, load: Load, weights: Sequence[Expr], bias: Expr, store: Store) -> None:
     """Emit a block's sums of one channel; a store may write to the row behind its own, but not beyond the block."""
     for first, count in strips.runs:
         with T.serial(0, count) as index:
             _sum_strip(strips, rows, first + index * strips.lanes, strips.masks(first), load, weights, bias, store)
 
 
-def _sum_strip(strips: Strips, rows: range, start: Expr, masks: list[list[bool]], load: Load, weights: list[Expr],
+def _sum_strip(strips: Strips, rows: range, start: Expr, masks: list[list[bool]], load: Load, weights: Sequence[Expr],
                bias: Expr, store: Store) -> None:
     depthwise, lanes = strips.depthwise, strips.lanes
     sums, pixels = [Register(splat(bias, lanes), lanes) for _ in rows], _Pixels(strips, load)

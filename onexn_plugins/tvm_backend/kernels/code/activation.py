@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 from tvm import tirx
 
-from onexn_plugins.tvm_backend.kernels.code.vector import Expr, Register, constant, maximum, minimum, splat, vector_type
+from onexn_plugins.tvm_backend.kernels.code.expression import Expr, Term
+from onexn_plugins.tvm_backend.kernels.code.vector import Register, constant, maximum, minimum, splat, vector_type
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Powers of two that are normal float32 numbers, and how their exponent is stored.
@@ -42,15 +43,15 @@ def activate(value: Expr, activation: str | None, lanes: int, unit: VectorUnit) 
     return source / _one_plus_exp(_normal_logit(source, lanes, unit), lanes, unit)
 
 
-def _relu6(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def _relu6(value: Term, lanes: int, unit: VectorUnit) -> Term:
     return minimum(maximum(value, constant(0, lanes), lanes, unit), constant(6, lanes), lanes, unit)
 
 
-def _hard_sigmoid(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def _hard_sigmoid(value: Term, lanes: int, unit: VectorUnit) -> Term:
     return _relu6(value + constant(3, lanes), lanes, unit) * constant(1 / 6, lanes)
 
 
-def _normal_logit(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def _normal_logit(value: Term, lanes: int, unit: VectorUnit) -> Term:
     """log(P / (1 - P)) for the probability P that a normal variable is below x; GELU(x) = x P = x / (1 + exp(-this)).
 
     It is x times a polynomial of x^2. Beyond where that was fitted it rises with x, where P is 0 or 1 to float32.
@@ -59,7 +60,7 @@ def _normal_logit(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
     return value * _polynomial(_normal_logit_polynomial(), square, lanes)
 
 
-def _polynomial(coefficients: tuple[float, ...], value: Expr, lanes: int) -> Expr:
+def _polynomial(coefficients: tuple[float, ...], value: Term, lanes: int) -> Term:
     """Of constant coefficients, lowest first, by Horner's scheme."""
     *others, highest = coefficients
     series = Register(constant(highest, lanes), lanes)
@@ -68,7 +69,7 @@ def _polynomial(coefficients: tuple[float, ...], value: Expr, lanes: int) -> Exp
     return series.value
 
 
-def _one_plus_exp(value: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def _one_plus_exp(value: Term, lanes: int, unit: VectorUnit) -> Term:
     """1 + exp(-x); the C library's exp would be called lane by lane.
 
     exp(-x) = 2^n 2^f with n + f = -x / ln 2, |f| <= 1/2, a polynomial for 2^f, and n added to its exponent field. The
@@ -105,7 +106,7 @@ def _normal_logit_polynomial() -> tuple[float, ...]:
     return tuple(float(value) for value in interpolated.convert(kind=np.polynomial.Polynomial).coef)
 
 
-def _times_power_of_two(value: Expr, power: Expr, lanes: int) -> Expr:
+def _times_power_of_two(value: Term, power: Term, lanes: int) -> Term:
     """value * 2^power, for a value near 1 and a whole number held as float32."""
     integer = "int32" if lanes == 1 else f"int32x{lanes}"
     exponent = tirx.shift_left(tirx.Cast(integer, power), splat(tirx.IntImm("int32", _MANTISSA_BITS), lanes))

@@ -97,7 +97,9 @@ def build(
             residual = T.arg("residual", anywhere(output_shape)) if epilogue.residual else None
             y = None if in_place else _argument("y", output_shape)
             added = None if residual is None else _flat(residual)
-            emit(Buffers(_flat(x), buffers, Output(added if y is None else _flat(y), added, epilogue, unit)))
+            source, written = _flat(x), added if y is None else _flat(y)
+            assert written is not None, "in place there is a residual"
+            emit(Buffers(source, buffers, Output(written, added, epilogue, unit)))
         return Kernel(builder.get(), tuple(arrays.values()), in_place=in_place)
 
 

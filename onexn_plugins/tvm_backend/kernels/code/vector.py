@@ -7,17 +7,13 @@ the rewrite fails on buffers of different lane counts (`PASS_CONFIG`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.kernels.code.expression import Buffer, Expr, Term
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-
-# A TVM expression or buffer; the package ships no types.
-Expr = Any
-Buffer = Any
 
 LINE = 16  # float32 in a cache line
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
@@ -27,16 +23,17 @@ def vector_type(lanes: int) -> str:
     return "float32" if lanes == 1 else f"float32x{lanes}"
 
 
-def constant(value: float, lanes: int = 1) -> Expr:
+def constant(value: float, lanes: int = 1) -> Term:
     return splat(tirx.FloatImm("float32", float(value)), lanes)
 
 
-def splat(value: Expr, lanes: int) -> Expr:
+def splat(value: Expr, lanes: int) -> Term:
     """A scalar in every lane."""
+    assert not isinstance(value, int), "vectors are of float32"
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
-def load(buffer: Buffer, index: Expr, lanes: int, stride: int = 1) -> Expr:
+def load(buffer: Buffer, index: Expr, lanes: int, stride: int = 1) -> Term:
     """`lanes` values from `index` on, every stride-th."""
     if lanes == 1:
         return buffer[index]
@@ -73,18 +70,18 @@ def view(buffer: Buffer, first: Expr) -> Buffer:
     return T.decl_buffer(buffer.shape, buffer.dtype, data=address)
 
 
-def shuffle(vectors: list[Expr], indices: list[int]) -> Expr:
+def shuffle(vectors: Sequence[Expr], indices: list[int]) -> Term:
     """The lanes of all vectors one after the other, picked by index."""
-    return tirx.Shuffle(vectors, indices)
+    return tirx.Shuffle(list(vectors), indices)
 
 
-def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
     if _has_own(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.maximum", left, right)
     return tirx.Max(left, right)
 
 
-def minimum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Expr:
+def minimum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
     if _has_own(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.minimum", left, right)
     return tirx.Min(left, right)
@@ -94,10 +91,10 @@ def _has_own(lanes: int, unit: VectorUnit) -> bool:
     """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. Of a comparison and a
     selection, which is what TVM makes, LLVM finds x86's instruction and that of 64-bit ARM, but not that of 32-bit ARM.
     """
-    return unit.fused_weights and lanes > 1
+    return unit.isa.keeps_nan and lanes > 1
 
 
-def as_index(value: Expr) -> Expr:
+def as_index(value: Expr) -> Term:
     """A small stored integer as int32."""
     return tirx.Cast("int32", value)
 
@@ -112,10 +109,10 @@ class Register:
         self.set(value)
 
     @property
-    def value(self) -> Expr:
+    def value(self) -> Term:
         return self._buffer[0]
 
-    def lane(self, index: int) -> Expr:
+    def lane(self, index: int) -> Term:
         """One lane as a scalar."""
         return self.value if self.lanes == 1 else tirx.Shuffle([self.value], [index])
 
@@ -139,7 +136,7 @@ def pieces(count: int, lanes: int) -> list[int]:
     return widths
 
 
-def sum_lanes(register: Register) -> Expr:
+def sum_lanes(register: Register) -> Term:
     """The sum of all lanes, by halves."""
     while register.lanes > 1:
         half = register.lanes // 2
@@ -149,12 +146,12 @@ def sum_lanes(register: Register) -> Expr:
     return register.value
 
 
-def concatenate(vectors: list[Expr], lanes: int) -> Expr:
+def concatenate(vectors: Sequence[Term], lanes: int) -> Term:
     """Vectors of `lanes` each, one after the other."""
     return vectors[0] if len(vectors) == 1 else shuffle(vectors, list(range(len(vectors) * lanes)))
 
 
-def part(register: Register, first: int, lanes: int) -> Expr:
+def part(register: Register, first: int, lanes: int) -> Term:
     """`lanes` lanes of a register from `first` on."""
     if lanes == register.lanes:
         return register.value

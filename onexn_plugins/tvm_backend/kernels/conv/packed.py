@@ -7,10 +7,8 @@ over the next ones. Between slices the sums wait in y.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
@@ -20,109 +18,106 @@ from onexn_plugins.tvm_backend.kernels.encode import Encoded, in_slices
 from onexn_plugins.tvm_backend.kernels.parts.bands import is_aligned, packed_source
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, TILES, Run, Sharing, each_job
-from onexn_plugins.tvm_backend.kernels.parts.slices import (
-    LEAST_USES,
-    Slice,
-    adding,
-    best_slices,
-    each_slice,
-    sum_slice,
-    uses,
-)
+from onexn_plugins.tvm_backend.kernels.parts.slices import Slice, adding, best_slices, each_slice, sum_slice, uses
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, planes
 from onexn_plugins.tvm_backend.kernels.parts.tiling import PixelTile, cut_pixels
 from onexn_plugins.tvm_backend.kernels.parts.window import Window
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-
-# As LEAST_USES, where all channels of a tile would not fit into the first cache: on AVX2, and on AVX-512 where vectors
-# cross no cache lines in place.
-_LEAST_USES_OF_MANY, _LEAST_USES_OF_ALIGNED = 5, 16
-# Bytes of an image that a second-level cache of 2 MiB does not hold beside the output: then it is best read once, and
-# aligned channels are packed as others (256→64 at 56×56, half of the blocks kept: 1.2 times faster).
-_LARGE = 1024 * 1024
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request
+from onexn_plugins.tvm_backend.kernels.unit import Packing, VectorUnit
 
 
-def is_packed(problem: Conv, encoded: Encoded, tile: Tile, unit: VectorUnit) -> bool:
-    """Whether it is a 1×1 convolution whose pixels are used often enough to copy them."""
-    if problem.taps > 1 or any(problem.padding) or not (unit.is_avx2 or unit.is_wide):
-        return False
-    return uses(encoded, unit) >= _least_uses(problem, best_slices(encoded, tile, unit) > 1, unit)
+def why_not_packed(request: Request) -> str | None:
+    """None for a 1×1 convolution whose pixels are used often enough to copy them."""
+    stage, unit = request.first, request.unit
+    problem = stage.conv
+    if problem.taps > 1 or any(problem.padding):
+        return "not 1×1 without padding"
+    if unit.measured.packing is None:
+        return "copying pixels was measured to gain nothing on this core"
+    found = uses(stage.blocks, unit)
+    least = _least_uses(problem, unit.measured.packing, best_slices(stage.blocks, stage.tile, unit) > 1, unit)
+    return None if found >= least else f"a channel's pixels are used {found:.3g} times, copying them pays from {least}"
 
 
-def _least_uses(problem: Conv, many: bool, unit: VectorUnit) -> float:
+def _least_uses(problem: Conv, packing: Packing, many: bool, unit: VectorUnit) -> float:
     """Uses of an input channel from which on packing pays; `many` channels do not fit into the first cache."""
-    if unit.is_avx2:
-        return _LEAST_USES_OF_MANY if many else LEAST_USES
     pixels = problem.out_height * problem.out_width
-    if not is_aligned(pixels, unit) or 4 * problem.in_channels // problem.groups * pixels >= _LARGE:
-        return LEAST_USES
-    return _LEAST_USES_OF_ALIGNED if many else math.inf
+    if not is_aligned(pixels, unit) or 4 * problem.in_channels // problem.groups * pixels >= unit.second_cache:
+        return packing.many if many else packing.few
+    return packing.aligned_many if many else packing.aligned_few
 
 
-def packed(problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
-           slices: int | None = None) -> Kernel:
+def packed(request: Request, slices: int | None = None) -> Kernel:
     """A 1×1 kernel of any stride without padding: for each slice of the input channels and tile all block rows."""
-    pixels = problem.out_height * problem.out_width
-    blocks, cut = in_slices(encoded, slices or best_slices(encoded, tile, unit)), cut_pixels(pixels, tile, unit)
-    sharing = share_pixels(problem, encoded, cut, unit, launches=problem.batch * problem.groups)
-    size = blocks.slice_channels * max(_stride(shape, unit) for shape in (cut.tile, cut.rest or cut.tile))
-    in_place = epilogue.residual and epilogue.in_place  # then the residual waits in y as sums do
-
-    def emit(buffers: Buffers) -> None:
-        rows = BlockRows(blocks, buffers.constants, unit)
-        output = replace(buffers.output, residual=None) if in_place else buffers.output
-
-        def emit_job(image: Expr, group: Expr) -> None:
-            inputs = image * problem.in_channels + group * blocks.pattern.in_channels
-            seen = _seen(problem, buffers.x, inputs, blocks.pattern.in_channels, unit, sharing)
-
-            def emit_share(runs: dict[str, Run]) -> None:
-                copied = T.alloc_buffer((size,), "float32", scope="global")
-
-                def emit_slice(part: Slice) -> None:
-                    base = seen.base + part.number * (blocks.slice_channels * pixels)
-                    write = adding(output.y, part, output.store, begun=in_place)
-
-                    def emit_tile(shape: PixelTile, start: Expr) -> None:
-                        source = Source(copied, 0, _stride(shape, unit))
-                        _copy(replace(seen, base=base + start), part.channels, shape, source)
-
-                        def emit_run(run: Channels) -> None:
-                            first = (image * problem.out_channels + run.start) * pixels + start
-                            if part.ends:
-                                for channel in range(run.count):
-                                    output.prefetch(first + channel * pixels, sum(shape.widths))
-                            sum_slice(rows, part, source, run, shape, 0, planes(write, first, pixels))
-
-                        rows.each_row(group, emit_run, runs.get(ROWS))
-
-                    each_tile(cut, emit_tile, runs.get(TILES))
-
-                each_slice(blocks, emit_slice)
-
-            sharing.along((TILES, ROWS), emit_share)
-
-        sizes = (problem.batch, problem.groups)
-        sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
-
-    constants = weight_constants(blocks, bias)
-    return build("conv_1x1_packed", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue,
-                 over_residual=True)
+    stage, unit = request.first, request.unit
+    slices = slices or best_slices(stage.blocks, stage.tile, unit)
+    emitter = _Emitter(request, in_slices(stage.encoded, slices))
+    return build("conv_1x1_packed", stage.conv.input_shape, stage.conv.output_shape,
+                 weight_constants(emitter.blocks, stage.bias), emitter.emit, unit, stage.epilogue, over_residual=True)
 
 
-def _stride(shape: PixelTile, unit: VectorUnit) -> int:
-    """Values from one channel's pixels to the next one's: whole vectors, so that all are aligned."""
-    return -(-(sum(shape.widths) + shape.columns) // unit.lanes) * unit.lanes
+class _Emitter:
+    """Writes the kernel, from the outermost loop inwards."""
 
+    def __init__(self, request: Request, blocks: Encoded) -> None:
+        stage, self.unit, self.blocks = request.first, request.unit, blocks
+        self.problem = stage.conv
+        self.pixels = self.problem.out_height * self.problem.out_width
+        self.cut = cut_pixels(self.pixels, stage.tile, self.unit)
+        launches = self.problem.batch * self.problem.groups
+        self.sharing: Sharing = share_pixels(self.problem, stage.encoded, self.cut, self.unit, launches)
+        # Then the residual waits in y as sums do.
+        self.in_place = stage.epilogue.residual and stage.epilogue.in_place
 
-def _seen(problem: Conv, x: Buffer, inputs: Expr, channels: int, unit: VectorUnit, sharing: Sharing) -> Source:
-    """The pixels of a group's input channels that the outputs see, side by side: x itself but under a stride."""
-    pixels = problem.out_height * problem.out_width
-    if problem.is_pointwise:
-        return Source(x, inputs * pixels, pixels)
-    window = Window(problem, problem.out_height)
-    return packed_source(window, x, inputs, channels, unit, sharing.axis in (TILES, ROWS))
+    def emit(self, buffers: Buffers) -> None:
+        """The whole kernel."""
+        self.x, self.rows = buffers.x, BlockRows(self.blocks, buffers.constants, self.unit)
+        self.output = replace(buffers.output, residual=None) if self.in_place else buffers.output
+        sizes = (self.problem.batch, self.problem.groups)
+        self.sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), self._job))
+
+    def _job(self, image: Expr, group: Expr) -> None:
+        """A group of an image."""
+        channels = self.blocks.pattern.in_channels
+        seen = self._seen(image * self.problem.in_channels + group * channels, channels)
+        self.sharing.along((TILES, ROWS), lambda runs: self._share(image, group, seen, runs))
+
+    def _share(self, image: Expr, group: Expr, seen: Source, runs: dict[str, Run]) -> None:
+        """A thread's tiles or block rows."""
+        strides = [self._stride(shape) for shape in (self.cut.tile, self.cut.rest or self.cut.tile)]
+        copied = T.alloc_buffer((self.blocks.slice_channels * max(strides),), "float32", scope="global")
+        each_slice(self.blocks, lambda part: each_tile(
+            self.cut, lambda shape, start: self._tile(image, group, seen, runs, copied, part, shape, start),
+            runs.get(TILES)))
+
+    def _tile(self, image: Expr, group: Expr, seen: Source, runs: dict[str, Run], copied: Buffer, part: Slice,
+              shape: PixelTile, start: Expr) -> None:
+        """All block rows over a tile's pixels in a slice of the channels."""
+        base = seen.base + part.number * (self.blocks.slice_channels * self.pixels)
+        source = Source(copied, 0, self._stride(shape))
+        _copy(replace(seen, base=base + start), part.channels, shape, source)
+        write = adding(self.output.y, part, self.output.store, begun=self.in_place)
+
+        def emit_run(run: Channels) -> None:
+            first = (image * self.problem.out_channels + run.start) * self.pixels + start
+            if part.ends:
+                for channel in range(run.count):
+                    self.output.prefetch(first + channel * self.pixels, sum(shape.widths))
+            sum_slice(self.rows, part, source, run, shape, 0, planes(write, first, self.pixels))
+
+        self.rows.each_row(group, emit_run, runs.get(ROWS))
+
+    def _seen(self, inputs: Expr, channels: int) -> Source:
+        """The pixels of a group's input channels that the outputs see, side by side: x itself but under a stride."""
+        if self.problem.is_pointwise:
+            return Source(self.x, inputs * self.pixels, self.pixels)
+        window = Window(self.problem, self.problem.out_height)
+        return packed_source(window, self.x, inputs, channels, self.unit, self.sharing.axis in (TILES, ROWS))
+
+    def _stride(self, shape: PixelTile) -> int:
+        """Values from one channel's pixels to the next one's: whole vectors, so that all are aligned."""
+        return -(-(sum(shape.widths) + shape.columns) // self.unit.lanes) * self.unit.lanes
 
 
 def _copy(seen: Source, channels: int, shape: PixelTile, copied: Source) -> None:

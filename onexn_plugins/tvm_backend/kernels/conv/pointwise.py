@@ -24,23 +24,29 @@ from onexn_plugins.tvm_backend.kernels.parts.sharing import (
 )
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_group, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile, channels_at_once, cut_pixels, tile_pixels
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Bytes of pixels that a group of tiles takes: a quarter of a second-level cache of 1 MiB. Longer runs of a channel's
-# outputs are written (and residuals read) the faster, shorter ones leave the pixels in the first cache; measured on
-# AVX-512 with ResNet-50's layers at 10 to 100 % of the blocks.
-GROUP_BUDGET = 256 * 1024
+# Share of the second cache that the pixels of a group of tiles take. Longer runs of a channel's outputs are written
+# (and residuals read) the faster, shorter ones leave the pixels in the first cache; measured on AVX-512 with
+# ResNet-50's layers at 10 to 100 % of the blocks.
+_GROUP_SHARE = 1 / 4
 
 
-def pointwise(
-    problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile
-) -> Kernel:
+def why_not_pointwise(request: Request) -> str | None:
+    """None for a 1×1 convolution without stride and padding."""
+    return None if request.first.conv.is_pointwise else "not 1×1 of stride 1 without padding"
+
+
+def pointwise(request: Request) -> Kernel:
     """A 1×1 kernel: for each group of tiles all block rows, so that the group's pixels stay in the cache."""
+    stage, unit = request.first, request.unit
+    problem, encoded = stage.conv, stage.encoded
     pixels = problem.height * problem.width
     group_inputs = problem.in_channels // problem.groups
-    cut = cut_pixels(pixels, tile, unit)
-    group_size = max(1, GROUP_BUDGET // (4 * group_inputs * sum(cut.tile.widths)))
+    cut = cut_pixels(pixels, stage.tile, unit)
+    group_size = max(1, int(_GROUP_SHARE * unit.second_cache) // (4 * group_inputs * sum(cut.tile.widths)))
     sharing = share_pixels(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:
@@ -66,9 +72,8 @@ def pointwise(
 
         sharing.along((JOBS, TILES, ROWS), emit_share)
 
-    constants = weight_constants(encoded, bias)
-    return build("conv_1x1", problem.input_shape, problem.output_shape, constants, emit, unit, epilogue,
-                 over_residual=True)
+    return build("conv_1x1", problem.input_shape, problem.output_shape, weight_constants(encoded, stage.bias), emit,
+                 unit, stage.epilogue, over_residual=True)
 
 
 def share_pixels(problem: Conv, encoded: Encoded, cut: Cut, unit: VectorUnit, launches: int = 1) -> Sharing:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.code.vector import Expr
-from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.bands import (
     packed_source,
     padded_stride,
@@ -21,17 +19,22 @@ from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, Run, eac
 from onexn_plugins.tvm_backend.kernels.parts.sums import planes
 from onexn_plugins.tvm_backend.kernels.parts.tiling import channels_at_once, cut_pixels
 from onexn_plugins.tvm_backend.kernels.parts.window import band_start
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.kernels.problem import Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request
 
 
-def spatial(
-    problem: Conv, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile
-) -> Kernel:
+def why_not_spatial(_request: Request) -> str | None:
+    """None: it takes every convolution."""
+    return None
+
+
+def spatial(request: Request) -> Kernel:
     """A k×k kernel: per band of output rows, pack the input once, then all block rows over all its pixels."""
+    stage, unit = request.first, request.unit
+    problem, encoded = stage.conv, stage.encoded
     group_inputs, out_pixels = problem.in_channels // problem.groups, problem.out_height * problem.out_width
     window, sharing = share_windows(problem, encoded, unit)
-    cut = cut_pixels(window.positions, tile, unit, padded=not window.is_compact)
+    cut = cut_pixels(window.positions, stage.tile, unit, padded=not window.is_compact)
     sums_stride = padded_stride(window, unit)
 
     def emit(buffers: Buffers) -> None:
@@ -65,6 +68,5 @@ def spatial(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
-
-
+    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, stage.bias), emit, unit,
+                 stage.epilogue)

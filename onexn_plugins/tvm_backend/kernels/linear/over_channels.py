@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
@@ -13,9 +12,8 @@ from onexn_plugins.tvm_backend.kernels.code.vector import LINE, Expr, Register, 
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import ROWS, Run, row_costs, share
-from onexn_plugins.tvm_backend.kernels.parts.tiling import sums_at_once
-from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear
-from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
+from onexn_plugins.tvm_backend.kernels.problem import Kernel, Linear, as_linear
+from onexn_plugins.tvm_backend.kernels.request import Request
 
 # Sums that must be under way at once to hide the latency of a multiply-add (4 cycles, one or two started per cycle).
 _INDEPENDENT_SUMS = 4
@@ -24,13 +22,18 @@ _INDEPENDENT_SUMS = 4
 _STREAMS = 8
 
 
-def linear_kernel(
-    problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit,
-    input_shape: Sequence[int], output_shape: Sequence[int],
-) -> Kernel:
-    """A fully connected kernel; shapes are those of the buffers, whatever their unit dimensions."""
+def why_not_over_channels(request: Request) -> str | None:
+    """None for a linear layer, or a convolution on a single pixel."""
+    return None if as_linear(request.first.problem) else "an image of several pixels"
+
+
+def over_channels(request: Request) -> Kernel:
+    """A fully connected kernel; its buffers have the shapes of the problem, whatever their unit dimensions."""
+    stage, unit, problem = request.first, request.unit, as_linear(request.first.problem)
+    assert problem is not None
+    encoded = stage.encoded
     # Fewer channels would have the cache lines of larger blocks fetched from memory more than once.
-    sums, channels = sums_at_once(unit), min(encoded.block_size, LINE)
+    sums, channels = unit.measured.sums, min(encoded.block_size, LINE)
     vectors = len(pieces(channels, unit.lanes))
     # As many rows of x as vectors of weights where several block rows can be read side by side: that takes the fewest
     # loads, and more rows of x that are some power of two apart would fall into the same lines of the cache.
@@ -67,7 +70,8 @@ def linear_kernel(
 
         share(unit.threads, {ROWS: row_costs(encoded, problem.batch)}).along((ROWS,), emit_share)
 
-    return build("linear", input_shape, output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
+    return build("linear", stage.problem.input_shape, stage.problem.output_shape, weight_constants(encoded, stage.bias),
+                 emit, unit, stage.epilogue)
 
 
 def _rows_at_once(encoded: Encoded, most: int) -> int:

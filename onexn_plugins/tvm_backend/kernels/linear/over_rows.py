@@ -6,8 +6,6 @@ are turned into columns tile by tile, and the sums back into rows as they are st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -22,12 +20,12 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
     store,
     transpose,
 )
-from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import ROWS, TILES, Run, row_costs, share
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile, channels_at_once, covering, tile_pixels
-from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Kernel, Linear, as_linear
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Features of a row that are turned at once, and outputs of a block: what a 128-bit part of a register holds.
@@ -46,14 +44,31 @@ def filled(problem: Linear, unit: VectorUnit) -> float:
     return problem.batch / sum(covering(problem.batch, unit).widths)
 
 
-def linear_rows(
-    problem: Linear, encoded: Encoded, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
-    input_shape: Sequence[int], output_shape: Sequence[int],
-) -> Kernel:
+def dense_on_rows(problem: Linear, unit: VectorUnit) -> bool:
+    """Whether vectors over rows are faster without blocks, too."""
+    return unit.measured.dense_rows and fills_vectors(problem, unit)
+
+
+def why_not_over_rows(request: Request) -> str | None:
+    """None where rows fill vectors. Dense weights fill them over the outputs, whatever the number of rows."""
+    problem = as_linear(request.first.problem)
+    if problem is None:
+        return "an image of several pixels"
+    if not fills_vectors(problem, request.unit):
+        return f"{problem.batch} rows of {problem.in_features} features do not fill vectors"
+    if request.first.blocks.is_dense and not dense_on_rows(problem, request.unit):
+        return "without blocks, vectors over the outputs are faster"
+    return None
+
+
+def over_rows(request: Request) -> Kernel:
     """A fully connected kernel for at least a vector of rows.
 
     The last vector is as short as covers what is left, and overlaps the one before where it is longer than that.
     """
+    stage, unit, problem = request.first, request.unit, as_linear(request.first.problem)
+    assert problem is not None
+    encoded, tile = stage.encoded, stage.tile
     repeats, left = divmod(problem.batch, tile.vectors * unit.lanes)
     cut = Cut(PixelTile((unit.lanes,) * tile.vectors), repeats, covering(left, unit) if left else None)
 
@@ -74,7 +89,8 @@ def linear_rows(
                     sums: dict[int, list[Register]] = {}
 
                     def collect(_channel: int, position: Expr, value: Expr, lanes: int) -> None:
-                        sums.setdefault(int(position), []).append(Register(value, lanes))
+                        assert isinstance(position, int), "tiles begin at 0 here"
+                        sums.setdefault(position, []).append(Register(value, lanes))
 
                     sum_tile(rows, source, run, shape, 0, collect)
                     for position, values in sums.items():
@@ -93,7 +109,8 @@ def linear_rows(
             ROWS: costs + turning / len(costs),
         }).along((TILES, ROWS), emit_share)
 
-    return build("linear_rows", input_shape, output_shape, weight_constants(encoded, bias), emit, unit, epilogue)
+    return build("linear_rows", stage.problem.input_shape, stage.problem.output_shape,
+                 weight_constants(encoded, stage.bias), emit, unit, stage.epilogue)
 
 
 def _turn_rows(x: Buffer, row: Expr, features: int, columns: Buffer, place: Expr, stride: int, lanes: int) -> None:

@@ -5,20 +5,20 @@ The tensor between them (MobileNetV2 section 3.3: as wide as the hidden one) is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from onexn_plugins.tvm_backend.kernels.code.function import Buffers, Output, build
+from onexn_plugins.tvm_backend.kernels.code.function import Buffers, Output
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride
-from onexn_plugins.tvm_backend.kernels.encode import Encoded, encode
+from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import row_costs
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, planes, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import PixelTile, cut_pixels
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, check_problem
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
+from onexn_plugins.tvm_backend.kernels.request import Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 _PREFIX = "projection_"
@@ -53,37 +53,26 @@ class Destination:
         return self.base + channel * self.channel_stride + (in_band if self.of_band else row) * self.width
 
 
-def fused(name: str, problem: Conv, depthwise: Conv, constants: dict[str, np.ndarray],
-          emit: Callable[[Buffers], None], unit: VectorUnit, dw_epilogue: Epilogue,
-          projection: Projection | None) -> Kernel:
-    """The kernel of a convolution, a depthwise one and the projection after that, if there is one."""
-    if projection is None:
-        return build(name, problem.input_shape, depthwise.output_shape, constants, emit, unit, dw_epilogue)
-    return build(f"{name}_projection", problem.input_shape, projection.problem.output_shape,
-                 constants | projection.constants, emit, unit, projection.epilogue)
-
-
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A 1×1 convolution of stride 1 and one group.
+    """A 1×1 convolution of stride 1 and one group, the last stage of its kernel.
 
-    Attributes:
-        problem: the convolution.
-        encoded: its weight.
-        bias: [out_channels].
-        epilogue: what follows its sums; the kernel's residual and output are its own.
-        tile: how it is summed.
+    The kernel's residual and output are its own.
     """
 
-    problem: Conv
-    encoded: Encoded
-    bias: np.ndarray
-    epilogue: Epilogue
-    tile: Tile
+    stage: Stage
+
+    @property
+    def problem(self) -> Conv:
+        return self.stage.conv
+
+    @property
+    def encoded(self) -> Encoded:
+        return self.stage.encoded
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        return weight_constants(self.encoded, self.bias, _PREFIX)
+        return weight_constants(self.encoded, self.stage.bias, _PREFIX)
 
     @property
     def macs(self) -> float:
@@ -121,11 +110,5 @@ class Projection:
 
             blocks.each_row(0, emit_run)
 
-        each_tile(cut_pixels(rows * width, self.tile, unit), emit_tile)
+        each_tile(cut_pixels(rows * width, self.stage.tile, unit), emit_tile)
 
-
-def projection(problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, tile: Tile, *,
-               keep_all: bool = False) -> Projection:
-    """As conv, for a convolution that is computed with those before it."""
-    check_problem(problem, weight, bias)
-    return Projection(problem, encode(weight, tile.block_size, keep_all=keep_all), bias, epilogue, tile)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise_constants, sum_channel
-from onexn_plugins.tvm_backend.kernels.code.activation import activate
+from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import sum_channel
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers
 from onexn_plugins.tvm_backend.kernels.code.vector import LINE, Buffer, Expr, each_strip, fill, load, prefetch, store
-from onexn_plugins.tvm_backend.kernels.pairs.projection import Destination, Projection, fused
+from onexn_plugins.tvm_backend.kernels.pairs.geometry import why_not_projected
+from onexn_plugins.tvm_backend.kernels.pairs.pair import Pair, why_not_pair
+from onexn_plugins.tvm_backend.kernels.pairs.projection import Destination
 from onexn_plugins.tvm_backend.kernels.pairs.stem_sums import StripSums
 from onexn_plugins.tvm_backend.kernels.pairs.stem_tiles import (
     OUTPUTS,
@@ -28,9 +28,10 @@ from onexn_plugins.tvm_backend.kernels.pairs.stem_tiles import (
     strips,
     transform_band,
 )
-from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, weight_constants
+from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels
 from onexn_plugins.tvm_backend.kernels.parts.window import Window
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import transformed
 
@@ -40,33 +41,40 @@ _KEPT = 2
 _MOST_CHANNELS = 4
 
 
-def is_stem(problem: Conv, depthwise: Conv, unit: VectorUnit) -> bool:
-    """Whether strips of tiles cover the hidden image, and registers hold their sums."""
-    return (
+def why_not_stem(request: Request) -> str | None:
+    """None where strips of tiles cover the hidden image, and registers hold their sums."""
+    (first, second), unit = request.stages[:2], request.unit
+    problem, depthwise = first.conv, second.conv
+    if not unit.measured.stems or unit.threads > 1:
+        return "stems have a kernel for one thread of AVX-512"
+    fits = (
         (problem.kernel, problem.stride, problem.dilation) == ((3, 3), (STRIDE, STRIDE), (1, 1))
         and problem.groups == 1 and problem.in_channels <= _MOST_CHANNELS and problem.padding[1] == 1
         and (depthwise.kernel, depthwise.stride, depthwise.dilation) == ((3, 3), (1, 1), (1, 1))
         and depthwise.padding == (1, 1, 1, 1)
         and problem.out_height % STRIP_ROWS == 0 and problem.out_width % unit.lanes == 0
-        and unit.lanes == 16 and unit.threads == 1
     )
+    if not fits:
+        return (f"no 3×3 convolution of stride {STRIDE} over up to {_MOST_CHANNELS} channels with a 3×3 depthwise one "
+                f"after it, whose images strips of {STRIP_ROWS}×{unit.lanes} pixels cover")
+    return why_not_pair(request) or why_not_projected(request)
 
 
-def stem_kernel(
-    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue,
-    depthwise: Conv, dw_weight: np.ndarray, dw_bias: np.ndarray, dw_epilogue: Epilogue,
-    unit: VectorUnit, tile: Tile, *, keep_all: bool = False, projection: Projection | None = None,
-) -> Kernel:
-    """The fused kernel; x is the convolution's input, residual and y are the last one's."""
-    points, lanes = strip_points(problem, unit), unit.lanes
-    encoded = transformed(points, weight, tile.block_size, keep_all)
+def stem_method(request: Request) -> str:
+    """Its algorithm in words."""
+    return strip_points(request.first.conv, request.unit).method
+
+
+def stem(request: Request) -> Kernel:
+    """The kernel of a pair, or of a pair and its projection."""
+    pair, unit, lanes = Pair(request), request.unit, request.unit.lanes
+    problem, depthwise, tile, projection = pair.problem, pair.depthwise, pair.tile, pair.projection
+    points = strip_points(problem, unit)
+    encoded = transformed(points, request.first.array, tile.block_size, request.first.keeps_all)
     window = Window(depthwise, STRIP_ROWS + 1, lanes)  # the last row is of zeros, below the image
     across = strips(problem, unit)
     turns = across * encoded.pattern.block_rows
     begin = -(-encoded.values.size // lanes) * lanes
-
-    def finish(value: Expr, lanes: int) -> Expr:
-        return activate(value, epilogue.activation, lanes, unit)
 
     def emit(buffers: Buffers) -> None:
         windows = T.alloc_buffer((begin + problem.out_channels * window.size,), "float32", scope="global")
@@ -80,8 +88,8 @@ def stem_kernel(
         def emit_band(image: Expr, band: Expr) -> None:
             transform_band(points, buffers.x, image, band * STRIP_ROWS, sums.source, unit)
             target = Destination.of_output(buffers, depthwise, image)
-            if projection:
-                target = projection.takes(buffers, dw_epilogue, between, STRIP_ROWS + 1, unit)
+            if projection and between is not None:
+                target = projection.takes(buffers, pair.dw_epilogue, between, STRIP_ROWS + 1, unit)
 
             def emit_run(run: Channels) -> None:
                 first = begin + run.start * window.size
@@ -93,7 +101,7 @@ def stem_kernel(
                     _fetch_input(problem, buffers.x, image, band + 1, run.row * across + strip, turns)
                     for channel in range(run.count if projection is None else 0):
                         _fetch_output(depthwise, buffers.output.y, image, run.start + channel, band, strip, across)
-                    sums.emit(run, strip, finish, write)
+                    sums.emit(run, strip, pair.finish, write)
                 with T.serial(0, run.count) as channel:
                     place = first + channel * window.size
                     _sum_band(window, windows, place, run.start + channel, band, target, unit)
@@ -102,7 +110,7 @@ def stem_kernel(
                     _copy(windows, place + STRIP_ROWS * window.row_stride, windows, place, kept, unit)
 
             rows.each_row(0, emit_run)
-            if projection:
+            if projection and between is not None:
                 _each_part(depthwise, band, lambda first, count, _, in_band: projection.sum_rows(
                     buffers, between, STRIP_ROWS + 1, image, first, count, unit, in_band))
 
@@ -111,9 +119,7 @@ def stem_kernel(
             with T.serial(0, problem.out_height // STRIP_ROWS) as band:
                 emit_band(image, band)
 
-    constants = weight_constants(encoded, bias) | depthwise_constants(dw_weight, dw_bias)
-    name = f"winograd_{OUTPUTS}x{OUTPUTS}_3x3_depthwise"
-    kernel = fused(name, problem, depthwise, constants, emit, unit, dw_epilogue, projection)
+    kernel = pair.kernel(f"winograd_{OUTPUTS}x{OUTPUTS}_3x3_depthwise", emit, encoded=encoded)
     return replace(kernel, method=points.method)
 
 

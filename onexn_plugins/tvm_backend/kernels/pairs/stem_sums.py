@@ -18,7 +18,7 @@ from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels
 from onexn_plugins.tvm_backend.kernels.winograd.layout import Points, Rows
 
 # Takes (channel of the run, pixel row of the strip, vector of pixels).
-Target = Callable[[int, int, Expr], None]
+StorePixels = Callable[[int, int, Expr], None]
 # Of a sum: its channel of the run, vector of the strip and pixel along the row of a tile.
 Place = tuple[int, int, int]
 _COMMON = 2  # which point belongs to both pixels
@@ -47,7 +47,7 @@ class StripSums:
         common = T.alloc_buffer((channels * VECTORS * OUTPUTS * rows.unit.lanes,), "float32", scope="global")
         return cls(points, source, rows, common)
 
-    def emit(self, run: Channels, strip: Expr, activate: Callable[[Expr, int], Expr], target: Target) -> None:
+    def emit(self, run: Channels, strip: Expr, activate: Callable[[Expr, int], Expr], target: StorePixels) -> None:
         """Emit all pixels of a run of channels in a strip: activated, then given to the target."""
         lanes = self.rows.unit.lanes
         own, last = self.points.rows
@@ -66,8 +66,8 @@ class StripSums:
             for channel in range(run.count):
                 for vector in range(VECTORS):
                     both = rows_of(pixels[channel, vector, 0], pixels[channel, vector, 1], lanes)
-                    for tile_row, value in enumerate(both):
-                        target(channel, (vector * 2 + tile_row) * OUTPUTS + _pixel(row), value)
+                    for tile_row, both_pixels in enumerate(both):
+                        target(channel, (vector * 2 + tile_row) * OUTPUTS + _pixel(row), both_pixels)
 
     def _sum_row(self, run: Channels, strip: Expr, alike: Rows, row: int,
                  start: Callable[[int, int, int], Expr]) -> dict[Place, Register]:

@@ -10,15 +10,12 @@ from onexn_plugins.tvm_backend.kernels.code.function import Output
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride, each_strip, load, store
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source
-from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, Sharing, share_bands
-from onexn_plugins.tvm_backend.kernels.parts.sums import Start, Target, each_tile, sum_tile
+from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, Run, Sharing, share_bands
+from onexn_plugins.tvm_backend.kernels.parts.sums import Start, StoreSums, each_tile, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut
 from onexn_plugins.tvm_backend.kernels.parts.window import Window, band_start, pack_channels, window_for
 from onexn_plugins.tvm_backend.kernels.problem import Conv
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-
-# Bytes of packed input a band may take: half of a second-level cache of 1 MiB; the other half is for weights.
-BAND_BUDGET = 512 * 1024
 
 
 def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool,
@@ -40,7 +37,8 @@ def pixels_of(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorU
 
 def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
     """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
-    window = window_for(problem, problem.in_channels // problem.groups, BAND_BUDGET)
+    budget = unit.second_cache // 2  # the other half is for weights
+    window = window_for(problem, problem.in_channels // problem.groups, budget)
     windows = [window]
     if unit.threads > 1:
         heights = [-(-problem.out_height // (unit.threads * times)) for times in (1, 2)]
@@ -55,12 +53,28 @@ def _sharing(problem: Conv, encoded: Encoded, window: Window, unit: VectorUnit) 
     return share_bands(problem, encoded, pixels, band_start(window, 0)[0], packing, unit.threads)
 
 
+def band_rows(problem: Conv, unit: VectorUnit) -> int:
+    """Output rows of a band where threads take one each."""
+    return -(-problem.out_height // unit.threads)
+
+
+def each_band(window: Window, emit: Callable[[Expr | None], None], run: Run) -> None:
+    """Emit code for every band of an image, or those of a run, given its first output row; None for a whole image."""
+    count = band_start(window, 0)[0]
+    if count == 1:
+        emit(None)
+        return
+    first, last = (0, count) if run is None else run
+    with T.serial(0, last - first) as index:
+        emit(band_start(window, first + index)[1])
+
+
 def padded_stride(window: Window, unit: VectorUnit) -> int:
     """Values between two channels of scratch that takes a band's positions in whole vectors."""
     return (window.positions // unit.lanes + 1) * unit.lanes
 
 
-def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: Target,
+def sum_run(rows: BlockRows, source: Source, run: Channels, cut: Cut, target: StoreSums,
             first: Start | None = None) -> None:
     """Emit the sums of a run of channels over all pixels of a cut."""
     each_tile(cut, lambda tile, start: sum_tile(rows, source, run, tile, start, target, first))

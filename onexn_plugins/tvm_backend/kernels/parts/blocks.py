@@ -80,7 +80,7 @@ class Source:
 
         There an instruction adds a small constant to an address, but LLVM adds it to an index that it cannot bound.
         """
-        if not (self.constant and unit.fused_weights):
+        if not (self.constant and unit.isa.loads_pairs):
             return self, pixel
         return replace(self, buffer=view(self.buffer, self.base + pixel), base=0), 0
 
@@ -177,6 +177,8 @@ class BlockRows:
         With several ways the loop is unrolled so often; `way` numbers the copies, so that each may have its own sum.
         """
         per_row = self.encoded.blocks_per_row
+        first: Expr
+        count: Expr
         if per_row is None:
             assert self._row_ptr is not None
             first = as_index(self._row_ptr[row])
@@ -203,7 +205,7 @@ class BlockRows:
     def weights_at(self, place: Expr, run: Channels) -> list[Weight]:
         """As weights, of the N values stored after `place` times N others."""
         first = place * self.encoded.block_size + run.offset
-        if not self.unit.fused_weights:
+        if not self.unit.isa.multiplies_by_lane:
             return [_from_memory(self.values[first + channel]) for channel in range(run.count)]
         return lane_weights(self.values, first, run.count)
 
@@ -213,7 +215,7 @@ class BlockRows:
         Weights that are read once come from memory, and the processor's own prefetching stops at every page. On ARM
         nothing is asked for: that has not been measured.
         """
-        if not self.unit.fused_weights:
+        if self.unit.isa.prefetches:
             first = place * self.encoded.block_size + run.offset + _AHEAD
             for line in range(0, count * self.encoded.block_size, LINE):
                 prefetch(self.values, first + line)

@@ -8,21 +8,19 @@ from dataclasses import dataclass, replace
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, load, store
-from onexn_plugins.tvm_backend.kernels.encode import Encoded
+from onexn_plugins.tvm_backend.kernels.encode import Blocks, Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source
-from onexn_plugins.tvm_backend.kernels.parts.sums import Target, sum_tile, zero_start
+from onexn_plugins.tvm_backend.kernels.parts.sums import StoreSums, sum_tile, zero_start
 from onexn_plugins.tvm_backend.kernels.parts.tiling import PixelTile, channels_at_once
 from onexn_plugins.tvm_backend.kernels.problem import Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 Write = Callable[[Expr, Expr, int], None]
 
-# Runs of output channels from which on it pays that an input channel's pixels stay in the first cache: ResNet-50's and
-# MobileNetV2's layers are 1.0 to 1.5 times faster with 7 and more of them, up to a third slower with 4.
-LEAST_USES = 7
-# Bytes of a tile's pixels under all taps in a slice, each tap's counted for itself: of a first cache of 32 KiB. A block
-# row should keep that many blocks × taps of a slice, else fetching and storing its sums outweighs.
-_SLICE_BYTES, _SLICE_BLOCKS = 24 * 1024, 32
+# Share of the first cache that a tile's pixels under all taps of a slice take, each tap's counted for itself.
+_SLICE_SHARE = 3 / 4
+# A block row should keep that many blocks × taps of a slice, else fetching and storing its sums outweighs.
+_SLICE_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,20 @@ class Slice:
     ends: bool
 
 
-def uses(encoded: Encoded, unit: VectorUnit) -> float:
+def uses(blocks: Blocks, unit: VectorUnit) -> float:
     """How many runs of output channels read an input channel on average."""
-    return encoded.density * encoded.pattern.group_channels / channels_at_once(encoded.block_size, unit)
+    return blocks.density * blocks.pattern.group_channels / channels_at_once(blocks.block_size, unit)
 
 
-def best_slices(encoded: Encoded, tile: Tile, unit: VectorUnit) -> int:
+def best_slices(blocks: Blocks, tile: Tile, unit: VectorUnit) -> int:
     """Into how many slices the input channels are best cut; measured on AVX2 and AVX-512."""
-    tile_bytes = 4 * tile.vectors * unit.lanes * encoded.taps * encoded.pattern.in_channels
-    kept = encoded.density * encoded.pattern.in_channels * encoded.taps  # blocks × taps of a row
-    return max(1, round(min(tile_bytes / _SLICE_BYTES, kept / _SLICE_BLOCKS)))
+    tile_bytes = 4 * tile.vectors * unit.lanes * blocks.taps * blocks.pattern.in_channels
+    kept = blocks.density * blocks.pattern.in_channels * blocks.taps  # blocks × taps of a row
+    return max(1, round(min(tile_bytes / (_SLICE_SHARE * unit.first_cache), kept / _SLICE_BLOCKS)))
 
 
 def sum_slice(rows: BlockRows, part: Slice, source: Source, run: Channels, shape: PixelTile, start: Expr,
-              target: Target) -> None:
+              target: StoreSums) -> None:
     """As sum_tile, over a slice's channels; `source` begins with the first of them."""
     in_slice = replace(run, row=part.number * rows.pattern.block_rows + run.row)
     sum_tile(rows, source, in_slice, shape, start, target, None if part.begins else zero_start(run, rows.unit))

@@ -28,7 +28,7 @@ from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Takes (channel of the run, pixel, vector of sums, lanes).
-Target = Callable[[int, Expr, Expr, int], None]
+StoreSums = Callable[[int, Expr, Expr, int], None]
 # Kept blocks of a row from which on a turn's instructions outweigh those that an odd last block costs.
 _LONG_ROW = 8
 
@@ -57,7 +57,7 @@ def zero_start(run: Channels, unit: VectorUnit) -> Start:
                  lambda: [Register(constant(0, width), width) for width in pieces(run.count, unit.lanes)])
 
 
-def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> Target:
+def planes(write: Callable[[Expr, Expr, int], None], base: Expr, channel_stride: int) -> StoreSums:
     """Channels `channel_stride` apart from flat index `base` on; `write` takes (index, vector, lanes)."""
     return lambda channel, pixel, value, lanes: write(base + channel * channel_stride + pixel, value, lanes)
 
@@ -88,7 +88,7 @@ def each_group(cut: Cut, size: int, emit: Callable[[PixelTile, Expr, Expr], None
 
 def bias_pixels(cut: Cut, unit: VectorUnit) -> int:
     """Values per channel that written_out_bias needs: the vectors of the largest tile on ARM, none on x86."""
-    return -(-cut.pixels_at_once // unit.lanes) * unit.lanes if unit.fused_weights else 0
+    return -(-cut.pixels_at_once // unit.lanes) * unit.lanes if unit.isa.loads_pairs else 0
 
 
 def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, base: int) -> Start | None:
@@ -110,7 +110,7 @@ def written_out_bias(rows: BlockRows, run: Channels, cut: Cut, scratch: Buffer, 
         scratch, base + channel * pixels + position, width))
 
 
-def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: Target,
+def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, start: Expr, target: StoreSums,
              first: Start | None = None) -> None:
     """Emit the sums of a run of channels over the tile whose first pixel is `start`.
 
@@ -156,7 +156,7 @@ def _blocks_per_turn(rows: BlockRows, source: Source) -> int:
     instead of 0.51; see benchmarks/arm).
     """
     long = rows.encoded.num_blocks >= _LONG_ROW * rows.encoded.pattern.block_rows
-    return 2 if rows.unit.fused_weights and not rows.unit.unrolled and len(source.taps) == 1 and long else 1
+    return 2 if rows.unit.isa.multiplies_by_lane and not rows.unit.unrolls and len(source.taps) == 1 and long else 1
 
 
 def _lane_of(vectors: list[Register], index: int) -> Expr:

@@ -9,13 +9,6 @@ from onexn_plugins.tvm_backend.kernels.code.vector import pieces
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear, Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Registers that hold pixels, weights and what the compiler needs beside the sums.
-_WORKING_REGISTERS = 6
-_LANE_WORKING_REGISTERS = 8
-# AVX2 has 16 registers for two multiply-adds a cycle, each of which takes four cycles: eight sums are too few, and more
-# than six channels leave no room for a second vector of pixels. A last column may join 12 sums.
-_AVX2_CHANNELS, _AVX2_SUMS, _AVX2_JOINED = 6, 12, 13
-
 
 @dataclass(frozen=True)
 class PixelTile:
@@ -68,37 +61,21 @@ class Cut:
 
 
 def default_tile(problem: Conv | Linear, block_size: int, unit: VectorUnit) -> Tile:
-    """The tile for a layer: as many pixel vectors as registers allow beside block_size channels.
-
-    On AVX-512 tiles of 16 sums (4×4, 8×2, 16×1) were measured best for MobileNetV2's layers. 64-bit ARM multiplies by
-    a lane of a weight vector, which leaves more registers to the sums of one tap: 24 of 32 (4×6, 8×3). With 28 (4×7)
-    two blocks a turn spill; the loads of several taps come ahead of their sums and take more registers too. AVX2
-    takes the sums, as many vectors of pixels and one weight that fill its registers (4×3, 6×2): 4×3 was 5 to 20 %
-    faster than 4×2.
-    """
-    channels, sums = channels_at_once(block_size, unit), unit.registers // 2
-    if unit.is_avx2:
+    """The tile for a layer: as many pixel vectors as registers allow beside block_size channels."""
+    channels, measured = channels_at_once(block_size, unit), unit.measured
+    if measured.fills_registers:
         sums = (unit.registers - 1) // (channels + 1) * channels
-    elif unit.is_arm64 and (isinstance(problem, Linear) or problem.is_pointwise):
-        sums = unit.registers - _LANE_WORKING_REGISTERS
+    else:
+        one_tap = isinstance(problem, Linear) or problem.is_pointwise
+        sums = measured.pointwise_sums if one_tap else measured.sums
     return Tile(block_size, max(1, min(8, sums // channels)))
-
-
-def sums_at_once(unit: VectorUnit) -> int:
-    """Sums that registers hold beside what a few of them multiply."""
-    return _AVX2_SUMS if unit.is_avx2 else unit.registers // 2
-
-
-def dense_conv_block(unit: VectorUnit) -> int:
-    """Block size of a convolution without blocks: eight channels per load of pixels where registers hold their sums."""
-    return 8 if unit.is_arm64 else 4
 
 
 def channels_at_once(count: int, unit: VectorUnit, sums: int = 1) -> int:
     """Channels of a block summed together, `sums` registers each: all, or halves where registers would not do."""
-    most = unit.registers // 2 if sums == 1 or unit.fused_weights else unit.registers - 4
-    if unit.is_avx2 and sums == 1:
-        most = _AVX2_CHANNELS
+    most = unit.measured.channels
+    if sums > 1:
+        most = unit.registers // 2 if unit.isa.multiplies_by_lane else unit.registers - 4
     while count > 1 and count * sums > most:
         count = -(-count // 2)
     return count
@@ -120,8 +97,7 @@ def cut_pixels(pixels: int, tile: Tile, unit: VectorUnit, *, padded: bool = Fals
         return Cut(full, repeats, None)
     rest = covering(left, unit) if padded else left_over(left, channels, unit)
     joined = PixelTile(full.widths + rest.widths, rest.columns)
-    most = _AVX2_JOINED if unit.is_avx2 else unit.registers - _WORKING_REGISTERS
-    if repeats and _sums(joined, channels, unit) <= most:
+    if repeats and _sums(joined, channels, unit) <= unit.measured.joined_sums:
         return Cut(full, repeats - 1, joined)
     return Cut(full, repeats, rest)
 

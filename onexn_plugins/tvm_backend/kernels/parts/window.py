@@ -262,8 +262,8 @@ def _copy_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
 
 
 def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
-    """Every stride-th value; at stride 2 (x86: 4 and 8 too) loads that end with the last value wanted, and shuffles."""
-    if stride not in ((2,) if unit.fused_weights else (2, 4, 8)) or width < stride:
+    """Every stride-th value; loads that end with the last value wanted, and shuffles."""
+    if stride not in unit.isa.shuffled_strides or width < stride:
         return load(buffer, index, width, stride)
     starts = [part * width for part in range(stride - 1)] + [(stride - 1) * (width - 1)]
     vectors = [load(buffer, index + start, width) for start in starts]

@@ -21,9 +21,10 @@ from onexn_plugins.tvm_backend.kernels.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, JOBS, ROWS, Run, Sharing, each_job, share_bands
 from onexn_plugins.tvm_backend.kernels.parts.window import Image, band_start, pack
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported
+from onexn_plugins.tvm_backend.kernels.problem import Kernel, Tile, Unsupported
+from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-from onexn_plugins.tvm_backend.kernels.winograd.choice import is_possible
+from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs, is_possible
 from onexn_plugins.tvm_backend.kernels.winograd.layout import Layout, Points, ProductLayout, layout_for
 from onexn_plugins.tvm_backend.kernels.winograd.pixels import Sums, store_pixels
 from onexn_plugins.tvm_backend.kernels.winograd.products import ProductSums
@@ -31,27 +32,44 @@ from onexn_plugins.tvm_backend.kernels.winograd.sums import RowSums
 from onexn_plugins.tvm_backend.kernels.winograd.transform import transform
 
 
-def winograd(
-    problem: Conv, weight: np.ndarray, bias: np.ndarray, epilogue: Epilogue, unit: VectorUnit, tile: Tile,
-    *, outputs: int = 2, keep_all: bool = False,
-) -> Kernel:
+def why_not_winograd(request: Request) -> str | None:
+    """None where fewer multiplications pay for the transforms."""
+    stage = request.first
+    if _best(request) is not None:
+        return None
+    if stage.conv.is_pointwise or stage.conv.dilation != (1, 1):
+        return "Winograd's algorithm needs several taps and no dilation"
+    return "the transforms would cost more than they save"
+
+
+def winograd_method(request: Request) -> str:
+    """Its algorithm in words."""
+    return _layout(request, _outputs(request)).method
+
+
+def winograd(request: Request, outputs: int | None = None) -> Kernel:
     """A k×k kernel of any stride without dilation: per band of tile rows, transform the input once, then all sums.
 
-    `outputs` are the pixels of a tile per side, 2 or 4; where a row of points is summed at once, of `tile` the block
-    size counts alone.
+    Where a row of points is summed at once, of the tile the block size counts alone.
+
+    Args:
+        request: a convolution.
+        outputs: pixels of a tile per side, 2 or 4; None for what is fastest.
 
     Raises:
         Unsupported: a dilation, or more taps than the tile allows.
     """
+    stage, unit = request.first, request.unit
+    problem, outputs = stage.conv, outputs or _outputs(request)
     if not is_possible(problem, outputs):
         raise Unsupported(f"Winograd's algorithm for tiles of {outputs}×{outputs} pixels, a kernel of "
                           f"{problem.kernel}, stride {problem.stride} and dilation {problem.dilation}")
-    layout = layout_for(problem, outputs, unit)
-    encoded = transformed(layout, weight, tile.block_size, keep_all)
+    layout = _layout(request, outputs)
+    encoded = transformed(layout, stage.array, stage.tile.block_size, stage.keeps_all)
     sharing = _sharing(layout, encoded, unit)
 
     def emit(buffers: Buffers) -> None:
-        allocate = _sums(layout, encoded, buffers.constants, unit, tile)
+        allocate = _sums(layout, encoded, buffers.constants, unit, stage.tile)
         bands, _ = band_start(layout.window, 0)
 
         def emit_job(image: Expr, group: Expr, band: Expr) -> None:
@@ -71,9 +89,22 @@ def winograd(
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
     name = f"winograd_{outputs}x{outputs}_{problem.kernel[0]}x{problem.kernel[1]}"
-    constants = weight_constants(encoded, bias)
-    kernel = build(name, problem.input_shape, problem.output_shape, constants, emit, unit, epilogue)
+    kernel = build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, stage.bias), emit, unit,
+                   stage.epilogue)
     return replace(kernel, method=layout.method)
+
+
+def _best(request: Request) -> int | None:
+    return best_outputs(request.first.conv, request.first.blocks.density, request.unit)
+
+
+def _outputs(request: Request) -> int:
+    """Pixels of a tile per side: what is fastest, or the smallest tile where a direct kernel would be faster."""
+    return _best(request) or 2
+
+
+def _layout(request: Request, outputs: int) -> Layout:
+    return layout_for(request.first.conv, outputs, request.unit)
 
 
 def _sums(layout: Layout, encoded: Encoded, constants: dict[str, Buffer], unit: VectorUnit,

@@ -147,7 +147,9 @@ class Layout(Points):
     @property
     def half_size(self) -> int:
         """Values of an output channel of a band that is transformed back along rows."""
-        return self.half(self.side[0], 0)
+        size = self.half(self.side[0], 0)
+        assert isinstance(size, int)
+        return size
 
     def half(self, row: Expr, column: int) -> Expr:
         """Where the first tile's value in this row of points and column of pixels lies in them."""
@@ -218,8 +220,9 @@ class ProductLayout(Layout):
     def size(self) -> int:
         return self.points * self.channels * self.stride
 
-    def point(self, tile: Expr, channel: Expr, rows: Rows, row: int, place: int) -> Expr:
-        """Where a point lies; `tile` is the first of a vector."""
+    def point(self, tile: Expr, channel: Expr, rows: Rows, row: Expr, place: int) -> Expr:
+        """Where a point lies; `tile` is the first of a vector, `row` is known here."""
+        assert isinstance(row, int)
         down, right, column = rows.places[place]
         alike = next(alike for alike in self.alike if (row, column) in alike.points)
         count = len(alike.phases)
@@ -245,7 +248,8 @@ def layout_for(problem: Conv, outputs: int, unit: VectorUnit) -> Layout:
 
 def _by_points(tiles: Conv, unit: VectorUnit) -> bool:
     """Whether sums go point by point, which reads less for each multiply-add but needs vectors of tiles to share it."""
-    return unit.is_avx2 or (unit.is_wide and tiles.out_height * tiles.out_width > _FEW_VECTORS * unit.lanes)
+    many = tiles.out_height * tiles.out_width > _FEW_VECTORS * unit.lanes
+    return {"never": False, "many": many, "always": True}[unit.measured.by_points]
 
 
 def _band_bytes(lowest: Layout) -> int:

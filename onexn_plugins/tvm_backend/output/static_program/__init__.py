@@ -6,9 +6,3 @@
 
 The executable needs nothing of the board's system but Linux.
 """
-
-from __future__ import annotations
-
-from onexn_plugins.tvm_backend.output.static_program.build import PROGRAM_FILES, StaticNetwork, compile_static
-
-__all__ = ["PROGRAM_FILES", "StaticNetwork", "compile_static"]

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import tvm
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_module
+from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_memory
 from onexn_plugins.tvm_backend.output.linker import archiver, run_compiler, static_compiler
 from onexn_plugins.tvm_backend.output.static_program.program import Program, kernels, read_program
 from onexn_plugins.tvm_backend.output.static_program.source import constants_source, network_source
@@ -23,7 +24,7 @@ PROGRAM_FILES = (EXECUTABLE, LIBRARY, HEADER)
 
 
 @dataclass(frozen=True)
-class StaticNetwork:
+class StaticProgram:
     """A network's program and its compiled kernels.
 
     Attributes:
@@ -36,16 +37,26 @@ class StaticNetwork:
     program: Program
     kernels: tvm.runtime.Module
 
-    def write(self, folder: Path, input_names: Sequence[str], output_names: Sequence[str]) -> None:
-        """Link the network and put PROGRAM_FILES into the folder.
+    # It needs no facts to be read again, and no process but its own runs it.
+    writable: ClassVar[bool] = True
+    run: ClassVar[None] = None
+    time_calls: ClassVar[None] = None
 
-        Raises:
-            OneXNError: nothing here links for the target, or the linker fails.
-            OSError: the disk refuses.
-        """
+    @property
+    def facts(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    @property
+    def written_bytes(self) -> int:
+        """Weights go through objects, library and executable."""
+        return 3 * len(self.program.constants)
+
+    def write(self, folder: Path, _target: Target, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Link the network and put PROGRAM_FILES into the folder; see forms.Built."""
         compile_c, archive = static_compiler(self.target), archiver(self.target)
         with tempfile.TemporaryDirectory(prefix="onexn-") as build:
-            objects = _compile(self, Path(build), compile_c, input_names, output_names)
+            objects = _compile(self, Path(build), compile_c, inputs, outputs)
             library, main = folder / LIBRARY, Path(build) / "main.o"
             run_compiler(self.target, [*archive, "rcs", str(library), *map(str, objects)])
             executable = ["-s", "-o", str(folder / EXECUTABLE), str(main), str(library), "-lm"]
@@ -53,7 +64,7 @@ class StaticNetwork:
         shutil.copyfile(RUNTIME / HEADER, folder / HEADER)
 
 
-def compile_static(module: tvm.IRModule, target: Target) -> StaticNetwork:
+def compile_program(module: tvm.IRModule, target: Target) -> StaticProgram:
     """Compile a network's Relax module, as `network.build_module` makes it.
 
     Raises:
@@ -63,14 +74,14 @@ def compile_static(module: tvm.IRModule, target: Target) -> StaticNetwork:
         raise OneXNError(f"target {target.name!r}", f"static programs are for Linux, not {target.system}",
                          "Compile it as a library for TVM's runtime")
     config = tvm.target.Target(target.tvm)
-    planned = plan_module(module, config)
+    planned = plan_memory(module, config)
     program = read_program(planned)
     with config, pass_context():
         code = tvm.tirx.build(kernels(planned), target=config)
-    return StaticNetwork(target, program, code)
+    return StaticProgram(target, program, code)
 
 
-def _compile(network: StaticNetwork, build: Path, compile_c: Sequence[str], input_names: Sequence[str],
+def _compile(network: StaticProgram, build: Path, compile_c: Sequence[str], input_names: Sequence[str],
              output_names: Sequence[str]) -> list[Path]:
     """The library's objects, and main.o beside them."""
     (build / "network.c").write_text(network_source(network.program, input_names, output_names), encoding="utf-8")

@@ -63,7 +63,7 @@ class Program:
 
 
 def read_program(module: tvm.IRModule) -> Program:
-    """The program of `lowering.plan_module`'s result.
+    """The program of `lowering.plan_memory`'s result.
 
     Raises:
         OneXNError: the module does something that only TVM's virtual machine can; names it.

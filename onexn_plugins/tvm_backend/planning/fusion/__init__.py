@@ -1,31 +1,35 @@
 """Finds the places where one kernel of ours computes several nodes: an explicit, ordered list of rules.
 
-A rule is a function (context, node) -> KernelCall that raises Unsupported with the reason where it does not apply.
-What no rule takes is left to TVM's own lowering, and the report says why.
+A rule is a function (context, node) -> chain of links that raises Unsupported with the reason where it does not apply.
+The first chain that a kernel family serves is taken. What none takes is left to TVM's own lowering, and the report says
+why.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onexn_plugins.tvm_backend.kernels.problem import Unsupported
-from onexn_plugins.tvm_backend.planning.fusion.context import Context, KernelCall, Rule, describe
-from onexn_plugins.tvm_backend.planning.fusion.conv import fuse_conv, fuse_depthwise
-from onexn_plugins.tvm_backend.planning.fusion.conv_depthwise import fuse_conv_depthwise, fuse_inverted_residual
-from onexn_plugins.tvm_backend.planning.fusion.linear import fuse_linear
-from onexn_plugins.tvm_backend.planning.fusion.pooling import fuse_global_pool, fuse_pool
+from onexn_plugins.tvm_backend.planning.choices import Choices
+from onexn_plugins.tvm_backend.planning.fusion.chain import KernelCall
+from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, describe
+from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_depthwise, inverted_residual
+from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
+from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
-from onexn_plugins.tvm_backend.planning.task import Choices
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 __all__ = ["KernelCall", "fuse"]
 
-# By operator, the rule that takes in the most first.
-RULES: dict[str, tuple[Rule, ...]] = {
-    "Conv": (fuse_inverted_residual, fuse_conv_depthwise, fuse_depthwise, fuse_conv),
-    "Gemm": (fuse_linear,),
-    "MaxPool": (fuse_pool,),
-    "AveragePool": (fuse_pool,),
-    "GlobalAveragePool": (fuse_global_pool,),
+# By operator, what is asked in turn, the rule that takes in the most first.
+RULES: dict[str, tuple[tuple[str, Rule], ...]] = {
+    "Conv": (("fusion conv + depthwise + conv", inverted_residual), ("fusion conv + depthwise", conv_depthwise),
+             ("conv", conv)),
+    "Gemm": (("linear", linear),),
+    "MaxPool": (("pool", pool),),
+    "AveragePool": (("pool", pool),),
+    "GlobalAveragePool": (("mean", global_pool),),
 }
 
 
@@ -41,23 +45,30 @@ def fuse(graph: Graph, planner: Planner,
     for node in graph.nodes:
         if node in context.covered or node.op not in RULES:
             continue
-        call, reasons = _first_match(context, node)
+        call, refused = _first_match(context, node)
         if call is not None:
             context.take(call)
             ends[call.nodes[-1]] = call
             layers.extend(call.layers)
         elif node.op in ("Conv", "Gemm"):
             operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
-            layers.append(describe(context, node, operator, f"no kernel: {'; '.join(reasons)}"))
+            reasons = "; ".join(dict.fromkeys(reason for _, reason in refused))
+            layers.append(replace(describe(graph, node, operator, f"no kernel: {reasons}"), refused=tuple(refused)))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
     return order, layers
 
 
-def _first_match(context: Context, node: Node) -> tuple[KernelCall | None, list[str]]:
-    reasons: list[str] = []
-    for rule in RULES[node.op]:
+def _first_match(context: Context, node: Node) -> tuple[KernelCall | None, list[tuple[str, str]]]:
+    """The call of the first rule that a family serves, its first layer told what was refused before."""
+    refused: list[tuple[str, str]] = []
+    for name, rule in RULES[node.op]:
         try:
-            return rule(context, node), reasons
+            call = context.call(rule(context, node))
         except Unsupported as refusal:
-            reasons.append(refusal.reason)
-    return None, reasons
+            refused.append((name, refusal.reason))
+            continue
+        if call.layers:
+            first = replace(call.layers[0], refused=(*refused, *call.layers[0].refused))
+            call = replace(call, layers=(first, *call.layers[1:]))
+        return call, refused
+    return None, refused

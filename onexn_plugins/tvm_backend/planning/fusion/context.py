@@ -1,56 +1,30 @@
-"""What the fusion rules share: what they read and what they return."""
+"""A graph as the fusion rules read it, and the call of the kernel that computes a chain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from onexn_plugins.tvm_backend.kernels.choose import choose
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel, Tile, Unsupported
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, Linear, Unsupported
+from onexn_plugins.tvm_backend.kernels.request import Request, Stage, Weights
+from onexn_plugins.tvm_backend.planning.choices import Choices
 from onexn_plugins.tvm_backend.planning.fusion.activations import activation_after
+from onexn_plugins.tvm_backend.planning.fusion.chain import KernelCall, Link, Tail
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Decision, Planner
-from onexn_plugins.tvm_backend.planning.task import Choice, Choices, Task
 from onexn_plugins.tvm_backend.reading.folding import has_weight
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, original_name
 
-
-@dataclass(frozen=True)
-class KernelCall:
-    """A kernel of ours in the place of some nodes.
-
-    Attributes:
-        nodes: the nodes it replaces; the last one makes `output`.
-        kernel: what runs.
-        inputs: the activations it reads: x, then the residual if there is one.
-        output: the value it makes.
-        layers: the layers it computes, for the report.
-        task, choice: what the kernel was asked for and how it computes it; None where there is nothing to choose.
-    """
-
-    nodes: tuple[Node, ...]
-    kernel: Kernel
-    inputs: tuple[str, ...]
-    output: str
-    layers: tuple[Layer, ...] = ()
-    task: Task | None = None
-    choice: Choice | None = None
-
-
-@dataclass(frozen=True)
-class Tail:
-    """What follows a layer and is computed with it."""
-
-    nodes: tuple[Node, ...]
-    epilogue: Epilogue
-    residual: tuple[str, ...]
-    output: str
+NO_BLOCKS = "depthwise layers have no 1×N blocks"
+WITH_THOSE_BEFORE = "computed with the convolution before it"
 
 
 class Context:
-    """A graph, read by rules."""
+    """A graph, read by rules. What is asked twice is answered from memory: rules for the same node ask the same."""
 
     def __init__(self, graph: Graph, planner: Planner, choices: Choices | None = None) -> None:
         self.graph, self.planner, self.unit, self.choices = graph, planner, planner.unit, choices
@@ -59,6 +33,9 @@ class Context:
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._single = graph.single_consumers()
         self._consumers = graph.consumers()
+        self._weights: dict[Node, Weights] = {}
+        self._decisions: dict[Node, Decision] = {}
+        self._tails: dict[tuple[Node, bool], Tail] = {}
 
     @property
     def covered(self) -> Set[Node]:
@@ -70,24 +47,27 @@ class Context:
         node = self._single.get(value)
         return None if node is None or node in self.covered else node
 
-    def weight(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self, node: Node, groups: int = 1) -> Weights:
         """Constant weight and bias of a Conv or Gemm.
 
         Raises:
             Unsupported: they are computed at run time, or not float32.
         """
-        if not has_weight(self.graph, node) or self.graph.dtype(node.inputs[0]) != np.float32:
-            raise Unsupported("the weight is no float32 constant")
-        return self.graph.constants[node.inputs[1]], self.graph.constants[node.inputs[2]]
-
-    def choose(self, node: Node, task: Task) -> tuple[Decision, Choice]:
-        """How the layer of a Conv or Gemm is computed: as tuned, else as decided."""
-        decision = self.planner.decide(task.problem, task.weight, original_name(node.inputs[1]))
-        default = Choice(decision.sparse, default_tile(task.problem, decision.block_size, self.unit))
-        return self.choices.apply(task, decision, default) if self.choices else (decision, default)
+        if node not in self._weights:
+            if not has_weight(self.graph, node) or self.graph.dtype(node.inputs[0]) != np.float32:
+                raise Unsupported("the weight is no float32 constant")
+            weight, bias = (self.graph.constants[name] for name in node.inputs[1:3])
+            self._weights[node] = Weights(weight, bias, groups)
+        return self._weights[node]
 
     def tail(self, node: Node, *, residual: bool = True) -> Tail:
         """Residual addition and activation after a layer, as far as a kernel can take them in."""
+        key = (node, residual)
+        if key not in self._tails:
+            self._tails[key] = self._find_tail(node, residual)
+        return self._tails[key]
+
+    def _find_tail(self, node: Node, residual: bool) -> Tail:
         value, nodes = node.output, list[Node]()
         other: tuple[str, ...] = ()
         add = self.next_node(value) if residual else None
@@ -98,16 +78,57 @@ class Context:
             nodes, value = nodes + absorbed, absorbed[-1].output
         return Tail(tuple(nodes), Epilogue(bool(other), activation), other, value)
 
-    def in_place(self, task: Task, tail: Tail) -> Task:
-        """The task, allowed to write over its residual where all others that read it have run by then.
+    def _other_operand(self, add: Node, value: str) -> str | None:
+        """The other activation of an Add, where both have the output's shape."""
+        others = [name for name in add.inputs if name != value]
+        same = len(others) == 1 and others[0] in self.graph.specs
+        return others[0] if same and self.graph.specs[others[0]] == self.graph.specs[value] else None
+
+    def call(self, links: tuple[Link, ...]) -> KernelCall:
+        """The call of the kernel that computes a chain.
+
+        Raises:
+            Unsupported: no family does.
+        """
+        decisions: list[Decision | None] = [None] * len(links)
+        stages = [link.stage for link in links]
+        for place in reversed(range(len(links))):  # what a later one is computed with is known to the first
+            together = Request(tuple(stages[place:] if place == 0 else stages[place:place + 1]), self.unit)
+            decisions[place], stages[place] = self._choose(links[place].node, together)
+        tail = links[-1].tail
+        request = Request(tuple(stages), self.unit).in_place(self._may_overwrite(tail))
+        chosen = choose(request)
+        method = chosen.family.method(request)
+        layers = [self._describe(link, stage, decision, links if place == 0 else (), method if place == 0 else "")
+                  for place, (link, stage, decision) in enumerate(zip(links, stages, decisions, strict=True))
+                  if stage.weights is not None]
+        layers = [replace(layer, family=chosen.family.name, refused=chosen.refused if place == 0 else ())
+                  for place, layer in enumerate(layers)]
+        nodes = tuple(node for link in links for node in (link.node, *link.tail.nodes))
+        return KernelCall(nodes, request, chosen, (links[0].node.inputs[0], *tail.residual), tail.output, tuple(layers))
+
+    def _choose(self, node: Node, request: Request) -> tuple[Decision | None, Stage]:
+        """How the first stage of a request is computed: as tuned, else as decided; None where it has no blocks."""
+        stage, problem = request.first, request.first.problem
+        if stage.kind not in ("conv", "linear"):
+            return None, stage
+        assert isinstance(problem, (Conv, Linear))
+        assert stage.weights is not None
+        if node not in self._decisions:
+            self._decisions[node] = self.planner.decide(problem, stage.weights, original_name(node.inputs[1]))
+        decision = self._decisions[node]
+        choice = Choice(decision.sparse, default_tile(problem, decision.block_size, self.unit))
+        if self.choices:
+            decision, choice = self.choices.apply(request, decision, choice)
+        return decision, replace(stage, choice=choice)
+
+    def _may_overwrite(self, tail: Tail) -> bool:
+        """Whether the output may be written over the residual: all others that read it have run by then.
 
         It has to be the tensor of a kernel of ours that kernels alone read: other operators may give views of it.
         """
-        if not tail.residual or not self._is_last(tail):
-            return task
-        return replace(task, epilogue=replace(task.epilogue, in_place=True))
-
-    def _is_last(self, tail: Tail) -> bool:
+        if not tail.residual:
+            return False
         residual, end = tail.residual[0], self._places[tail.nodes[-1]]
         if residual not in self._made or residual in self.graph.outputs:
             return False
@@ -118,15 +139,40 @@ class Context:
         """Remember what a call covers and makes."""
         self._made.add(call.output)
         self._ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
+        self._tails.clear()  # what follows a layer may be covered now
 
-    def _other_operand(self, add: Node, value: str) -> str | None:
-        """The other activation of an Add, where both have the output's shape."""
-        others = [name for name in add.inputs if name != value]
-        same = len(others) == 1 and others[0] in self.graph.specs
-        return others[0] if same and self.graph.specs[others[0]] == self.graph.specs[value] else None
+    def _describe(self, link: Link, stage: Stage, decision: Decision | None, links: tuple[Link, ...],
+                  method: str) -> Layer:
+        """The report line of a layer; `links` is the chain that begins with it, empty for those computed with it."""
+        kinds = " + ".join(part.stage.kind for part in links) or stage.kind
+        if decision is None:
+            return describe(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE)
+        reason = ", ".join(filter(None, (decision.reason, method)))
+        return describe(self.graph, link.node, kinds, reason if links else f"{reason}; {WITH_THOSE_BEFORE}",
+                        decision, stage, self.planner)
 
 
-Rule = Callable[[Context, Node], KernelCall]
+Rule = Callable[[Context, Node], tuple[Link, ...]]
+
+
+def describe(graph: Graph, node: Node, operator: str, reason: str, decision: Decision | None = None,
+             stage: Stage | None = None, planner: Planner | None = None) -> Layer:
+    """The report line of a Conv or Gemm; without a decision on its stage every block is computed."""
+    shape, output = graph.shape(node.inputs[1]), graph.shape(node.output)
+    dense_macs = int(np.prod(shape)) * (int(np.prod(output)) // shape[0])
+    tile, speedup = None, 1.0
+    if decision and stage and planner:
+        assert isinstance(stage.problem, (Conv, Linear))
+        tile, speedup = stage.tile, planner.expected_speedup(stage.problem, decision)
+    return Layer(
+        name=layer_name(graph, node), operator=operator, shape=tuple(shape),
+        sparse=decision is not None and decision.sparse,
+        block_size=tile.block_size if tile else None,
+        tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
+        kept=decision.kept if decision else 1.0,
+        macs=round(dense_macs * decision.kept) if decision else dense_macs,
+        dense_macs=dense_macs, expected_speedup=speedup, reason=reason,
+    )
 
 
 def layer_name(graph: Graph, node: Node) -> str:
@@ -135,51 +181,3 @@ def layer_name(graph: Graph, node: Node) -> str:
     if weight.endswith(".weight"):
         return weight.removesuffix(".weight")
     return node.name or weight or node.output
-
-
-def conv_problem(context: Context, node: Node) -> Conv:
-    """The convolution that a Conv node asks for.
-
-    Raises:
-        Unsupported: it is not two-dimensional.
-    """
-    image, weight = context.graph.shape(node.inputs[0]), context.graph.shape(node.inputs[1])
-    if len(image) != 4 or len(weight) != 4:
-        raise Unsupported("only two-dimensional convolutions have kernels")
-    attributes = node.attributes
-    batch, in_channels, height, width = image
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    return Conv(
-        batch, in_channels, height, width, weight[0], kernel=(weight[2], weight[3]),
-        stride=_pair(attributes.get("strides")), padding=(top, left, bottom, right),
-        dilation=_pair(attributes.get("dilations")), groups=attributes.get("group", 1),
-    )
-
-
-def algorithm_reason(decision: Decision, kernel: Kernel) -> str:
-    """Why a convolution is computed as it is, and by which algorithm where it is not the direct one."""
-    return ", ".join(filter(None, (decision.reason, kernel.method)))
-
-
-def describe(context: Context, node: Node, operator: str, reason: str, task: Task | None = None,
-             decision: Decision | None = None, tile: Tile | None = None) -> Layer:
-    """The report line of a Conv or Gemm; without a decision on its task every block is computed."""
-    shape = context.graph.shape(node.inputs[1])
-    output = context.graph.shape(node.output)
-    positions = int(np.prod(output)) // shape[0]
-    dense_macs = int(np.prod(shape)) * positions
-    return Layer(
-        name=layer_name(context.graph, node), operator=operator, shape=tuple(shape),
-        sparse=decision is not None and decision.sparse,
-        block_size=tile.block_size if tile else None,
-        tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
-        kept=decision.kept if decision else 1.0,
-        macs=round(dense_macs * decision.kept) if decision else dense_macs,
-        dense_macs=dense_macs,
-        expected_speedup=context.planner.expected_speedup(task.problem, decision) if task and decision else 1.0,
-        reason=reason,
-    )
-
-
-def _pair(values: list[int] | None) -> tuple[int, int]:
-    return (values[0], values[1]) if values else (1, 1)

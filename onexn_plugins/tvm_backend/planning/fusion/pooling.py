@@ -1,16 +1,17 @@
-"""MaxPool, AveragePool and GlobalAveragePool -> one kernel each."""
+"""MaxPool, AveragePool and GlobalAveragePool."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.kernels.channelwise.pooling import global_average_pool, pool
 from onexn_plugins.tvm_backend.kernels.problem import GlobalPool, Pool, Unsupported
-from onexn_plugins.tvm_backend.planning.fusion.context import Context, KernelCall
+from onexn_plugins.tvm_backend.kernels.request import PLAIN, Stage
+from onexn_plugins.tvm_backend.planning.fusion.chain import Link, Tail
+from onexn_plugins.tvm_backend.planning.fusion.context import Context
 from onexn_plugins.tvm_backend.reading.graph import Node
 
 
-def fuse_pool(context: Context, node: Node) -> KernelCall:
+def pool(context: Context, node: Node) -> tuple[Link, ...]:
     """A pool over windows. With ceil_mode the last windows reach beyond the image: more padding says the same."""
     batch, channels, height, width = _image(context, node)
     attributes = node.attributes
@@ -33,13 +34,16 @@ def fuse_pool(context: Context, node: Node) -> KernelCall:
     padding = (top, left, bottom + max(beyond[0], 0), right + max(beyond[1], 0))
     problem = Pool("average" if average else "max", batch, channels, height, width, kernel_size, stride, padding,
                    dilation, counts_padding)
-    return KernelCall((node,), pool(problem, context.unit), node.inputs[:1], node.output)
+    return _alone(node, problem)
 
 
-def fuse_global_pool(context: Context, node: Node) -> KernelCall:
+def global_pool(context: Context, node: Node) -> tuple[Link, ...]:
     """The mean of every channel."""
-    problem = GlobalPool(*_image(context, node))
-    return KernelCall((node,), global_average_pool(problem, context.unit), node.inputs[:1], node.output)
+    return _alone(node, GlobalPool(*_image(context, node)))
+
+
+def _alone(node: Node, problem: Pool | GlobalPool) -> tuple[Link, ...]:
+    return (Link(node, Stage(problem), Tail((), PLAIN, (), node.output)),)
 
 
 def _image(context: Context, node: Node) -> tuple[int, int, int, int]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Unsupported
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from tests.tvm_backend.kernels.differential import (
     AVX512,
     CASES_PER_MODULE,
     SSE,
     Case,
     check,
+    conv,
     convolve,
+    depthwise,
     differential_settings,
     epilogues,
     finish,
@@ -57,6 +57,6 @@ def test_images_of_several_bands():
 
 
 def test_a_channel_multiplier_is_left_to_the_grouped_kernel():
-    with pytest.raises(Unsupported, match="no depthwise"):
-        depthwise(Conv(1, 4, 8, 8, 8, (3, 3), groups=4), np.ones((8, 1, 3, 3), np.float32), np.ones(8, np.float32),
-                  Epilogue(), AVX512)
+    problem = Conv(1, 4, 8, 8, 8, (3, 3), groups=4)
+    kernel = conv(problem, np.ones(problem.weight_shape, np.float32), np.ones(8, np.float32), Epilogue(), AVX512)
+    assert kernel.family == "conv_3x3"

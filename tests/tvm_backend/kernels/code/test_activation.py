@@ -9,13 +9,11 @@ import pytest
 import torch
 import tvm
 
-from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-from onexn_plugins.tvm_backend.planning.task import vector_unit
-from onexn_plugins.tvm_backend.processors import find_target
-from tests.tvm_backend.kernels.differential import ACTIVATIONS, UNITS, Case, compile_functions, run
+from onexn_plugins.tvm_backend.processors import find_target, vector_unit
+from tests.tvm_backend.kernels.differential import ACTIVATIONS, UNITS, Case, compile_functions, depthwise, run
 
 # Tiny and huge ones, those at which exp leaves the range of float32, and many where activations bend.
 VALUES = np.concatenate([[0.0, 1e-30, 1e-8, 80, 88, 89, 100, 3e4], np.geomspace(1e-4, 50, 492)])

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.conv.packed import packed
 from onexn_plugins.tvm_backend.kernels.encode import encode
 from onexn_plugins.tvm_backend.kernels.parts.slices import best_slices
@@ -21,6 +20,7 @@ from tests.tvm_backend.kernels.differential import (
     NEON,
     ZEN4,
     check,
+    conv,
     conv_case,
     densities,
     differential_settings,

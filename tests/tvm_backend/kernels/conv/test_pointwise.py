@@ -8,7 +8,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile
 from tests.tvm_backend.kernels.differential import (
     AVX512,
@@ -16,6 +15,7 @@ from tests.tvm_backend.kernels.differential import (
     NEON,
     Case,
     check,
+    conv,
     conv_case,
     convolve,
     densities,
@@ -55,7 +55,7 @@ def test_two_blocks_a_turn_with_one_left_over():
 
 def test_one_block_a_turn_where_llvm_unrolls():
     cases = [conv_case(conv, Conv(1, 32, 6, 8, 8), 4, 0.7, Epilogue(), unit)
-             for unit in (NEON, replace(NEON, unrolled=True))]
+             for unit in (NEON, replace(NEON, unrolls=True))]
     check(cases)
     two, one = (len(case.kernel.func.script()) for case in cases)
     assert one < two

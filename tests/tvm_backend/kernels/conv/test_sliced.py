@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from tests.tvm_backend.kernels.differential import (
@@ -15,6 +14,7 @@ from tests.tvm_backend.kernels.differential import (
     AVX512,
     NEON,
     check,
+    conv,
     conv_case,
     densities,
     differential_settings,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.parts.window import window_for
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from tests.tvm_backend.kernels.differential import (
@@ -13,6 +12,7 @@ from tests.tvm_backend.kernels.differential import (
     CASES_PER_MODULE,
     NEON,
     check,
+    conv,
     conv_case,
     densities,
     differential_settings,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv, dense_block, linear
+from onexn_plugins.tvm_backend.kernels.choose import dense_block
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear, Unsupported
 from tests.tvm_backend.kernels.differential import (
@@ -19,11 +19,13 @@ from tests.tvm_backend.kernels.differential import (
     SSE,
     Case,
     check,
+    conv,
     convolve,
     densities,
     differential_settings,
     epilogues,
     finish,
+    linear,
     random_array,
     random_weight,
     units,

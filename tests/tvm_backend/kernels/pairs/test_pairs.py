@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.common.requests import stage
 from onexn_plugins.tvm_backend.kernels.channelwise.unpadded import Strips
-from onexn_plugins.tvm_backend.kernels.choose import conv_depthwise
-from onexn_plugins.tvm_backend.kernels.encode import encode
-from onexn_plugins.tvm_backend.kernels.pairs.laid_out import is_laid
-from onexn_plugins.tvm_backend.kernels.pairs.projection import projection
-from onexn_plugins.tvm_backend.kernels.pairs.written_in_place import is_direct
+from onexn_plugins.tvm_backend.kernels.choose import kernel_of
+from onexn_plugins.tvm_backend.kernels.pairs.geometry import why_not_in_place
+from onexn_plugins.tvm_backend.kernels.pairs.laid_out import why_not_laid_out
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Unsupported
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, Unsupported
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
     AVX2,
@@ -35,6 +34,7 @@ from tests.tvm_backend.kernels.differential import (
     differential_settings,
     epilogues,
     finish,
+    pair,
     random_array,
     random_weight,
     run,
@@ -71,19 +71,19 @@ def fused_case(problem, depthwise, block_size, density, epilogue, dw_epilogue, u
     x, bias = random_array(problem.input_shape, rng), random_array((problem.out_channels,), rng)
     weight = random_weight(problem, block_size, density, rng)
     dw_weight, dw_bias = random_array(depthwise.weight_shape, rng), random_array((problem.out_channels,), rng)
-    build = partial(conv_depthwise, problem, weight, bias, epilogue, depthwise, dw_weight, dw_bias, dw_epilogue, unit,
+    build = partial(pair, (problem, weight, bias, epilogue), (depthwise, dw_weight, dw_bias, dw_epilogue), unit,
                     default_tile(problem, block_size, unit))
     hidden = finish(convolve(problem, x, weight, bias), epilogue, [])
     between = convolve(depthwise, hidden, dw_weight, dw_bias)
     if projected is None:
         residual = [random_array(depthwise.output_shape, rng)] if dw_epilogue.residual else []
-        return Case(build(), [x, *residual], finish(between, dw_epilogue, residual))
+        return Case(kernel_of(build()), [x, *residual], finish(between, dw_epilogue, residual))
     last, size, last_epilogue = projected
     arrays = random_weight(last, size, density, rng), random_array((last.out_channels,), rng)
     residual = [random_array(last.output_shape, rng)] if last_epilogue.residual else []
     expected = finish(convolve(last, finish(between, dw_epilogue, []), *arrays), last_epilogue, residual)
-    kernel = build(projection=projection(last, *arrays, last_epilogue, default_tile(last, size, unit)))
-    return Case(kernel, [x, *residual], expected)
+    request = build(stage(last, *arrays, last_epilogue, default_tile(last, size, unit)))
+    return Case(kernel_of(request), [x, *residual], expected)
 
 
 @differential_settings
@@ -107,7 +107,7 @@ def test_rows_that_fill_vectors_are_written_where_the_depthwise_convolution_read
     cases = []
     for problem, size, stride in pairs:
         depthwise = depthwise_after(problem, size, stride)
-        assert is_direct(depthwise, AVX512)
+        assert why_not_in_place(depthwise, AVX512) is None
         cases.append(fused_case(problem, depthwise, 4, 0.5, Epilogue(activation="silu"), Epilogue(True), AVX512))
     assert {case.kernel.family for case in cases} == {"conv_1x1_depthwise"}
     check(cases)
@@ -120,7 +120,7 @@ def test_pairs_of_vectors_on_arm():
     for unit in (NEON, NEON_V7):
         for block_size, (problem, stride) in zip((8, 4, 4), problems, strict=True):
             depthwise = depthwise_after(problem, 3, stride)
-            assert is_direct(depthwise, unit)
+            assert why_not_in_place(depthwise, unit) is None
             cases.append(fused_case(problem, depthwise, block_size, 0.6, Epilogue(activation="relu6"),
                                     Epilogue(True, "relu6"), unit))
     check(cases)
@@ -159,8 +159,11 @@ def test_pixels_are_laid_out_where_a_stride_would_split_vectors(padding):
     (56, 24, 3, 2, 1.0, AVX512, False), (56, 24, 3, 2, 1.0, SSE, False)])
 def test_pixels_are_laid_out_where_that_was_measured_to_be_faster(side, inputs, size, stride, density, unit, laid_out):
     problem, rng = Conv(1, inputs, side, side, 8), np.random.default_rng(0)
-    encoded = encode(random_weight(problem, 4, density, rng), 4)
-    assert is_laid(problem, encoded, depthwise_after(problem, size, stride), unit) == laid_out
+    weight, bias = random_weight(problem, 4, density, rng), np.zeros(8, np.float32)
+    after = depthwise_after(problem, size, stride)
+    request = pair((problem, weight, bias, Epilogue()), (after, np.ones(after.weight_shape, np.float32), bias), unit,
+                   Tile(4, 3))
+    assert (why_not_laid_out(request) is None) == laid_out
 
 
 def test_hidden_channels_are_read_some_time_after_they_were_written():
@@ -203,7 +206,7 @@ def scratch_bytes(kernel):
 def test_pixels_left_over_in_rows_of_every_other_one():
     """16 channels at once leave 28 pixels as a vector, a shorter one and single pixels."""
     depthwise = depthwise_after(problem := Conv(1, 4, 29, 28, 16), 3, 2)
-    assert is_direct(depthwise, AVX512)
+    assert why_not_in_place(depthwise, AVX512) is None
     check([fused_case(problem, depthwise, 16, 0.5, Epilogue(activation="relu6"), Epilogue(), AVX512)])
 
 
@@ -235,7 +238,7 @@ def test_infinities_stay_in_their_row(stride):
     x, one, zero = np.ones(problem.input_shape, np.float32), np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
     x[0, 0, 2, 13] = np.inf
     taps = np.ones(depthwise.weight_shape, np.float32)
-    kernel = conv_depthwise(problem, one, zero, Epilogue(), depthwise, taps, zero, Epilogue(), AVX512)
+    kernel = kernel_of(pair((problem, one, zero, Epilogue()), (depthwise, taps, zero), AVX512))
     assert kernel.family == "conv_1x1_depthwise_flat"
     expected = convolve(depthwise, x, taps, zero)
     actual = run(compile_functions({"kernel": kernel.func.with_attr("global_symbol", "kernel")})["kernel"],
@@ -249,7 +252,7 @@ def test_what_cannot_be_fused_is_refused():
     bias = np.zeros(4, np.float32)
 
     def fuse(epilogue, depthwise):
-        return conv_depthwise(problem, weight, bias, epilogue, depthwise, dw_weight, bias, Epilogue(), AVX512)
+        return kernel_of(pair((problem, weight, bias, epilogue), (depthwise, dw_weight, bias), AVX512))
 
     with pytest.raises(Unsupported, match="residual"):
         fuse(Epilogue(residual=True), depthwise_after(problem, 3, 1))

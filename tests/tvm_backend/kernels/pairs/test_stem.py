@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.pairs.stem import is_stem
+from onexn_plugins.tvm_backend.kernels.pairs.stem import why_not_stem
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from tests.tvm_backend.kernels.differential import (
     ACTIVATIONS,
@@ -18,6 +19,7 @@ from tests.tvm_backend.kernels.differential import (
     densities,
     differential_settings,
     epilogues,
+    pair,
 )
 from tests.tvm_backend.kernels.geometry import size_for
 from tests.tvm_backend.kernels.pairs.test_pairs import depthwise_after, fused_case
@@ -51,6 +53,14 @@ def test_the_stem_of_mobilenet():
     problem = Conv(1, 3, 224, 224, 32, (3, 3), (2, 2), (1, 1, 1, 1))
     relu6 = Epilogue(activation="relu6")
     check([fused_case(problem, depthwise_after(problem, 3, 1), 4, 1.0, relu6, relu6, AVX512)])
+
+
+def is_stem(problem, depthwise, unit):
+    """Whether the two are computed so; their weights do not matter."""
+    def ones(conv):
+        return np.ones(conv.weight_shape, np.float32), np.zeros(conv.out_channels, np.float32)
+
+    return why_not_stem(pair((problem, *ones(problem), Epilogue()), (depthwise, *ones(depthwise)), unit)) is None
 
 
 def test_others_are_summed_directly():

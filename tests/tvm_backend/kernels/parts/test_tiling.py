@@ -14,9 +14,7 @@ from onexn_plugins.tvm_backend.kernels.parts.tiling import (
     covering,
     cut_pixels,
     default_tile,
-    dense_conv_block,
     left_over,
-    sums_at_once,
     tile_pixels,
 )
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Linear, Tile
@@ -169,6 +167,6 @@ def test_the_tiles_that_were_measured_best():
 
 @given(units)
 def test_what_is_summed_at_once_leaves_registers_for_factors(unit):
-    assert unit.registers // 2 <= sums_at_once(unit) < unit.registers - 2
-    block = dense_conv_block(unit)
+    assert unit.registers // 2 <= unit.measured.sums < unit.registers - 2
+    block = unit.measured.dense_block
     assert channels_at_once(block, unit) == block, "a block of a dense layer is summed as a whole"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.choose import conv
 from onexn_plugins.tvm_backend.kernels.parts.window import band_start
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Tile, Unsupported
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
@@ -22,10 +19,12 @@ from tests.tvm_backend.kernels.differential import (
     NEON,
     ZEN4,
     check,
+    conv,
     conv_case,
     densities,
     differential_settings,
     epilogues,
+    family,
     random_weight,
     units,
 )
@@ -52,8 +51,8 @@ def winograd_cases(draw):
     problem = Conv(draw(st.integers(1, 2)), groups * draw(st.integers(1, 6)), height, width,
                    groups * draw(st.integers(1, 20)), kernel, stride, padding, groups=groups)
     block_size, density, seed = draw(st.integers(1, 9)), draw(densities), draw(st.integers(0, 999))
-    family = partial(winograd, outputs=outputs)
-    return conv_case(family, problem, block_size, density, draw(epilogues), draw(units), seed)
+    build = family(winograd, outputs=outputs)
+    return conv_case(build, problem, block_size, density, draw(epilogues), draw(units), seed)
 
 
 @differential_settings
@@ -74,7 +73,7 @@ def test_layers_of_real_networks():
         (4, Conv(1, 3, 112, 112, 16, (7, 7), (2, 2), (3, 3, 3, 3)), AVX512),
     ]
     relu = Epilogue(activation="relu")
-    check([conv_case(partial(winograd, outputs=outputs), problem, 4, 0.5, relu, unit)
+    check([conv_case(family(winograd, outputs=outputs), problem, 4, 0.5, relu, unit)
            for outputs, problem, unit in layers])
 
 
@@ -126,23 +125,23 @@ def test_filterings_add_up_to_the_strided_filter(outputs, kernel, stride):
 
 
 def test_it_is_taken_where_it_pays():
-    def family(channels, side, kept, unit=AVX512, inputs=None, **changes):
+    def name(channels, side, kept, unit=AVX512, inputs=None, **changes):
         inputs = inputs or channels
         problem = Conv(1, inputs, side, side, channels, **{"kernel": (3, 3), "padding": (1, 1, 1, 1)} | changes)
         weight = random_weight(problem, 4, kept, np.random.default_rng(0))
         bias = np.zeros(channels, np.float32)
         return conv(problem, weight, bias, Epilogue(), unit).family
 
-    assert family(64, 28, 1.0) == family(64, 28, 0.5) == family(128, 14, 0.3) == "winograd_4x4_3x3"
-    assert family(256, 7, 1.0) == family(64, 28, 1.0, NEON) == "winograd_2x2_3x3"
-    assert family(64, 28, 0.05) == family(8, 28, 1.0) == "conv_3x3"
-    assert family(64, 28, 1.0, stride=(2, 2)) == family(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
+    assert name(64, 28, 1.0) == name(64, 28, 0.5) == name(128, 14, 0.3) == "winograd_4x4_3x3"
+    assert name(256, 7, 1.0) == name(64, 28, 1.0, NEON) == "winograd_2x2_3x3"
+    assert name(64, 28, 0.05) == name(8, 28, 1.0) == "conv_3x3"
+    assert name(64, 28, 1.0, stride=(2, 2)) == name(64, 28, 1.0, dilation=(2, 2)) == "conv_3x3"
     # by instruction counts
-    assert family(256, 14, 0.1, NEON) == family(128, 28, 0.1, NEON) == "winograd_2x2_3x3"
-    assert family(16, 32, 0.25, NEON) == family(32, 16, 0.1, NEON) == "conv_3x3"
+    assert name(256, 14, 0.1, NEON) == name(128, 28, 0.1, NEON) == "winograd_2x2_3x3"
+    assert name(16, 32, 0.25, NEON) == name(32, 16, 0.1, NEON) == "conv_3x3"
     stem = {"inputs": 3, "kernel": (7, 7), "stride": (2, 2), "padding": (3, 3, 3, 3)}
-    assert family(64, 112, 1.0, **stem) == "winograd_4x4_7x7"
-    assert family(64, 112, 1.0, NEON, **stem) == "conv_7x7"
+    assert name(64, 112, 1.0, **stem) == "winograd_4x4_7x7"
+    assert name(64, 112, 1.0, NEON, **stem) == "conv_7x7"
 
 
 @pytest.mark.parametrize(("kernel", "stride", "outputs", "method"), [
@@ -154,7 +153,7 @@ def test_it_is_taken_where_it_pays():
 def test_it_names_its_tiles(kernel, stride, outputs, method):
     problem = Conv(1, 4, 20, 20, 4, kernel, stride)
     weight, bias = np.ones(problem.weight_shape, np.float32), np.zeros(4, np.float32)
-    found = winograd(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1), outputs=outputs)
+    found = family(winograd, outputs=outputs)(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1))
     assert found.method == f"by Winograd's algorithm, {method}"
 
 
@@ -165,4 +164,4 @@ def test_it_names_its_tiles(kernel, stride, outputs, method):
 def test_what_it_cannot_compute_is_refused(problem):
     weight, bias = np.ones(problem.weight_shape, np.float32), np.zeros(4, np.float32)
     with pytest.raises(Unsupported, match="Winograd"):
-        winograd(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1))
+        family(winograd)(problem, weight, bias, Epilogue(), AVX512, Tile(4, 1))
