@@ -42,7 +42,7 @@ def _markdown(runs: Runs, home: Path) -> str:
         assert section.table is not None
         parts.append(f"## {section.heading}\n\n{to_markdown(section.table)}\n")
         for index, plot in enumerate(section.plots):
-            path = home / "figures" / f"{section.heading.lower().replace(' ', '_')}_{index + 1}.svg"
+            path = home / "figures" / f"{section.heading.lower().replace(',', '').replace(' ', '_')}_{index + 1}.svg"
             write_svg(plot, section.table, path)
             parts.append(f"![{plot.title}](figures/{path.name})\n")
         if "paper" in {column.key for column in section.table.columns}:
