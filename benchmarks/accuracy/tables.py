@@ -12,7 +12,7 @@ from benchmarks.accuracy.runs import Runs, change, find, key_of, spread, title
 from onexn_plugins.report import Column, Plot, Section, Table
 from onexn_plugins.report.cells import Cell, number
 
-PAPER = Path(__file__).parent / "paper" / "figure4.json"
+PAPER = Path(__file__).parent / "paper"
 POINTS, TOP1 = "points", "percent"
 BLOCK_SIZES = (2, 4, 8, 16, 32)
 # Our method beside the name under which the paper's figure has it.
@@ -26,8 +26,8 @@ RUNS_COLUMNS = (
 
 def sections(runs: Runs) -> list[Section]:
     """Whatever has at least one run."""
-    found = (methods(runs), kernels(runs), rearrangement(runs), block_sizes(runs), figure_4(runs), figure_5(runs, "onexn"),
-             figure_5(runs, "onnxruntime"))
+    found = (methods(runs), kernels(runs), rearrangement(runs), block_sizes(runs), figure_4(runs),
+             figure_5(runs, "onexn"), figure_5(runs, "onnxruntime"))
     return [section for section in found if section is not None]
 
 
@@ -43,7 +43,12 @@ def kernels(runs: Runs) -> Section | None:
     rows = [cells for ratio in (0.5, *HARD_RATIOS) for method in ("block_l1", "block_random", "kernels_l1",
                                                                   "kernels_random")
             if (cells := _cells(runs, Row(method=method, pruning_ratio=ratio))) is not None]
-    return _section("Kernels against blocks", RUNS_COLUMNS, rows) if len(rows) > 1 else None
+    theirs = _paper("tables")["kernels"]
+    paper = {title(method, 4): theirs.get(method) for method in ("block_l1", "kernels_l1", "kernels_random")}
+    shown = [cells | {"paper": (paper.get(str(cells["name"])) or 0) / 100 or None if cells["ratio"] == 0.5 else None}
+             for cells in rows]
+    columns = (*RUNS_COLUMNS, Column("paper", f"the paper's, {theirs['network']}, ImageNet", TOP1))
+    return _section("Kernels against blocks", columns, shown) if len(rows) > 1 else None
 
 
 def rearrangement(runs: Runs) -> Section | None:
@@ -56,7 +61,8 @@ def rearrangement(runs: Runs) -> Section | None:
                 rows.append(cells)
     columns = (Column("name", "N"), Column("ratio", "pruned", "ratio"), Column("none", "as it is", TOP1),
                Column("sort", "sort (paper)", TOP1), Column("swap", "swap", TOP1),
-               Column("gain", "swap against as it is", POINTS), Column("over_sort", "swap against sort", POINTS))
+               Column("gain", "swap against as it is", POINTS), Column("over_sort", "swap against sort", POINTS),
+               Column("paper", "the paper's sort against as it is (MobileNet-V2, ImageNet)", POINTS))
     return _section("Rearrangement", columns, rows)
 
 
@@ -69,7 +75,7 @@ def block_sizes(runs: Runs) -> Section | None:
 
 def figure_4(runs: Runs) -> Section | None:
     """Accuracy over the ratio; the paper's network and data are others, so theirs is a drawing of its own."""
-    paper = json.loads(PAPER.read_text(encoding="utf-8"))
+    paper = _paper("figure4")
     theirs, rows = paper["mobilenet_v2"]["top1"], []
     for method, name in IN_THE_PAPER.items():
         for ratio in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9):
@@ -139,9 +145,16 @@ def _arranged(runs: Runs, ratio: float, block_size: int) -> dict[str, Cell] | No
                                       rearrange=arranged)) for arranged in ("none", "sort", "swap")}
     if not found["none"] or not found["swap"]:
         return None
+    theirs, size = _paper("tables")["rearrangement"], str(block_size)
     cells: dict[str, Any] = {name: spread(run["top1"] for run in each.values()) for name, each in found.items()}
     return {"name": f"1×{block_size}", "ratio": ratio, **cells, "gain": change(found["swap"], found["none"]),
-            "over_sort": change(found["swap"], found["sort"])}
+            "over_sort": change(found["swap"], found["sort"]),
+            "paper": theirs["sort"][size] - theirs["none"][size] if ratio == 0.5 else None}
+
+
+def _paper(name: str) -> Any:
+    """What its authors published."""
+    return json.loads((PAPER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _section(heading: str, columns: tuple[Column, ...], rows: list[Any],
