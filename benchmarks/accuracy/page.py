@@ -13,8 +13,8 @@ from onexn_plugins.report import Page, to_markdown, write_html, write_svg
 
 HERE = Path(__file__).parent
 START, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
-THEIRS = ("What is marked as the paper's is from its authors' own data (github.com/lmbxmu/1xN: README, raw_data_fig4), on "
-          "other networks and data; nothing of it was run here.")
+THEIRS = ("What is marked as the paper's is from its authors' own data (github.com/lmbxmu/1xN: README, raw_data_fig4), "
+          "on other networks and data; nothing of it was run here.")
 
 
 def write(results: Path, home: Path = HERE) -> None:

@@ -199,6 +199,8 @@ class _Run:
         self.method.before_step(self.step, self.recipe.epochs * self.epoch_steps)
         images = to_device(batch.images, self.fabric.device, self.recipe.channels_last)
         outputs = self.model(images)
+        if isinstance(outputs, tuple):  # googlenet and inception_v3, in training: classes first, then auxiliary heads
+            outputs = outputs[0]
         loss = F.cross_entropy(outputs, batch.labels.to(self.fabric.device), ignore_index=IGNORED,
                                label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()

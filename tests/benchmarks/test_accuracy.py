@@ -132,7 +132,7 @@ def test_a_run_from_start_to_page(tmp_path, monkeypatch, small_zip):
     write(results, tmp_path)
     readme = (tmp_path / "README.md").read_text()
     assert f"| 1×4 blocks, L1 | 75 % | – | 1 | {100 * blocks['top1']:.1f} %" in readme
-    assert (tmp_path / "figures" / "accuracy_over_latency_1.svg").is_file()
+    assert (tmp_path / "figures" / "accuracy_over_latency_our_backend_1.svg").is_file()
 
 
 def test_differences_are_paired_by_seed():
@@ -151,6 +151,7 @@ def test_committed_runs_are_the_grids_and_the_page_is_theirs(tmp_path):
         for run in seeds.values():
             assert run["data"] == "CIFAR-10, JPEG version"
             assert run["held_out_images"] == 10000
+            assert "+changes" not in run["record"]["commit"], "published numbers come from a commit"
             assert len(run["curve"]) == run["row"]["epochs"]
             assert run["curve"][-1]["top1"] == run["top1"]
     assert find(runs, start_of(Row()))

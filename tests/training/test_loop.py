@@ -70,6 +70,19 @@ def test_a_finished_run_is_read_not_repeated(tmp_path):
     assert first.accuracy == again.accuracy
 
 
+def test_a_network_with_auxiliary_heads_trains(tmp_path):
+    class WithHeads(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            outputs = self.network(images)
+            return (outputs, outputs) if self.training else outputs
+
+    assert len(train(WithHeads(), data(), RECIPE, tmp_path).history) == 3
+
+
 def test_the_seed_decides(tmp_path):
     runs = [train(network(), data(), dataclasses.replace(RECIPE, seed=seed), tmp_path / str(number))
             for number, seed in enumerate((1, 1, 2))]

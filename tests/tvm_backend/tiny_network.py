@@ -29,7 +29,6 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 def compiled(target):
     """The network compiled for a `Target`."""
-    import tvm
     from tvm import relax
 
     from onexn_plugins.tvm_backend.output.tvm_library import compile_library
