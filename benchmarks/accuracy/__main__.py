@@ -19,6 +19,7 @@ from benchmarks.accuracy.run import run, start_weights
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.progress import Progress
 from onexn_plugins.training import read_zip
+from onexn_plugins.training.data.zipped import cache_folder
 
 RESULTS = Path(__file__).parent / "results"
 DATA_NAME = "CIFAR-10, JPEG version"
@@ -55,8 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
             stack.enter_context(progress.stage(row.name))
             data = data or read_zip(arguments.data)
             try:
-                values = run(row, data, DATA_NAME, arguments.results, arguments.work or arguments.results,
-                             progress.step)
+                values = run(row, data, DATA_NAME, arguments.results, arguments.work, progress.step)
             except OneXNError as error:
                 failed += 1
                 progress.say(str(error))
@@ -75,7 +75,8 @@ def _arguments() -> argparse.Namespace:
     verb = verbs.add_parser("run", help="do the runs that are missing")
     verb.add_argument("--data", type=Path, required=True, help="zip of train/CLASS/*.jpg and test/CLASS/*.jpg")
     verb.add_argument("--results", type=Path, default=RESULTS, help="folder of the runs' JSONs (default %(default)s)")
-    verb.add_argument("--work", type=Path, help="folder of states, logs and ONNX files (default: that of --results)")
+    verb.add_argument("--work", type=Path, default=cache_folder() / "accuracy",
+                      help="folder of states, logs and ONNX files (default %(default)s)")
     verb.add_argument("--only", default="", metavar="TEXT", help="only runs whose name holds this")
     verb.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     tables = verbs.add_parser("tables", help="fill the README and draw the figures from the runs")

@@ -80,7 +80,7 @@ def read_zip(path: str | os.PathLike[str], *, seed: int = 0, cache: Path | None 
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.lower().endswith(SUFFIXES)]
             key = hashlib.sha256(repr([(member.filename, member.CRC) for member in members]).encode()).hexdigest()[:16]
-            kept = (cache or _cache_folder()) / f"{path.stem}-{key}.safetensors"
+            kept = (cache or cache_folder()) / f"{path.stem}-{key}.safetensors"
             tensors, classes = _read(kept) if kept.is_file() else _decode(path, archive, members, kept)
     except (OSError, zipfile.BadZipFile) as error:
         raise OneXNError(str(path), f"cannot be read as a zip of images: {error}",
@@ -94,7 +94,8 @@ def read_zip(path: str | os.PathLike[str], *, seed: int = 0, cache: Path | None 
     return ImageData(training, held_out)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/onexn-plugins, by default ~/.cache/onexn-plugins."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onexn-plugins"
 
 
