@@ -140,8 +140,9 @@ class Compiled:
     @cached_property
     def _run(self) -> Callable[..., Any]:
         """The network, if this machine can run it."""
-        reason, run = why_not_here(self.target), self._network.run
-        if reason or run is None:
+        reason = why_not_here(self.target)
+        run = None if reason else self._network.run  # which loads the code
+        if run is None:
             raise OneXNError(f"target {self.target.name!r}", reason or "its networks are programs of their own",
                              "Save the network and run it on a board, or compile with target='host'")
         return run

@@ -53,9 +53,9 @@ def test_others_are_not(other):
 
 
 def test_the_layers_own_blocks_are_found():
-    assert own_block_size(kept_shares(a_request(8, 0.3))) == 8
-    assert own_block_size(kept_shares(a_request(4, 0.3))) == 4
-    assert own_block_size(kept_shares(a_request(4, 1.0))) == 32
+    assert own_block_size(kept_shares(a_request(8, 0.3).first)) == 8
+    assert own_block_size(kept_shares(a_request(4, 0.3).first)) == 4
+    assert own_block_size(kept_shares(a_request(4, 1.0).first)) == 32
 
 
 def test_smaller_blocks_of_a_sparse_layer_are_tried_but_no_dense_kernel():
