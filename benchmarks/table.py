@@ -32,6 +32,8 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("demo", "What does the whole method give on one network, and beside other ways to prune?",
               "demo/README.md"),
+    Benchmark("accuracy", "What do blocks, single weights and filters cost in accuracy, fine-tuned alike?",
+              "accuracy/README.md"),
     Benchmark("latency", "How fast is a pruned network beside other engines?", "latency/README.md"),
     Benchmark("threads", "How much faster are two threads than one?", "threads/README.md"),
     Benchmark("arm", "How many instructions does an inference take on ARM, ours and other engines'?", "arm/README.md"),

@@ -72,20 +72,46 @@ def fitted(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> d
     Raises:
         OneXNError: it is another model's; names the first difference.
     """
+    expected, found = model.state_dict(), renamed(model, state, path)
+    wrong = next((key for key, value in expected.items() if found[key].shape != value.shape), None)
+    if wrong is not None:
+        raise OneXNError(str(path), f"holds another model's weights; {wrong!r} differs: {list(found[wrong].shape)} in "
+                         f"the file, {list(expected[wrong].shape)} in the model",
+                         "Load it into the model it was saved from, with as many classes")
+    return found
+
+
+def renamed(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """As fitted, whatever the shapes.
+
+    Raises:
+        OneXNError: no known prefix explains the names.
+    """
     expected = model.state_dict()
     for names in _readings(state):
         found = {names[name]: value for name, value in state.items() if name in names}
         missing, more = set(expected) - set(found), set(found) - set(expected)
         if all(_last(name) in COUNTERS for name in missing) and not any(_last(name) in LEARNED for name in more):
-            break
-    else:
-        raise _other_model(expected, state, path)
-    wrong = next((key for key, value in expected.items() if key in found and found[key].shape != value.shape), None)
-    if wrong is not None:
-        raise OneXNError(str(path), f"holds another model's weights; {wrong!r} differs: {list(found[wrong].shape)} in "
-                         f"the file, {list(expected[wrong].shape)} in the model",
-                         "Load it into the model it was saved from, with as many classes")
-    return {key: found.get(key, value) for key, value in expected.items()}
+            return {key: found.get(key, value) for key, value in expected.items()}
+    raise _other_model(expected, state, path)
+
+
+def load_all_but_head(model: nn.Module, path: str | Path) -> None:
+    """As load_weights, of a model with another number of classes; the last layer keeps the weights it has."""
+    found = renamed(model, read_weights(path), path)
+    if other_classes(model, found) is not None:
+        found = {key: found[key] if found[key].shape == value.shape else value
+                 for key, value in model.state_dict().items()}
+    model.load_state_dict(fitted(model, found, path))
+
+
+def other_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """How many classes weights under the model's names are for, where the last layer alone differs."""
+    mine = model.state_dict()
+    differing = [key for key in mine if mine[key].shape != state[key].shape]
+    classes = {(mine[key].shape[0], state[key].shape[0]) for key in differing if mine[key].dim() and state[key].dim()}
+    last = list(mine)[-len(differing):] if differing else []
+    return classes.pop()[1] if len(classes) == 1 and differing == last else None
 
 
 def _content(path: Path) -> Any:

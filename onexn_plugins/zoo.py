@@ -12,12 +12,15 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from onexn_plugins.checkpoint import is_checkpoint
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 from onexn_plugins.plain_modules import check_plain
-from onexn_plugins.weights import load_weights
+from onexn_plugins.weights import load_all_but_head, load_weights, other_classes, read_weights, renamed
 
-__all__ = ["import_torchvision", "load_model", "load_weights"]
+__all__ = ["import_torchvision", "load_all_but_head", "load_model", "load_weights"]
 
+# Names that papers use and libraries do not.
+ALIASES = {"mobilenet_v1": "timm/mobilenetv1_100"}
 # Library objects unregister their schemas when collected, so they live as long as the process.
 _declared: list[torch.library.Library] = []
 
@@ -48,7 +51,7 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
+def load_model(name: str, weights: str | Path | None = None, *, classes: int | None = None) -> nn.Module:
     """A model in eval mode.
 
     Args:
@@ -57,12 +60,19 @@ def load_model(name: str, weights: str | Path | None = None) -> nn.Module:
             function that returns a module; the current directory is searched too.
         weights: a state dict to load, .safetensors or written by torch.save. Without it weights are random (seed 0),
             which serves for speed and never for accuracy.
+        classes: outputs of a torchvision or timm model; by default as many as the weights have, and 1000 without.
 
     Raises:
         OneXNError: the name or file does not exist, or the weights are another model's.
     """
+    state = None if weights is None or is_checkpoint(weights) else read_weights(weights)
     torch.manual_seed(0)
-    model = _from_callable(name) if ":" in name else _from_library(name)
+    model = _from_callable(name) if ":" in name else _from_library(name, classes)
+    if state is not None and classes is None and ":" not in name:
+        head = other_classes(model, renamed(model, state, str(weights)))
+        if head is not None:
+            torch.manual_seed(0)
+            model = _from_library(name, head)
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
@@ -85,12 +95,13 @@ def _from_callable(name: str) -> nn.Module:
     return model
 
 
-def _from_library(name: str) -> nn.Module:
+def _from_library(name: str, classes: int | None = None) -> nn.Module:
     torchvision = import_torchvision()
+    name, options = ALIASES.get(name, name), {} if classes is None else {"num_classes": classes}
     models = importlib.import_module(f"{torchvision.__name__}.models")
     known = [] if name.startswith("timm/") else models.list_models(module=models)
     if name in known:
-        return models.get_model(name, weights=None, **_quiet(name))
+        return models.get_model(name, weights=None, **options, **_quiet(name))
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -100,7 +111,7 @@ def _from_library(name: str) -> nn.Module:
     if not timm.is_model(timm_name):
         raise OneXNError(name, "neither torchvision nor timm has a model of this name",
                          _near(timm_name, [*known, *timm.list_models()]) or "Give module:callable for your own model")
-    return timm.create_model(timm_name)
+    return timm.create_model(timm_name, **options)
 
 
 def _near(name: str, known: Sequence[str]) -> str:

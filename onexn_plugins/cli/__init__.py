@@ -24,12 +24,13 @@ from onexn_plugins.cli import (
     repair,
     report,
     run,
+    train,
     tune,
 )
 from onexn_plugins.cli.common import Result
 from onexn_plugins.errors import OneXNError
 
-VERBS = (prune, rearrange, repair, evaluate, inspect, export, tune, compile, run, bench, deploy, experiment,
+VERBS = (prune, rearrange, repair, train, evaluate, inspect, export, tune, compile, run, bench, deploy, experiment,
          report)
 
 
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("onexn: interrupted", file=sys.stderr)
         return 130
+    if int(os.environ.get("RANK", 0)):  # of the processes that torchrun started, the first one speaks
+        return result.exit_code
     try:
         print(json.dumps(result.values, indent=2) if arguments.json else result.text, flush=True)
     except BrokenPipeError:  # the reader, `head` for one, has enough

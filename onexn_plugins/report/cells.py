@@ -45,6 +45,8 @@ STYLES: dict[str, Callable[[Any], str]] = {
     "megabytes": lambda value: f"{significant(value / 1e6)} MB",
     "millions": lambda value: f"{significant(value / 1e6)} M",
     "scientific": scientific,
+    "decimal": significant,
+    "points": lambda value: f"{value:+.2f}",
     "yes_no": lambda value: "yes" if value else "no",
 }
 
