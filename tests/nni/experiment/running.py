@@ -45,7 +45,8 @@ def end(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, str,
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
-        process.kill()
+        process.terminate()  # after a timeout it still has an experiment to end
+        process.wait(90)
     return process.returncode, out, err
 
 
