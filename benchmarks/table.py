@@ -52,5 +52,7 @@ BENCHMARKS = (
               "winograd/results/winograd.json"),
     Benchmark("tune", "What does tuning bring over the default tiles?", "tune/results/avx2.json"),
     Benchmark("filters", "Which networks do NNI's filter pruners really make smaller?", "filters/README.md"),
+    Benchmark("onnx_backend", "How many of the ONNX project's own backend tests are right?",
+              "onnx_backend/results/onnx_backend.json"),
     Benchmark("fuzz", "What does the package make of damaged files?", "fuzz/results/fuzz.json"),
 )
