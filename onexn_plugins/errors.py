@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["MissingDependencyError", "OneXNError"]
+
 
 class OneXNError(Exception):
     """Something the user can mend: names where it happened, what is wrong and what to do.

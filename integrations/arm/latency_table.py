@@ -13,12 +13,19 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
-from onexn_plugins.cli.run import difference, random_inputs
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend import compile_model
-from onexn_plugins.tvm_backend.output.artefact import Artefact, read
-from onexn_plugins.tvm_backend.running.rpc import Board, RemoteRun, parse_board, run_remotely
+from onexn_plugins.tvm_backend import (
+    Artefact,
+    Board,
+    Compiled,
+    RemoteRun,
+    compile_model,
+    parse_board,
+    read_artefact,
+    run_remotely,
+)
 
 
 def main() -> int:
@@ -56,7 +63,7 @@ def measure(
     for number, model in enumerate(models):
         print(f"compiling {model}", file=sys.stderr)
         compiled = compile_model(model, target=target)
-        saved[model] = read(compiled.save(folder / str(number)), run_here=False), random_inputs(compiled)
+        saved[model] = read_artefact(compiled.save(folder / str(number)), run_here=False), inputs_of(compiled)
     runs: dict[str, list[RemoteRun]] = {model: [] for model in models}
     for turn in range(turns):
         for model, (network, inputs) in saved.items():
@@ -71,6 +78,20 @@ def row(model: str, inputs: list[np.ndarray], runs: list[RemoteRun]) -> dict[str
     return {"model": model, "median_ms": statistics.median(milliseconds), "p10_ms": p10, "p90_ms": p90,
             "runs": len(milliseconds), "difference": difference(model, inputs, runs[-1].outputs),
             "core": runs[-1].core, "emulated": runs[-1].emulated}
+
+
+def inputs_of(compiled: Compiled) -> list[np.ndarray]:
+    """Reproducible images."""
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal(tensor.shape).astype(tensor.dtype) for tensor in compiled.inputs]
+
+
+def difference(model: str, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> float:
+    """The largest one from onnxruntime's outputs, of their scale."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    expected = session.run(None, dict(zip((item.name for item in session.get_inputs()), inputs, strict=True)))
+    return float(np.max([np.abs(output - reference).max() / (np.abs(reference).max() or 1.0)
+                         for output, reference in zip(outputs, expected, strict=True)]))
 
 
 def table(rows: list[dict]) -> str:

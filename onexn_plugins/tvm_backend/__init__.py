@@ -11,10 +11,14 @@ for _package, _module in (("apache-tvm", "tvm"), ("onnx", "onnx")):
         raise MissingDependencyError(_package, "tvm")
 
 from onexn_plugins.tvm_backend.compile import compile_model, compile_module, inspect_module, inspect_onnx  # noqa: E402
+from onexn_plugins.tvm_backend.output.artefact import Artefact  # noqa: E402
+from onexn_plugins.tvm_backend.output.artefact import read as read_artefact  # noqa: E402
 from onexn_plugins.tvm_backend.processors import targets  # noqa: E402
 from onexn_plugins.tvm_backend.running.compiled import Compiled, load  # noqa: E402
+from onexn_plugins.tvm_backend.running.rpc import Board, RemoteRun, parse_board, run_remotely  # noqa: E402
 from onexn_plugins.tvm_backend.tuning.search import tune  # noqa: E402
 
 __all__ = [
-    "Compiled", "compile_model", "compile_module", "inspect_module", "inspect_onnx", "load", "targets", "tune",
+    "Artefact", "Board", "Compiled", "RemoteRun", "compile_model", "compile_module", "inspect_module", "inspect_onnx",
+    "load", "parse_board", "read_artefact", "run_remotely", "targets", "tune",
 ]

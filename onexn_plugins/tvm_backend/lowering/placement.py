@@ -135,7 +135,7 @@ class _Mover:
     def _call(self, call: relax.Call) -> relax.Call:
         arguments = [self.value(argument) for argument in call.args]
         if isinstance(call.op, tvm.ir.GlobalVar):  # by its name: by itself it would insist on the types
-            return _packed(call.op.name_hint, *arguments)
+            return _call_by_name(call.op.name_hint, *arguments)
         return relax.Call(call.op, arguments, call.attrs, call.ty_args)
 
     def _move(self, variable: relax.Var, place: int) -> None:
@@ -155,7 +155,7 @@ def _with_entries(module: tvm.IRModule, network: relax.Function, inputs: int, te
     memory = relax.Var("memory", relax.TensorType((memory_bytes,), "uint8"))
     with builder.function(BIND, [memory], _IMPURE):
         views = [_view(builder, memory, tensor) for tensor in tensors]
-        builder.emit_func_output(builder.emit(_packed("vm.builtin.make_closure", called, *views)))
+        builder.emit_func_output(builder.emit(_call_by_name("vm.builtin.make_closure", called, *views)))
 
     given = [relax.Var(parameter.name, parameter.ty) for parameter in network.params[:inputs]]
     bound = relax.Var("bound", relax.AnyType())
@@ -167,9 +167,9 @@ def _with_entries(module: tvm.IRModule, network: relax.Function, inputs: int, te
 
 def _view(builder: relax.BlockBuilder, memory: relax.Var, tensor: _Tensor) -> relax.Var:
     shape, dtype = relax.ShapeExpr(tensor.shape), tvm.ir.GenericConst(tvm.DataType(tensor.dtype), relax.AnyType())
-    view = _packed("runtime.TVMTensorCreateView", memory, shape, dtype, relax.prim_value(tensor.place))
-    return builder.emit(_packed("vm.builtin.ensure_zero_offset", builder.emit(view)))
+    view = _call_by_name("runtime.TVMTensorCreateView", memory, shape, dtype, relax.prim_value(tensor.place))
+    return builder.emit(_call_by_name("vm.builtin.ensure_zero_offset", builder.emit(view)))
 
 
-def _packed(name: str, *arguments: relax.Expr) -> relax.Call:
+def _call_by_name(name: str, *arguments: relax.Expr) -> relax.Call:
     return relax.Call(relax.ExternFunc(name), list(arguments), ty_args=[relax.AnyType()])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from onexn_plugins.tvm_backend.kernels.problem import Unsupported
 from onexn_plugins.tvm_backend.planning.choices import Choices
 from onexn_plugins.tvm_backend.planning.fusion.chain import KernelCall
-from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, describe
+from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, describe_layer
 from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_depthwise, inverted_residual
 from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
 from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
@@ -53,7 +53,8 @@ def fuse(graph: Graph, planner: Planner,
         elif node.op in ("Conv", "Gemm"):
             operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
             reasons = "; ".join(dict.fromkeys(reason for _, reason in refused))
-            layers.append(replace(describe(graph, node, operator, f"no kernel: {reasons}"), refused=tuple(refused)))
+            layer = describe_layer(graph, node, operator, f"no kernel: {reasons}")
+            layers.append(replace(layer, refused=tuple(refused)))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
     return order, layers
 

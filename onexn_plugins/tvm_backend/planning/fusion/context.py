@@ -146,16 +146,16 @@ class Context:
         """The report line of a layer; `links` is the chain that begins with it, empty for those computed with it."""
         kinds = " + ".join(part.stage.kind for part in links) or stage.kind
         if decision is None:
-            return describe(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE)
+            return describe_layer(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE)
         reason = ", ".join(filter(None, (decision.reason, method)))
-        return describe(self.graph, link.node, kinds, reason if links else f"{reason}; {WITH_THOSE_BEFORE}",
+        return describe_layer(self.graph, link.node, kinds, reason if links else f"{reason}; {WITH_THOSE_BEFORE}",
                         decision, stage, self.planner)
 
 
 Rule = Callable[[Context, Node], tuple[Link, ...]]
 
 
-def describe(graph: Graph, node: Node, operator: str, reason: str, decision: Decision | None = None,
+def describe_layer(graph: Graph, node: Node, operator: str, reason: str, decision: Decision | None = None,
              stage: Stage | None = None, planner: Planner | None = None) -> Layer:
     """The report line of a Conv or Gemm; without a decision on its stage every block is computed."""
     shape, output = graph.shape(node.inputs[1]), graph.shape(node.output)
