@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile as compiling
@@ -99,6 +100,22 @@ def test_a_network_that_differs_names_its_first_layer(tmp_path: Path) -> None:
         "compared": False, "reason": "was not asked for"}
 
 
+def test_an_output_that_spreads_rounding_excuses_no_other(tmp_path: Path) -> None:
+    """Whole numbers of the last digits change with every rounding; the layer beside them does not."""
+    model = conv_model()
+    values = model.graph.input[0].name
+    model.graph.node.extend([node("Mul", [values, "large"], ["digits"]),
+                             node("Cast", ["digits"], ["whole"], to=TensorProto.INT64)])
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e8), "large"))
+    model.graph.output.append(onnx.ValueInfoProto(name="whole"))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
+    host = find_target("host")
+    assert compile_model(path, verify=True).verification["compared"]
+    with pytest.raises(OneXNError, match="would be computed wrong"):
+        compiling._compile(broken(plan_file(path, host)), host, 1, True)
+
+
 def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(conv_model().SerializeToString())
@@ -135,4 +152,9 @@ def test_infinities_nan_and_whole_numbers_are_no_rounding() -> None:
     assert difference(np.int64([1, 2]), np.int64([1, 3])) == "1 of 2 values differ"
     assert difference_each(np.float32([1e-3, 1e9]), np.float32([2e-3, 1e9])), "a small value beside a large one"
     assert share_apart(np.float32([np.nan]), np.float32([1])) == 1
+    assert share_apart(one, one) == 0
+    for other in ([1, -np.inf, np.nan], [1, np.nan, np.nan], [1, np.inf, np.inf]):
+        assert share_apart(np.float32(other), one) == 1
     assert share_apart(np.int64([1, 2]), np.int64([1, 2])) == 0
+    assert share_apart(np.int64([1, 2, 3, 4]), np.int64([1, 2, 3, 5])) == 0.25
+    assert share_apart(np.zeros(0, np.int64), np.zeros(0, np.int64)) == 0
