@@ -13,14 +13,14 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile as compiling
 from onexn_plugins.tvm_backend import compile_model, load
-from onexn_plugins.tvm_backend.checking import operators
+from onexn_plugins.tvm_backend.checking import cache, operators
 from onexn_plugins.tvm_backend.checking.network import share_apart
 from onexn_plugins.tvm_backend.checking.reference import difference, difference_each
 from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, plan_file
 from onexn_plugins.tvm_backend.processors import find_target
-from onexn_plugins.tvm_backend.reading.graph import Node
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 from tests.tvm_backend.onnx_files import conv_model, make_model
 
 node = helper.make_node
@@ -52,9 +52,9 @@ def test_an_operator_is_compared_once(tmp_path: Path, monkeypatch: pytest.Monkey
     compared: list[Node] = []
     compare = operators.check_nodes
 
-    def counting(graph: object, nodes: list[Node]) -> None:
+    def counting(graph: Graph, nodes: list[Node]) -> list[bool]:
         compared.extend(nodes)
-        compare(graph, nodes)
+        return compare(graph, nodes)
 
     monkeypatch.setattr(operators, "check_nodes", counting)
     compile_model(path)
@@ -79,6 +79,44 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     path = written(tmp_path / "model.onnx", [node("Tanh", ["x"], ["y"])])
     x = random.standard_normal((1, 2, 6, 6)).astype(np.float32)
     assert np.allclose(compile_model(path).run(x), np.tanh(x), atol=1e-5)
+
+
+def test_a_cache_that_cannot_be_read_only_costs_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuses)
+    assert "digest" not in cache.Cache()
+
+
+def test_without_a_home_nothing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.os.path, "expanduser", lambda path: path)  # what it gives without a home
+    known = cache.Cache()
+    known.add(["digest"])
+    assert "digest" not in known
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_reference_computes_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(feeds: object) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    monkeypatch.setattr(operators, "references", lambda model: [unknown])
+    compile_model(written(tmp_path / "model.onnx", [node("Tanh", ["x"], ["y"])]))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_steps_of_a_recurrence_have_no_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Node] = []
+    monkeypatch.setattr(operators, "check_nodes", lambda graph, nodes: compared.extend(nodes) or [True] * len(nodes))
+    weights = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32)}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make_model([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], {"x": (2, 1, 3)}, ["y"],
+                                weights).SerializeToString())
+    assert compile_model(path, verify=True).verification["compared"]
+    assert "Recurrence" not in {item.op for item in compared}
 
 
 def broken(network: Network) -> Network:
