@@ -165,4 +165,3 @@ def checked_verify(verify: Any) -> bool | None:
 def not_compared(reason: str) -> dict[str, Any]:
     """What the artefact says then."""
     return {"compared": False, "reason": reason}
-

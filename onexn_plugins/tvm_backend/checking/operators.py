@@ -63,8 +63,8 @@ def check_operators(graph: Graph, order: Sequence[object], processor: Target) ->
 
 def digest(graph: Graph, node: Node, processor: Target) -> str:
     """Of all that decides the node's code."""
-    parts = [tvm.__version__, onnx.__version__, onnxruntime.__version__, code_digest(), str(graph.opset), node.op, node.proto.domain, processor.triple,
-             find_target("host").cpu, *find_target("host").features]
+    parts = [tvm.__version__, onnx.__version__, onnxruntime.__version__, code_digest(), str(graph.opset), node.op,
+             node.proto.domain, processor.triple, find_target("host").cpu, *find_target("host").features]
     parts += sorted(str(attribute) for attribute in node.proto.attribute)
     positions = {name: str(place) for place, name in reversed(list(enumerate(node.inputs)))}
     for name in node.inputs:

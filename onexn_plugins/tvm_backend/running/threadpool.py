@@ -39,7 +39,7 @@ def use_threads(threads: int) -> None:
 
 @contextmanager
 def _unbound() -> Iterator[None]:
-    """TVM sets no affinity meanwhile, unless the user has decided; one thread at a time, as all share the environment."""
+    """TVM sets no affinity meanwhile, unless the user has decided. All threads share the environment: one at a time."""
     with _environment:
         decided = _BIND in os.environ
         os.environ.setdefault(_BIND, "0")

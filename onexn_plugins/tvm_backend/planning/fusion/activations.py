@@ -129,7 +129,8 @@ _ONE: dict[str, Callable[[Node, Function], Function]] = {
     "Tanh": lambda node, x: _tanh(x),
     "Gelu": _exact_gelu,
 }
-# What kernels compute: the function of finite numbers, and its values at infinity, minus infinity and NaN.
+# What ONNX's operators define: the function of finite numbers, and its values at infinity, minus infinity and NaN. Of
+# minus infinity kernels make minus infinity where SiLU's and GELU's operators give NaN (see kernels/code/activation.py).
 _KNOWN: dict[str, tuple[Function, tuple[float, float, float]]] = {
     "relu": (X.maximum(Function.constant(0)), (np.inf, 0, np.nan)),
     "relu6": (X.maximum(Function.constant(0)).minimum(Function.constant(6)), (6, 0, np.nan)),
