@@ -41,9 +41,10 @@ def as_model(graph: Graph) -> ModelProto:
     inputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in graph.inputs]
     outputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in graph.outputs]
     weights = [numpy_helper.from_array(value, name) for name, value in graph.constants.items()]
+    # Nodes made of one node of the file share its name, which onnxruntime takes for an error.
     nodes = [NodeProto.FromString(item.proto.SerializeToString()) for item in graph.nodes]
-    for item in nodes:
-        item.ClearField("name")  # what replaces one node bears its name; onnxruntime takes each name once
+    for number, proto in enumerate(nodes):
+        proto.name = f"{proto.name}_{number}"
     return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights),
                              opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
 
