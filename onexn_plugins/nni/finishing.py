@@ -159,6 +159,15 @@ def _arrays(example_inputs: Any, names: list[str]) -> list[np.ndarray]:
 
 
 def _difference(outputs: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    return max(float(np.abs(output.astype(np.float64) - reference).max(initial=0.0))
-               / (float(np.abs(reference).max(initial=0.0)) or 1.0)
-               for output, reference in zip(outputs, expected, strict=True))
+    """The largest difference over the output's scale; NaN where there is one.
+
+    Raises:
+        OneXNError: shapes differ.
+    """
+    shapes, others = ([list(array.shape) for array in arrays] for arrays in (outputs, expected))
+    if shapes != others:
+        raise OneXNError("network", f"compiled, its outputs have shapes {shapes}, in torch {others}",
+                         "Report the network; until then run the ONNX file with onnxruntime")
+    return float(np.max([np.abs(output.astype(np.float64) - reference).max(initial=0.0)
+                         / (np.abs(reference).max(initial=0.0) or 1.0)
+                         for output, reference in zip(outputs, expected, strict=True)]))

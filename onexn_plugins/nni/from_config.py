@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -160,6 +160,12 @@ def _config_list(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     given, ratio = known.get("config_list"), known.get("sparse_ratio")
     if ratio is not None and not (isinstance(ratio, Real) and not isinstance(ratio, bool) and 0 <= float(ratio) <= 1):
         raise OneXNError("sparse_ratio", f"must be between 0 and 1, got {ratio!r}", "Use for example 0.5")
+    layers = known.get("layers")
+    if given is not None and (isinstance(given, (str, Mapping)) or not isinstance(given, Iterable)):
+        raise OneXNError("config_list", f"must be a list of dicts, got {given!r}",
+                         'Use for example [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]')
+    if layers is not None and (isinstance(layers, str) or not isinstance(layers, Iterable)):
+        raise OneXNError("layers", f"must be a list of names, got {layers!r}", 'Use for example ["features.0"]')
     if given is not None:
         entries = [dict(entry) if isinstance(entry, Mapping) else entry for entry in given]
         for entry in entries:
@@ -169,8 +175,8 @@ def _config_list(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ratio is None:
         raise OneXNError("parameters", "say no sparse_ratio", "Add sparse_ratio, or a config_list")
     rules = {key: known[key] for key in SELECTING if known.get(key) is not None}
-    if known.get("layers") is not None:
-        rules["op_names"] = list(known["layers"])
+    if layers is not None:
+        rules["op_names"] = list(layers)
     if not {"op_types", "op_names", "op_names_re"} & rules.keys():
         rules["op_types"] = ["Conv2d"]
     return [{**rules, "sparse_ratio": ratio}]
@@ -184,13 +190,20 @@ def _has_ratio(entry: Mapping[str, Any]) -> bool:
 
 def _plain(known: Mapping[str, Any], spec: Any) -> dict[str, Any]:
     """What was chosen, flat, as numbers and text."""
-    chosen = dict(spec) if isinstance(spec, Mapping) else {"_name": spec}
-    name = chosen.pop("_name", chosen.pop("__nni_type__", None))
-    if isinstance(chosen.get("pruner"), Mapping):
-        inner = dict(chosen.pop("pruner"))
-        name = f"{name}({inner.pop('_name', '?')})"
-        chosen = {**inner, **chosen}
-    label = name.__name__ if inspect.isclass(name) else str(name).rpartition(".")[2]
-    options = {key: value for key, value in chosen.items() if isinstance(value, (str, bool, int, float))}
+    label, options = _label_and_options(spec)
+    plain = {key: value for key, value in options.items() if isinstance(value, (str, bool, int, float))}
     ratio = known.get("sparse_ratio")
-    return {"pruner": label, **options, **({} if ratio is None else {"sparse_ratio": ratio})}
+    return {**plain, "pruner": label, **({} if ratio is None else {"sparse_ratio": ratio})}
+
+
+def _label_and_options(spec: Any) -> tuple[str, dict[str, Any]]:
+    """A pruner's name, a scheduler's as Scheduler(Pruner), and the options of both."""
+    if not isinstance(spec, Mapping):
+        return spec.__name__ if inspect.isclass(spec) else str(spec).rpartition(".")[2], {}
+    options = dict(spec)
+    inner = options.pop("pruner", None)
+    label, _ = _label_and_options(options.pop("_name", options.pop("__nni_type__", None)))
+    if inner is None:
+        return label, options
+    inner_label, inner_options = _label_and_options(inner)
+    return f"{label}({inner_label})", {**inner_options, **options}

@@ -165,5 +165,3 @@ def _crop(image: Tensor, generator: torch.Generator) -> Tensor:
     size = [max(1, round(side * SIDE / 32) * 32) if side >= 64 else side for side in (height, width)]
     part = F.interpolate(image[None, :, top : top + tall, left : left + wide], size, mode="bilinear", antialias=True)[0]
     return part.flip(2) if draw() < 0.5 else part
-
-

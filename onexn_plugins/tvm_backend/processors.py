@@ -23,6 +23,9 @@ CORTEX_A7 = ("+neon", "-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 X86_CORES = {"znver4": "zen4"}
 # The rows of the levels of x86-64 in the psABI: 2 has SSE4.2, 3 AVX2 and FMA, 4 AVX-512.
 X86_LEVELS = {2: "sse", 3: "avx2", 4: "avx512"}
+# LLVM's features of 64-bit ARM that code for a core may use and an older core lacks: the Linux kernel's names for them.
+ARM_FLAGS = {"dotprod": "asimddp", "fullfp16": "asimdhp", "lse": "atomics", "sve": "sve", "sve2": "sve2",
+             "i8mm": "i8mm", "bf16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,12 @@ def why_not_here(target: Target) -> str | None:
     here = (architecture(platform.machine()), sys.platform)
     if here != (target.architecture, target.system):
         return f"it needs {target.architecture} {target.system}, this is {' '.join(here)}"
+    missing = set[str]()
     if here == ("x86_64", "linux"):
         missing = _vector_features(target.cpu) - _processor_flags()
-        if missing:
-            return f"this processor lacks {', '.join(sorted(missing))}"
-    return None
+    elif here == ("aarch64", "linux"):
+        missing = {ARM_FLAGS[feature] for feature in _missing_arm_features(target)}
+    return f"this processor lacks {', '.join(sorted(missing))}" if missing else None
 
 
 def _x86(name: str, cpu: str, level: int) -> Target:
@@ -140,11 +144,18 @@ def _host() -> Target:
     cpu, triple = str(_llvm().llvm_get_system_cpu()), str(_llvm().llvm_get_system_triple())
     known = next((target for target in _KNOWN.values() if (target.cpu, target.architecture) == (cpu, machine)), None)
     if known is not None:
-        return replace(known, name="host", triple=triple, glibc=None)
+        return _without_hidden(replace(known, name="host", triple=triple, glibc=None))
     if machine == "aarch64":
-        return Target("host", triple, cpu, "apple" if cpu.startswith("apple-") else "neon")
+        return _without_hidden(Target("host", triple, cpu, "apple" if cpu.startswith("apple-") else "neon"))
     raise OneXNError("target 'host'", f"there are no kernels for {machine}",
                      f"Compile for another machine, target= one of: {', '.join(_KNOWN)}")
+
+
+def _without_hidden(target: Target) -> Target:
+    """An ARM host without what a virtual machine hides of its core."""
+    if target.architecture != "aarch64" or sys.platform != "linux":
+        return target
+    return replace(target, features=(*target.features, *(f"-{name}" for name in _missing_arm_features(target))))
 
 
 def _x86_host() -> Target:
@@ -180,11 +191,30 @@ def _vector_features(cpu: str) -> set[str]:
     return {name for name in names if name.startswith(("sse4", "avx", "fma"))}
 
 
+def _missing_arm_features(target: Target) -> list[str]:
+    """What LLVM would use of a 64-bit ARM core and this machine's Linux kernel does not report; none where it reports
+    nothing, as some emulators do.
+    """
+    codegen, flags = _llvm(), _arm_flags()
+    used = {str(feature) for feature in codegen.llvm_get_cpu_features(codegen.Target(target.tvm))}
+    return [feature for feature, flag in ARM_FLAGS.items() if flags and feature in used and flag not in flags]
+
+
 def _processor_flags() -> set[str]:
-    """The instruction set extensions that this machine's Linux kernel reports."""
+    """The instruction set extensions that this machine's Linux kernel reports of an x86-64 core."""
+    return _listed("flags")
+
+
+def _arm_flags() -> set[str]:
+    """The same of an ARM core."""
+    return _listed("Features")
+
+
+def _listed(title: str) -> set[str]:
+    """The words of the first line of that title that the Linux kernel says of its processors."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
-            if line.startswith("flags"):
+            if line.startswith(title):
                 return {_plain(flag) for flag in line.split(":", 1)[1].split()}
     return set()
 

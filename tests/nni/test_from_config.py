@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
 import nni
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,6 +17,8 @@ from torch import nn
 from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.nni import FilterPruner, OneXNPruner, finish, pruner_from_config
+from onexn_plugins.nni.finishing import _difference
+from onexn_plugins.nni.from_config import _plain
 from tests.nni.networks import assert_unchanged, snapshot
 
 IMAGE = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -92,6 +96,26 @@ def test_a_scheduler_holds_its_pruner():
     assert reported["block_size"] == 8
 
 
+@pytest.mark.parametrize("spec", [
+    {"_name": "AGPPruner", "pruner": "L1NormPruner"},
+    {"_name": "AGPPruner", "pruner": L1NormPruner},
+    {"__nni_type__": "path:nni.compression.pruning.AGPPruner",
+     "pruner": {"__nni_type__": "path:nni.compression.pruning.L1NormPruner"}}])
+def test_a_scheduler_is_labelled_with_its_pruner(spec):
+    assert _plain({}, spec) == {"pruner": "AGPPruner(L1NormPruner)"}
+
+
+def test_a_difference_keeps_nan_and_refuses_other_shapes():
+    one, two = np.ones((2, 1), np.float32), np.float32([[2], [np.nan]])
+    assert _difference([one, one * 3], [one, one * 2]) == 0.5
+    assert math.isnan(_difference([one, two], [one, two]))
+    assert math.isnan(_difference([two, one], [two, one]))
+    with pytest.raises(OneXNError, match="shapes"):
+        _difference([one], [one.T])
+    with pytest.raises(OneXNError, match="shapes"):
+        _difference([one], [one, one])
+
+
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"pruner": "L1NormPrunner"}, "Did you mean L1NormPruner"),
     ({"pruner": "NoSuch"}, "Known are AGPPruner"),
@@ -109,6 +133,10 @@ def test_a_scheduler_holds_its_pruner():
     ({"sparse_ratio": None}, "say no sparse_ratio"),
     ({"sparse_ratio": 1.5}, "between 0 and 1"),
     ({"sparse_ratio": "half"}, "between 0 and 1"),
+    ({"layers": "3"}, "must be a list of names"),
+    ({"layers": 5}, "must be a list of names"),
+    ({"config_list": 5}, "must be a list of dicts"),
+    ({"config_list": {"op_names": ["3"]}}, "must be a list of dicts"),
     ({"layers": ["no such layer"]}, "no such layer"),
     ({"pruner": "LevelPruner", "layers": ["no such layer"]}, "no such layer"),
 ])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 
 import pytest
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.kernels.cores import CORES
-from onexn_plugins.tvm_backend.processors import find_target, targets, vector_unit
+from onexn_plugins.tvm_backend.processors import find_target, targets, vector_unit, why_not_here
 
 tvm = pytest.importorskip("tvm")
 # The package exports the function of that name.
@@ -43,6 +44,7 @@ def pretend(monkeypatch, machine, cpu, triple=""):
     """This machine, as platform and LLVM would name it."""
     monkeypatch.setattr(module.platform, "machine", lambda: machine)
     monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(module, "_arm_flags", set)
     monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_cpu", lambda: cpu)
     if triple:
         monkeypatch.setattr(tvm.target.codegen, "llvm_get_system_triple", lambda: triple)
@@ -88,3 +90,30 @@ def test_an_architecture_without_kernels_is_refused_by_name(monkeypatch, machine
 
 def test_cores_that_run_in_order_unroll_by_themselves():
     assert {name for name, unit in CORES.items() if unit.unrolls} == {"cortex-a53", "cortex-a55"}
+
+
+@pytest.mark.parametrize(("name", "lacks"), [
+    ("cortex-a53", None), ("cortex-a72", None), ("cortex-a76", "asimddp, asimdhp, atomics"), ("neoverse-v2", "sve")])
+def test_an_arm_board_without_a_targets_instructions_is_told_so(monkeypatch, name, lacks):
+    """A Cortex-A53 reports none of ARMv8.2."""
+    pretend(monkeypatch, "aarch64", "cortex-a53", "aarch64-unknown-linux-gnu")
+    monkeypatch.setattr(module, "_arm_flags", lambda: {"fp", "asimd", "aes", "crc32"})
+    reason = why_not_here(find_target(name))
+    assert reason is None if lacks is None else lacks in reason
+    for flags in ({"asimd", *module.ARM_FLAGS.values()}, set()):
+        monkeypatch.setattr(module, "_arm_flags", lambda flags=flags: flags)
+        assert why_not_here(find_target(name)) is None
+
+
+def test_an_arm_host_goes_without_what_its_virtual_machine_hides(monkeypatch):
+    pretend(monkeypatch, "aarch64", "neoverse-v2", "aarch64-unknown-linux-gnu")
+    monkeypatch.setattr(module, "_arm_flags", lambda: {"asimd", *module.ARM_FLAGS.values()} - {"sve", "sve2"})
+    host = find_target("host")
+    assert host.features == ("+neon", "-sve", "-sve2")
+    assert why_not_here(host) is None
+
+
+def test_the_kernels_flags_are_read_on_x86_and_arm(monkeypatch):
+    text = "processor : 0\nflags\t\t: fpu sse4_1\nFeatures\t: fp asimddp\n"
+    monkeypatch.setattr(module, "open", lambda *arguments, **options: io.StringIO(text), raising=False)
+    assert (module._processor_flags(), module._arm_flags()) == ({"fpu", "sse41"}, {"fp", "asimddp"})

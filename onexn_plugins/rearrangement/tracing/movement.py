@@ -170,5 +170,3 @@ def _fix(tracer: Tracer, tensors: list[Tensor], reason: str) -> None:
         name = tracer.origin_name(tensor)
         if name:
             tracer.facts.fix(name, f"it {reason}")
-
-

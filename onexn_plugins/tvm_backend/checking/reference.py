@@ -43,19 +43,20 @@ def references(model: ModelProto) -> list[Callable[[Feeds], Arrays]]:
 
 
 def agrees_with_any(outputs: Sequence[np.ndarray], sources: Sequence[Callable[[Feeds], Arrays]], feeds: Feeds,
-                    fault: Callable[[np.ndarray, np.ndarray], str | None]) -> str | None:
-    """None where one of them computes the same, or none computes anything; else how the first one differs."""
-    first: str | None = None
+                    fault: Callable[[np.ndarray, np.ndarray], str | None]) -> tuple[bool, str | None]:
+    """Whether one of them computes anything, and, where none computes the same, how the first one differs."""
+    ran, first = False, None
     for source in sources:
         try:
             expected = source(feeds)
         except Exception:
             continue
+        ran = True
         faults = list(filter(None, map(partial(_named, fault), outputs, expected)))
         if not faults:
-            return None
+            return True, None
         first = first or faults[0]
-    return first
+    return ran, first
 
 
 def _named(fault: Callable[[np.ndarray, np.ndarray], str | None], output: np.ndarray,

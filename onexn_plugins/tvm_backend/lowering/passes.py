@@ -45,5 +45,3 @@ def _planning() -> list[tvm.transform.Pass]:
         transform.CallTIRRewrite(),
         transform.StaticPlanBlockMemory(),
     ]
-
-

@@ -13,6 +13,9 @@ from onexn_plugins.tvm_backend.lowering.operators.function import OPAQUE
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 
+# What the names of kernels of ours begin with.
+KERNEL_PREFIX = "onexn_"
+
 
 def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
     """The module whose "main" takes the graph's inputs and returns its outputs, a tuple where there are several.
@@ -86,5 +89,3 @@ def _result(builder: relax.BlockBuilder, graph: Graph, name: str, values: dict[s
 def tensor_type(spec: TensorSpec) -> relax.TensorType:
     """What TVM calls it."""
     return relax.TensorType(spec.shape, str(spec.dtype))
-
-KERNEL_PREFIX = "onexn_"

@@ -205,7 +205,8 @@ def _check_format(path: str | Path, metadata: Any) -> Target:
         target = Target(**{**metadata["target"], "features": tuple(metadata["target"]["features"])})
         known = all(isinstance(text, str) for text in (target.name, target.triple, target.cpu, *target.features))
         known = known and all(_is_tensor(tensor) for tensor in (*metadata["inputs"], *metadata["outputs"]))
-        known = known and (not target.tvm_runtime or _is_size(metadata["memory_bytes"]))
+        known = known and (not target.tvm_runtime or (
+            _is_size(metadata["memory_bytes"]) and metadata["memory_bytes"] > 0))
     except (KeyError, TypeError, ValueError):
         known = False
     if not known or not isinstance(metadata.get("versions"), dict):
@@ -214,7 +215,7 @@ def _check_format(path: str | Path, metadata: Any) -> Target:
 
 
 def _is_tensor(entry: Any) -> bool:
-    """Whether it is {"name": str, "shape": [positive integers], "dtype": str}."""
+    """Whether it is {"name": str, "shape": [integers, 0 of what is empty], "dtype": str}."""
     if not isinstance(entry, dict) or not isinstance(entry.get("shape"), list):
         return False
     named = isinstance(entry.get("name"), str) and isinstance(entry.get("dtype"), str)
@@ -222,7 +223,7 @@ def _is_tensor(entry: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and value >= 0
 
 
 def _check_runs_here(artefact: Artefact) -> None:

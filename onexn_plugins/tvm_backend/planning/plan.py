@@ -113,4 +113,3 @@ class Planner:
             raise OneXNError(name, "the pattern recorded in the file is not readable",
                              "Export the model again with export_onnx") from error
         return int(block_size)
-

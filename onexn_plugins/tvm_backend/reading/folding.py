@@ -1,7 +1,7 @@
 """Folds what stands around a convolution or linear layer into its weights, bias and padding.
 
     Mul, Div by one constant per channel      into weight and bias (a zero block stays zero)
-    Add of one constant per output channel    into the bias
+    Add of one constant per output channel    into the bias, unless it is so large that adding it rounds
     Pad with zeros before a convolution       into its padding
 """
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
+# Beyond this a sum in float32 has lost what layers compute: 1.5 * 2^23, added and taken away, rounds to whole numbers.
+_LARGEST_ADDED = 2.0**20
 _COMBINE = {"Mul": np.multiply, "Div": np.divide, "Add": np.add}
 
 
@@ -77,7 +79,7 @@ def _absorb_constant(graph: Graph, layer: Node, node: Node) -> Node | None:
         return None
     weight, bias = graph.constants[layer.inputs[1]], graph.constants[layer.inputs[2]]
     values = _per_channel(operand, len(graph.shape(layer.output)), 1, len(bias))
-    if values is None:
+    if values is None or (node.op == "Add" and (np.abs(values) > _LARGEST_ADDED).any()):
         return None
     weight_name, combine = layer.inputs[1], _COMBINE[node.op]
     with np.errstate(all="ignore"):

@@ -101,4 +101,3 @@ def _row(name: str, seconds: float, step: Step | None, layers: Sequence[Layer], 
     roofline = limits.seconds(macs, step.weight_bytes) / seconds if macs else None
     return KernelTime(" + ".join(layer.name for layer in computed) or step.kernel, step.kernel, seconds * 1e3,
                       seconds / total, macs, roofline)
-

@@ -20,6 +20,7 @@ _SHARE_ALL = -3
 _BIND = "TVM_BIND_THREADS"
 
 _configured = threading.local()
+_environment = threading.Lock()
 
 
 def use_threads(threads: int) -> None:
@@ -38,14 +39,15 @@ def use_threads(threads: int) -> None:
 
 @contextmanager
 def _unbound() -> Iterator[None]:
-    """TVM sets no affinity meanwhile, unless the user has decided."""
-    decided = _BIND in os.environ
-    os.environ.setdefault(_BIND, "0")
-    try:
-        yield
-    finally:
-        if not decided:
-            del os.environ[_BIND]
+    """TVM sets no affinity meanwhile, unless the user has decided. All threads share the environment: one at a time."""
+    with _environment:
+        decided = _BIND in os.environ
+        os.environ.setdefault(_BIND, "0")
+        try:
+            yield
+        finally:
+            if not decided:
+                os.environ.pop(_BIND, None)
 
 
 def _processors() -> list[int]:

@@ -60,4 +60,3 @@ def _epilogue(epilogue: Epilogue) -> str:
 
 def _pair(values: tuple[int, int]) -> str:
     return f"{values[0]}x{values[1]}"
-

@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile as compiling
 from onexn_plugins.tvm_backend import compile_model, load
-from onexn_plugins.tvm_backend.checking import operators
+from onexn_plugins.tvm_backend.checking import cache, operators
 from onexn_plugins.tvm_backend.checking.network import share_apart
 from onexn_plugins.tvm_backend.checking.reference import difference, difference_each
 from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, plan_file
 from onexn_plugins.tvm_backend.processors import find_target
-from onexn_plugins.tvm_backend.reading.graph import Node
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 from tests.tvm_backend.onnx_files import conv_model, make_model
 
 node = helper.make_node
@@ -51,9 +52,9 @@ def test_an_operator_is_compared_once(tmp_path: Path, monkeypatch: pytest.Monkey
     compared: list[Node] = []
     compare = operators.check_nodes
 
-    def counting(graph: object, nodes: list[Node]) -> None:
+    def counting(graph: Graph, nodes: list[Node]) -> list[bool]:
         compared.extend(nodes)
-        compare(graph, nodes)
+        return compare(graph, nodes)
 
     monkeypatch.setattr(operators, "check_nodes", counting)
     compile_model(path)
@@ -80,6 +81,44 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     assert np.allclose(compile_model(path).run(x), np.tanh(x), atol=1e-5)
 
 
+def test_a_cache_that_cannot_be_read_only_costs_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuses)
+    assert "digest" not in cache.Cache()
+
+
+def test_without_a_home_nothing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.os.path, "expanduser", lambda path: path)  # what it gives without a home
+    known = cache.Cache()
+    known.add(["digest"])
+    assert "digest" not in known
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_no_reference_computes_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(feeds: object) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    monkeypatch.setattr(operators, "references", lambda model: [unknown])
+    compile_model(written(tmp_path / "model.onnx", [node("Tanh", ["x"], ["y"])]))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_steps_of_a_recurrence_have_no_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Node] = []
+    monkeypatch.setattr(operators, "check_nodes", lambda graph, nodes: compared.extend(nodes) or [True] * len(nodes))
+    weights = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32)}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make_model([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], {"x": (2, 1, 3)}, ["y"],
+                                weights).SerializeToString())
+    assert compile_model(path, verify=True).verification["compared"]
+    assert "Recurrence" not in {item.op for item in compared}
+
+
 def broken(network: Network) -> Network:
     """With twice the weights in its kernel."""
     (call,) = (item for item in network.order if isinstance(item, KernelCall))
@@ -97,6 +136,22 @@ def test_a_network_that_differs_names_its_first_layer(tmp_path: Path) -> None:
         compiling._compile(broken(plan_file(path, host)), host, 1, True)
     assert compiling._compile(broken(plan_file(path, host)), host, 1, False).verification == {
         "compared": False, "reason": "was not asked for"}
+
+
+def test_an_output_that_spreads_rounding_excuses_no_other(tmp_path: Path) -> None:
+    """Whole numbers of the last digits change with every rounding; the layer beside them does not."""
+    model = conv_model()
+    values = model.graph.input[0].name
+    model.graph.node.extend([node("Mul", [values, "large"], ["digits"]),
+                             node("Cast", ["digits"], ["whole"], to=TensorProto.INT64)])
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e8), "large"))
+    model.graph.output.append(onnx.ValueInfoProto(name="whole"))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
+    host = find_target("host")
+    assert compile_model(path, verify=True).verification["compared"]
+    with pytest.raises(OneXNError, match="would be computed wrong"):
+        compiling._compile(broken(plan_file(path, host)), host, 1, True)
 
 
 def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:
@@ -135,4 +190,9 @@ def test_infinities_nan_and_whole_numbers_are_no_rounding() -> None:
     assert difference(np.int64([1, 2]), np.int64([1, 3])) == "1 of 2 values differ"
     assert difference_each(np.float32([1e-3, 1e9]), np.float32([2e-3, 1e9])), "a small value beside a large one"
     assert share_apart(np.float32([np.nan]), np.float32([1])) == 1
+    assert share_apart(one, one) == 0
+    for other in ([1, -np.inf, np.nan], [1, np.nan, np.nan], [1, np.inf, np.inf]):
+        assert share_apart(np.float32(other), one) == 1
     assert share_apart(np.int64([1, 2]), np.int64([1, 2])) == 0
+    assert share_apart(np.int64([1, 2, 3, 4]), np.int64([1, 2, 3, 5])) == 0.25
+    assert share_apart(np.zeros(0, np.int64), np.zeros(0, np.int64)) == 0

@@ -78,6 +78,14 @@ def test_resize_of_some_axes_to_sizes_with_antialias_and_crop(tmp_path: Path) ->
                    for reference in references), item
 
 
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+def test_a_kept_aspect_ratio_is_one_scale_of_all_axes(tmp_path: Path, policy: str) -> None:
+    nodes = [node("Resize", ["x", "", "", "sizes"], [mode], mode=mode, axes=[2, 3], keep_aspect_ratio_policy=policy)
+             for mode in ("nearest", "linear")]
+    check(tmp_path / "model.onnx", nodes, {"sizes": np.array([7, 7])},
+          random.standard_normal((1, 1, 10, 5)).astype(np.float32))
+
+
 def test_values_that_are_moved(tmp_path: Path) -> None:
     constants = {"repeats": np.array([2, 1, 3, 2]), "crop": np.array([0, 0, -1, 2, 0, 0, 3, -2])}
     nodes = [

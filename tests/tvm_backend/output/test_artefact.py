@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.tvm_backend import load
+from onexn_plugins.tvm_backend import compile_model, load
 from onexn_plugins.tvm_backend.output import artefact as module
 from onexn_plugins.tvm_backend.output import linker
 from onexn_plugins.tvm_backend.output.artefact import CHECKSUMS, LIBRARY, METADATA, WEIGHTS, read, write
 from onexn_plugins.tvm_backend.output.tvm_library import TVMLibrary
 from onexn_plugins.tvm_backend.processors import find_target
 from tests.tvm_backend import tiny_network
+from tests.tvm_backend.onnx_files import make_model
 
 tvm = pytest.importorskip("tvm")
 # The package exports the function of that name.
@@ -185,8 +187,9 @@ def test_a_folder_that_is_not_there(tmp_path):
         ({"format_version": 1}, "format version 1, this package reads 4"),
         ({"target": None}, "metadata this package does not know"),
         ({"target": {"name": "host"}}, "metadata this package does not know"),
-        ({"inputs": [{"name": "x", "shape": [0], "dtype": "float32"}]}, "metadata this package does not know"),
+        ({"inputs": [{"name": "x", "shape": [-1], "dtype": "float32"}]}, "metadata this package does not know"),
         ({"outputs": 3}, "metadata this package does not know"),
+        ({"memory_bytes": 0}, "metadata this package does not know"),
         ({"memory_bytes": -1}, "metadata this package does not know"),
         ({"memory_bytes": "many"}, "metadata this package does not know"),
         ({"versions": []}, "metadata this package does not know"),
@@ -246,3 +249,13 @@ def test_a_processor_without_the_vector_unit_is_refused(copy, monkeypatch):
     monkeypatch.setattr(targets, "_processor_flags", lambda: {"sse4", "sse41", "sse42", "avx"})
     with pytest.raises(OneXNError, match="this processor lacks avx2, fma"):
         read(copy)
+
+
+def test_what_is_empty_is_saved_and_loaded(tmp_path):
+    path = tmp_path / "model.onnx"
+    nodes = [helper.make_node("Slice", ["x", "zero", "zero"], ["nothing"]), helper.make_node("Relu", ["x"], ["y"])]
+    path.write_bytes(make_model(nodes, {"x": (2, 3)}, ["nothing", "y"], {"zero": np.array([0])}).SerializeToString())
+    compiled = compile_model(path)
+    nothing, y = load(compiled.save(tmp_path / "network")).run(np.ones((2, 3), np.float32))
+    assert nothing.shape == (0, 3)
+    np.testing.assert_array_equal(y, 1)

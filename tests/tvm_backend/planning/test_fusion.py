@@ -25,7 +25,7 @@ WEIGHTS = {
     "w": np.ones((4, 4, 1, 1), np.float32), "d": np.ones((4, 1, 3, 3), np.float32), "m": np.eye(6, dtype=np.float32),
     "zero": np.float32(0), "one": np.float32(1), "three": np.float32([3]), "five": np.float32(5), "six": np.float32(6),
     "half": np.float32([[[[0.5]]]]), "sixth": np.float32(1 / 6), "root": np.float32(2**0.5),
-    "bright": np.float32(255), "endless": np.float32(np.inf),
+    "bright": np.float32(255), "magic": np.float32(12582912), "endless": np.float32(np.inf),
 }
 CONV = node("Conv", ["x", "w"], ["c"])
 ERF = (node("Div", ["c", "root"], ["u"]), node("Erf", ["u"], ["e"]), node("Add", ["e", "one"], ["s"]))
@@ -78,6 +78,9 @@ def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
     ([CONV, node("Mul", ["c", "half"], ["h"]), node("Relu", ["h"], ["y"])], ["Conv+Relu"]),
     ([CONV, node("Relu", ["c"], ["r"]), node("Relu", ["r"], ["q"]), node("Tanh", ["q"], ["y"])],
      ["Conv+Relu+Relu", "(Tanh)"]),
+    ([CONV, node("Relu", ["c"], ["r"]), node("Add", ["r", "magic"], ["n"]), node("Sub", ["n", "magic"], ["y"])],
+     ["Conv+Relu", "(Add)", "(Add)"]),
+    ([CONV, node("Min", ["c", "magic"], ["n"]), node("Clip", ["n", "zero", "six"], ["y"])], ["Conv+Min+Clip"]),
     ([CONV, node("Relu", ["c"], ["r"]), node("Mul", ["r", "c"], ["y"])], ["Conv", "(Relu)", "(Mul)"]),
     ([CONV, node("Add", ["c", "x"], ["a"]), node("Relu", ["a"], ["y"])], ["Conv+Add+Relu"]),
     ([CONV, node("Relu", ["c"], ["r"]), node("Add", ["r", "x"], ["y"])], ["Conv+Relu", "(Add)"]),

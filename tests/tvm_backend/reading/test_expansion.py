@@ -69,6 +69,14 @@ def test_single_operators(tmp_path: Path, item: NodeProto, constants: dict[str, 
     compare(tmp_path, [item], {"x": X}, constants, opset=opset)
 
 
+def test_large_whole_numbers_to_a_fraction_keep_their_digits(tmp_path: Path) -> None:
+    base = np.array([16777217, 2**40 + 1, 9])
+    compare(tmp_path, [node("Pow", ["i", "k"], ["y"])], {"i": base}, {"k": np.float32([1, 1, 0.5])})
+    _, compiled = compile_nodes(tmp_path, [node("Pow", ["i", "k"], ["y"])], {"i": base, "k": np.ones(3, np.float32)},
+                                {}, ["y"], 21)
+    np.testing.assert_array_equal(compiled.run(base, np.ones(3, np.float32)), base)
+
+
 def test_a_small_deviation_from_a_large_mean_is_normalised(tmp_path: Path) -> None:
     x = (1000 + random.standard_normal((1, 4, 8, 8)) * 0.1).astype(np.float32)
     item = node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)

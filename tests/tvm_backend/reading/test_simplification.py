@@ -78,6 +78,9 @@ CASES = {
     "a value read twice stays": (
         [CONV, node("Mul", ["h", "s"], ["m"]), node("Add", ["h", "m"], ["y"])], CONV_WEIGHTS | {"s": array(4, 1, 1)},
         ["Conv", "Mul", "Add"]),
+    "rounding to whole numbers stays": (
+        [CONV, node("Add", ["h", "t"], ["a"]), node("Sub", ["a", "t"], ["y"])],
+        CONV_WEIGHTS | {"t": np.float32(1.5 * 2**23)}, ["Conv", "Add", "Add"]),
     "conv without bias": (
         [node("Conv", ["x", "w"], ["h"], strides=[2, 2]), node("Add", ["h", "t"], ["y"])],
         {"w": array(4, 3, 3, 3), "t": array(4, 1, 1)}, ["Conv"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -85,10 +84,8 @@ def test_the_board_dies_in_the_middle(saved, x):
             if doing.startswith("timing it: 100000"):
                 kill(process)
 
-        began = time.monotonic()
         with pytest.raises(OneXNError, match=r"(failed|broke).*while timing it"):
             run_remotely(saved, Board("127.0.0.1", port), [x], repeat=1_000_000, patience=60, report=die_while_timing)
-        assert time.monotonic() - began < 120
 
 
 @pytest.fixture

@@ -111,4 +111,3 @@ class Projection:
             blocks.each_row(0, emit_run)
 
         each_tile(cut_pixels(rows * width, self.stage.tile, unit), emit_tile)
-

@@ -39,7 +39,8 @@ def counted(index: Expr, size: int) -> Expr:
     What lies outside stays outside: compare before reading (see is_inside).
     """
     whole = T.bind(T.cast(index, "int64"))
-    return T.bind(T.cast(tirx.Select(whole < 0, whole + size, tirx.min(whole, tirx.const(size, "int64"))), "int32"))
+    before, after = tirx.const(-1, "int64"), tirx.const(size, "int64")
+    return T.bind(T.cast(tirx.Select(whole < 0, tirx.max(whole + size, before), tirx.min(whole, after)), "int32"))
 
 
 def is_inside(index: Expr, size: int) -> Expr:

@@ -20,6 +20,10 @@ from onexn_plugins.tvm_backend.reading.graph import ELEMENTWISE, Graph, Node, ev
 Consumers = Mapping[str, Sequence[Node]]
 
 _MOST_NODES = 8
+# The constants of activations lie between 1 / 64 and 64.
+_MODERATE = 64.0
+# Operators whose result is one of their operands, exactly.
+_CHOOSING = frozenset({"Max", "Min"})
 _NOT_FINITE = np.array([np.inf, -np.inf, np.nan], np.float32)
 
 
@@ -63,9 +67,9 @@ def normal_form(node: Node, operands: Sequence[Function | float | None]) -> Func
         x, low, high = (*operands, None, None)[:3]
         result = _as_function(x)
         if low not in (None, -np.inf):
-            result = result.maximum(_as_function(low))
-        return result if high in (None, np.inf) else result.minimum(_as_function(high))
-    functions = [_as_function(operand) for operand in operands if operand is not None]
+            result = result.maximum(_as_function(low, rounds=False))
+        return result if high in (None, np.inf) else result.minimum(_as_function(high, rounds=False))
+    functions = [_as_function(operand, rounds=node.op not in _CHOOSING) for operand in operands if operand is not None]
     if node.op in _MANY:
         return reduce(_MANY[node.op], functions)
     if node.op not in _ONE:
@@ -73,10 +77,17 @@ def normal_form(node: Node, operands: Sequence[Function | float | None]) -> Func
     return _ONE[node.op](node, *functions)
 
 
-def _as_function(operand: Function | float | None) -> Function:
+def _as_function(operand: Function | float | None, *, rounds: bool = True) -> Function:
+    """Also of a number, of moderate size where the operator rounds: adding 1.5 * 2^23 in float32 and taking it away
+    again rounds to whole numbers, which functions of real numbers do not tell.
+    """
     if operand is None:
         raise Unknown
-    return operand if isinstance(operand, Function) else Function.constant(float(operand))
+    if isinstance(operand, Function):
+        return operand
+    if rounds and operand and not 1 / _MODERATE <= abs(operand) <= _MODERATE:
+        raise Unknown
+    return Function.constant(float(operand))
 
 
 def _hard_sigmoid(x: Function, slope: float, shift: float) -> Function:
@@ -118,7 +129,8 @@ _ONE: dict[str, Callable[[Node, Function], Function]] = {
     "Tanh": lambda node, x: _tanh(x),
     "Gelu": _exact_gelu,
 }
-# What kernels compute: the function of finite numbers, and its values at infinity, minus infinity and NaN.
+# What ONNX's operators define: the function of finite numbers, and its values at infinity, minus infinity and NaN. Of
+# minus infinity kernels make minus infinity where SiLU's and GELU's operators give NaN; see code/activation.py.
 _KNOWN: dict[str, tuple[Function, tuple[float, float, float]]] = {
     "relu": (X.maximum(Function.constant(0)), (np.inf, 0, np.nan)),
     "relu6": (X.maximum(Function.constant(0)).minimum(Function.constant(6)), (6, 0, np.nan)),

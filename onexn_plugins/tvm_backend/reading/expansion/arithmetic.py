@@ -11,11 +11,14 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
 def power(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Both operands of the wider type; the result has the base's."""
+    """Both operands of the wider type, the result of the base's; float64 for whole numbers to a fraction, as float32
+    would round large ones.
+    """
     base, exponent = (graph.dtype(name) for name in node.inputs)
     if base == exponent:
         return None
-    wide = exponent if np.issubdtype(exponent, np.floating) and not np.issubdtype(base, np.floating) else base
+    to_fraction = np.issubdtype(exponent, np.floating) and not np.issubdtype(base, np.floating)
+    wide = np.dtype(np.float64) if to_fraction else base
     write = Writer(graph, node)
     x, y = (name if graph.dtype(name) == wide else write.cast(name, wide) for name in node.inputs)
     if wide == base:

@@ -14,7 +14,6 @@ from onexn_plugins.tvm_backend.reading.expansion import (
     functions,
     normalisation,
     recurrent,
-    resizing,
     selection,
     shapes,
 )
@@ -41,7 +40,6 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": shapes.conv_transpose,
     "OneHot": selection.one_hot,
     "MaxUnpool": selection.max_unpool,
-    "Resize": resizing.all_axes,
 }
 
 
