@@ -105,11 +105,19 @@ def evaluate(scores: Scores, photos: Sequence[tuple[Path, int]], preprocess: Cal
     return Evaluation(Share.of(first, total), Share.of(fifth, total), total, skipped)
 
 
-def _ranked(scores: Tensor, highest: int) -> Tensor:
-    """The first five classes of each image, int64 [n, 5] (fewer where there are fewer classes)."""
+def check_scores(scores: Any) -> Tensor:
+    """The scores; OneXNError unless they are finite and [n, classes]."""
     if not isinstance(scores, Tensor) or scores.dim() != 2:
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise OneXNError("model", f"gives {shape}, not one score per image and class", "Evaluate a classifier")
+        raise OneXNError("model", f"gives {shape}, not one score per image and class", "Give a classifier")
+    if not bool(torch.isfinite(scores).all()):
+        raise OneXNError("model", "gives scores that are NaN or infinite", "Check its weights and the preprocessing")
+    return scores
+
+
+def _ranked(scores: Tensor, highest: int) -> Tensor:
+    """The first five classes of each image, int64 [n, 5] (fewer where there are fewer classes)."""
+    check_scores(scores)
     if highest >= scores.shape[1]:
         raise OneXNError("images", f"a photo is of class {highest}, and the model knows {scores.shape[1]} classes",
                          "Give the sub-folders of the classes the model was trained on")

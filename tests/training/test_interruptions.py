@@ -21,11 +21,13 @@ from tests.training.small import RECIPE, data, network
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import sys, torch
+import dataclasses, sys, torch
 from onexn_plugins.training import Blocks, start_fabric, train
 from tests.training.small import RECIPE, data, network
 torch.set_num_threads(1)
-trained = train(network(norm={norm}), data(), RECIPE, sys.argv[1], fabric=start_fabric(device="cpu"),
+# 31 held-out images, 30 at a time in two processes: the last one is one process's alone
+recipe = dataclasses.replace(RECIPE, eval_batch_size=15)
+trained = train(network(norm={norm}), data(), recipe, sys.argv[1], fabric=start_fabric(device="cpu"),
                 method=Blocks(pruning_ratio=0.5, rearrange="swap"), save_seconds=0.0, log_steps=1)
 """
 
@@ -87,6 +89,13 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path):
     assert len(two["random"]) == 2
 
 
+def test_a_process_without_held_out_images_waits_for_none(tmp_path):
+    """Batch norms' buffers go from the first process to the others whenever the network runs."""
+    finish(start(tmp_path / "two", ranks=2))
+    history = load_state(tmp_path / "two" / "last.ckpt")["progress"]["history"]
+    assert [entry["images"] for entry in history] == [31, 31, 31]
+
+
 class Poison(Method):
     """Makes a weight infinite before a step."""
 
@@ -130,6 +139,9 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 class FullDisk(Method):
     """From a step on no file grows beyond what the log needs."""
+
+    def settings(self) -> dict[str, object]:
+        return Method().settings()
 
     def __init__(self, step: int) -> None:
         self._step = step

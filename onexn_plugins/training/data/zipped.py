@@ -46,7 +46,7 @@ class PixelImages(Images):
         return len(self.labels)
 
     def __getitem__(self, request: Request) -> Batch:  # type: ignore[override]
-        numbers = torch.tensor(request.numbers)
+        numbers = torch.tensor(request.numbers, dtype=torch.int64)  # there may be none
         pixels = self.pixels[numbers]
         if self._seed is not None:
             pixels = _shifted(pixels, self._drawn(request.epoch)[numbers])
