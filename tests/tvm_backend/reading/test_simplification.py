@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
@@ -41,7 +41,11 @@ def as_model(graph: Graph) -> ModelProto:
     inputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in graph.inputs]
     outputs = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in graph.outputs]
     weights = [numpy_helper.from_array(value, name) for name, value in graph.constants.items()]
-    return helper.make_model(helper.make_graph([item.proto for item in graph.nodes], "g", inputs, outputs, weights),
+    # Nodes made of one node of the file share its name, which onnxruntime takes for an error.
+    nodes = [NodeProto.FromString(item.proto.SerializeToString()) for item in graph.nodes]
+    for number, proto in enumerate(nodes):
+        proto.name = f"{proto.name}_{number}"
+    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights),
                              opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
 
 
