@@ -212,10 +212,16 @@ class Named(torch.nn.Module):
         return {"out": self.network(images)}
 
 
+class Undefined(torch.nn.Module):
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return (scores - scores) / 0.0
+
+
 @pytest.mark.parametrize(("make", "reason"), [
     (lambda: network().double(), "forward fails"), (Named, "gives dict, not one score per image and class"),
     (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 3)), "forward fails"),
     (lambda: torch.nn.Conv2d(3, 3, 1), "not one score per image and class"),
+    (lambda: torch.nn.Sequential(network(), Undefined()), "scores that are NaN or infinite"),
 ])
 def test_a_network_that_is_no_classifier_of_these_images_is_refused(tmp_path, make, reason):
     model = make().train()
