@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 from torch import nn
@@ -116,12 +116,6 @@ def check_layers(layers: Mapping[str, PrunableLayer]) -> None:
     if empty:
         raise OneXNError(", ".join(empty), "the weight has no values yet",
                          "Run a lazy model once; load the weights of a meta one")
-
-
-def names_of(model: nn.Module, modules: Sequence[nn.Module]) -> list[str]:
-    """Qualified names of modules, in their order."""
-    by_id = {id(module): name for name, module in model.named_modules()}
-    return [by_id[id(module)] for module in modules]
 
 
 def _short(value: object) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from onexn_plugins.checkpoint import is_checkpoint
-from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.errors import MissingDependencyError, OneXNError, first_line
 from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.weights import load_all_but_head, load_weights, other_classes, read_weights, renamed
 
@@ -86,7 +86,7 @@ def _from_callable(name: str) -> nn.Module:
         make = getattr(importlib.import_module(module_name), attribute)
         model = make()
     except Exception as error:
-        raise OneXNError(name, f"cannot be made: {_first_line(error)}",
+        raise OneXNError(name, f"cannot be made: {first_line(error)}",
                          "Give an importable module:callable that returns a torch module") from error
     if not isinstance(model, nn.Module):
         raise OneXNError(name, f"returned a {type(model).__name__}, not a torch module",
@@ -123,8 +123,3 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _quiet(name: str) -> dict[str, bool]:
     """googlenet and inception_v3 warn about a coming change of their initialisation unless told."""
     return {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

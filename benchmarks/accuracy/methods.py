@@ -41,12 +41,12 @@ class Weights(Method):
     """Single weights, chosen by NNI's LevelPruner, layer by layer."""
 
     def __init__(self, pruning_ratio: float) -> None:
-        self._ratio = pruning_ratio
+        self.pruning_ratio = pruning_ratio
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         from nni.compression.pruning import LevelPruner
 
-        pruner = LevelPruner(model, [{"op_names": list(prunable_layers(model)), "sparse_ratio": self._ratio}])
+        pruner = LevelPruner(model, [{"op_names": list(prunable_layers(model)), "sparse_ratio": self.pruning_ratio}])
         _, masks = pruner.compress()
         pruner.unwrap_model()  # gives the dense weights back
         for name, targets in masks.items():
@@ -62,11 +62,11 @@ class Filters(Method):
     """
 
     def __init__(self, pruning_ratio: float) -> None:
-        self._ratio = pruning_ratio
+        self.pruning_ratio = pruning_ratio
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
         layers = measure(model, 1, example).layers
-        target = sum((layer.dense_macs or 0) * (1 - self._ratio if layer.prunable else 1) for layer in layers)
+        target = sum((layer.dense_macs or 0) * (1 - self.pruning_ratio if layer.prunable else 1) for layer in layers)
         low, high, best = 0.0, 1.0, None
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -93,12 +93,12 @@ class TorchPruningFilters(Filters):
 
     def __init__(self, pruning_ratio: float, grouped: bool) -> None:
         super().__init__(pruning_ratio)
-        self._grouped = grouped
+        self.grouped = grouped
 
     def cut(self, model: nn.Module, example: Tensor, ratio: float) -> nn.Module:
         import torch_pruning
 
-        importance = (torch_pruning.importance.GroupMagnitudeImportance(p=2) if self._grouped
+        importance = (torch_pruning.importance.GroupMagnitudeImportance(p=2) if self.grouped
                       else torch_pruning.importance.MagnitudeImportance(p=1, group_reduction="first"))
         classifier = [module for module in model.modules() if isinstance(module, nn.Linear)]
         torch_pruning.pruner.BasePruner(model, example, importance=importance, pruning_ratio=ratio,
@@ -110,7 +110,7 @@ class FiltersAtRatio(TorchPruningFilters):
     """That share of every layer's filters, as the paper compares: about 1 - (1 - ratio)² of the work goes."""
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
-        return self.cut(model, example, self._ratio)
+        return self.cut(model, example, self.pruning_ratio)
 
 
 class NNIFilters(Filters):

@@ -78,8 +78,16 @@ def add_photos(parser: argparse.ArgumentParser, labelled: bool = False, required
 
 
 def preprocess(arguments: argparse.Namespace) -> Preprocess:
-    """From a photo to an input, as the arguments say; its size is that of --input-shape."""
-    return Preprocess(arguments.input_shape[-1], arguments.crop, arguments.mean, arguments.std)
+    """From a photo to an input, as the arguments say; its size is that of --input-shape.
+
+    Raises:
+        OneXNError: that is no square, and photos are cut to squares.
+    """
+    sizes = arguments.input_shape
+    if len(sizes) != 4 or sizes[-1] != sizes[-2]:
+        raise OneXNError("--input-shape", f"{','.join(map(str, sizes))} is no shape of square images, to which photos "
+                         "are cut", "Give one such as 1,3,224,224; from Python, repair and evaluate take a preprocess")
+    return Preprocess(sizes[-1], arguments.crop, arguments.mean, arguments.std)
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onexn_plugins.cli.common import Result, add_model, add_photos, is_onnx, preprocess, stage
 from onexn_plugins.errors import MissingDependencyError, OneXNError
-from onexn_plugins.evaluation import Scores, Share, evaluate, labelled_photos
+from onexn_plugins.evaluation import Scores, Share, class_folders, evaluate, labelled_photos
 from onexn_plugins.zoo import load_model
 
 HELP = "Measure top-1 and top-5 of a model, an ONNX file or a compiled network on labelled photos."
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> Result:
         photos = [photos[int(place * every)] for place in range(min(arguments.limit, len(photos)))]
     scores, batch = _scores(arguments)
     with stage(arguments, f"scoring {arguments.model} on {len(photos)} photos"):
-        found = evaluate(scores, photos, preprocess(arguments), batch=batch)
+        found = evaluate(scores, photos, preprocess(arguments),
+                         classes=len(class_folders(arguments.images)), batch=batch)
     values = {"model": arguments.model, "top1": asdict(found.top1), "top5": asdict(found.top5),
               "images": found.images, "skipped": [list(each) for each in found.skipped]}
     lines = [f"top-1 {_written(found.top1)}, top-5 {_written(found.top5)} on {found.images} photos"]

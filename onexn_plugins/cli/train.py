@@ -31,6 +31,7 @@ COLUMNS = (Column("epoch", "epoch"), Column("loss", "loss", "decimal"), Column("
            Column("top5", "top-5", "percent"), Column("lr", "learning rate", "decimal"),
            Column("seconds", "took", "seconds"))
 WEIGHTS = "model.safetensors"
+_OF_PRUNING = {"importance": "l1", "scope": "layer", "rearrange": "none", "full": False}  # what each is if not given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +118,9 @@ def make_method(arguments: argparse.Namespace) -> Method:
     """
     from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
 
+    unused = [name for name, default in _OF_PRUNING.items() if getattr(arguments, name) != default]
+    if unused and not arguments.pruning_ratio:
+        raise OneXNError(f"--{unused[0]}", "says how to prune, and needs --pruning-ratio", "Give both")
     for name, needed in (("gradual", "pruning_ratio"), ("straight_through", "gradual"), ("decay", "straight_through")):
         if getattr(arguments, name) and not getattr(arguments, needed):
             raise OneXNError(f"--{name.replace('_', '-')}", f"needs --{needed.replace('_', '-')}", "Give both")

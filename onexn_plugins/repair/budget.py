@@ -16,14 +16,15 @@ UNITS = 4000  # the budget is counted in so many units
 
 
 def choose(losses: Mapping[str, np.ndarray], prices: Mapping[str, np.ndarray], budget: float, unit: str = "", *,
-           spend: bool = True) -> dict[str, float]:
+           fixed: float = 0.0, spend: bool = True) -> dict[str, float]:
     """The ratio of each layer for which the losses add up to the least within the budget.
 
     Args:
         losses: layer -> loss at every ratio of GRID.
         prices: layer -> what it costs at every ratio of GRID.
-        budget: that the prices may add up to.
+        budget: that the prices may add up to, together with `fixed`.
         unit: of budget and prices, for the message.
+        fixed: what everything else costs.
         spend: what the grid leaves over goes to the layers where it saves most, between two ratios of the grid.
 
     Returns:
@@ -32,12 +33,12 @@ def choose(losses: Mapping[str, np.ndarray], prices: Mapping[str, np.ndarray], b
     Raises:
         OneXNError: even the least that all layers can cost is more.
     """
-    least = sum(float(price.min()) for price in prices.values())
+    least = sum(float(price.min()) for price in prices.values()) + fixed
     if least > budget:
         raise OneXNError("budget", f"{budget:.4g}{unit} cannot be met: with {GRID[-1]:.0%} of every layer's "
                          f"blocks gone {least:.4g}{unit} are left", f"Ask for {least * 1.01:.4g}{unit} or more")
-    ratios = _by_programming(losses, prices, budget)
-    return _spend(ratios, losses, prices, budget) if spend else ratios
+    ratios = _by_programming(losses, prices, budget - fixed)
+    return _spend(ratios, losses, prices, budget - fixed) if spend else ratios
 
 
 def at(values: np.ndarray, ratio: float) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.inputs import call_model
 from onexn_plugins.pattern import BlockPattern, weight_mask
 from onexn_plugins.repair.divergence import loss
@@ -25,6 +26,10 @@ BATCH = 32
 STEPS_TIMED = 3
 CROPS = (0.35, 1.0)  # share of an image's area that a crop shows
 SIDE = 160 / 224  # of the images' side that crops are scaled to: half the work, and other views than before
+
+
+class DistillationError(OneXNError):
+    """A step that could not be taken; what came before is of use without it."""
 
 
 @dataclass
@@ -64,6 +69,9 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
         steps: instead of minutes.
         progress: called as progress(done, total, what).
         paused: called after every step with the state so far, which it may save.
+
+    Raises:
+        DistillationError: the networks do not take a step on these images.
     """
     state = state or Distillation()
     masks = {name: weight_mask(keep[name], patterns[name], weight).to(weight.device) for name in keep
@@ -71,6 +79,7 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
     parameters = [each for each in pruned.parameters() if each.is_floating_point()]
     before = [each.requires_grad for each in parameters]
     pruned.eval()
+    sides = _sides(dense, images)
     optimizer = torch.optim.Adam([{"params": [each], "size": _size(each)} for each in parameters], lr=RATE,
                                  betas=(0.9, 0.99))
     try:
@@ -81,10 +90,13 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
         state.steps = state.steps or steps or 0
         started = time.monotonic() - state.seconds
         while not state.steps or state.step < state.steps:
-            batch = _batch(images, state.step, seed)
             for group in optimizer.param_groups:
                 group["lr"] = group["size"] * RATE * _schedule(state.step, state.steps)
-            _train(dense, pruned, batch, optimizer, parameters, masks)
+            try:
+                _train(dense, pruned, _batch(images, state.step, seed, sides), optimizer, parameters, masks)
+            except Exception as error:  # whatever a user's forward or a device's backward raises
+                raise DistillationError("distillation", f"step {state.step + 1} fails: {first_line(error)}",
+                                        "Give images in batches that the network trains on") from error
             state.step += 1
             state.seconds = time.monotonic() - started
             if not state.steps and (state.step == STEPS_TIMED or state.seconds >= 60 * minutes):
@@ -133,15 +145,34 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1.0, WARM * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _batch(images: Images, step: int, seed: int) -> Any:
+def _are_maps(images: Images) -> bool:
+    return all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in images.batches)
+
+
+def _sides(dense: nn.Module, images: Images) -> list[int]:
+    """Height and width that crops are scaled to: smaller ones where the network takes them, else the images' own."""
+    if not _are_maps(images):
+        return []
+    whole = list(images.batches[0].shape[2:])
+    smaller = [max(1, round(side * SIDE / 32) * 32) if side >= 64 else side for side in whole]
+    if smaller == whole:
+        return whole
+    try:
+        call_model(dense, F.interpolate(images.batches[0][:1], smaller))
+    except OneXNError:  # a head or position embeddings of one size
+        return whole
+    return smaller
+
+
+def _batch(images: Images, step: int, seed: int, sides: list[int]) -> Any:
     """What step number `step` sees."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    if not all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in images.batches):
+    if not _are_maps(images):
         return images.batches[int(torch.randint(len(images.batches), (), generator=generator))]
     per_epoch = max(1, images.count // BATCH)
     order = torch.randperm(images.count, generator=torch.Generator().manual_seed(seed * 7919 + step // per_epoch))
     chosen = order[step % per_epoch * BATCH :][:BATCH].tolist()
-    return torch.stack([_crop(_image(images, place), generator) for place in chosen])
+    return torch.stack([_crop(_image(images, place), generator, sides) for place in chosen])
 
 
 def _image(images: Images, place: int) -> Tensor:
@@ -152,8 +183,8 @@ def _image(images: Images, place: int) -> Tensor:
     raise IndexError(place)
 
 
-def _crop(image: Tensor, generator: torch.Generator) -> Tensor:
-    """A random part of an image [c, h, w], scaled to `SIDE` of it and flipped half of the time."""
+def _crop(image: Tensor, generator: torch.Generator, sides: list[int]) -> Tensor:
+    """A random part of an image [c, h, w], scaled to these sides and flipped half of the time."""
     def draw() -> float:
         return float(torch.rand((), generator=generator))
 
@@ -162,6 +193,6 @@ def _crop(image: Tensor, generator: torch.Generator) -> Tensor:
     tall, wide = (max(1, min(size, round(size * math.sqrt(area * each))))
                   for size, each in ((height, 1 / ratio), (width, ratio)))
     top, left = int(draw() * (height - tall + 1)), int(draw() * (width - wide + 1))
-    size = [max(1, round(side * SIDE / 32) * 32) if side >= 64 else side for side in (height, width)]
-    part = F.interpolate(image[None, :, top : top + tall, left : left + wide], size, mode="bilinear", antialias=True)[0]
+    part = image[None, :, top : top + tall, left : left + wide]
+    part = F.interpolate(part, sides, mode="bilinear", antialias=True)[0]
     return part.flip(2) if draw() < 0.5 else part

@@ -42,6 +42,15 @@ class Elimination:
         losses = self.losses.flatten()[self.scores.flatten().argsort(stable=True)]
         return torch.cat([losses.new_zeros(1), losses.cumsum(0)])
 
+    def half(self) -> float:
+        """The ratio without half of those blocks that cost anything: where a layer's harm to the network is measured.
+
+        One half, but for layers that hold blocks of zeros already, of which one half might cost nothing.
+        """
+        curve = self.curve()
+        free, blocks = int((curve <= TIE * curve[-1]).sum()) - 1, len(curve) - 1
+        return (free + blocks) / (2 * blocks) if free < blocks else 0.5
+
 
 def damped(inputs: Tensor, damping: float = DAMPING) -> Tensor:
     """Covariances [..., d, d] with a share of their mean diagonal added to it; an input that is always 0 counts too."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.errors import MissingDependencyError, OneXNError, first_line
 from onexn_plugins.inputs import call_model, keep_state, map_tensors, tensors_in
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"])
@@ -116,11 +116,31 @@ def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tenso
     return found
 
 
-def _from_folder(folder: Path, preprocess: Callable[[Any], Tensor]) -> Images:
+def check_pillow() -> None:
+    """Raise MissingDependencyError where photos cannot be read for want of Pillow."""
     try:
-        from PIL import Image
+        import PIL  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError("pillow", "demo") from error
+
+
+def read_photo(path: Path, preprocess: Callable[[Any], Tensor]) -> Tensor:
+    """A photo as an input.
+
+    Raises:
+        OneXNError: it cannot be read; its reason is the decoder's.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return preprocess(image)
+    except Exception as error:  # broken files make decoders raise whatever they like
+        raise OneXNError(str(path), first_line(error), "Give a whole image file") from error
+
+
+def _from_folder(folder: Path, preprocess: Callable[[Any], Tensor]) -> Images:
+    check_pillow()
     if not folder.is_dir():
         raise OneXNError(str(folder), "is no folder", "Give a folder of photos; sub-folders are read too")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -129,10 +149,9 @@ def _from_folder(folder: Path, preprocess: Callable[[Any], Tensor]) -> Images:
     read, skipped = [], []
     for path in files:
         try:
-            with Image.open(path) as image:
-                read.append(preprocess(image))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            skipped.append((str(path), str(error).splitlines()[0] if str(error) else type(error).__name__))
+            read.append(read_photo(path, preprocess))
+        except OneXNError as error:
+            skipped.append((error.layer, error.reason))
     if not read:
         raise OneXNError(str(folder), f"none of its {len(files)} photos can be read: {skipped[0][1]}",
                          "Give whole image files")

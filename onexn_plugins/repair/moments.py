@@ -80,11 +80,11 @@ def step_of(outputs: Sequence[int], images: int) -> int:
     """Which share of a feature map's positions is looked at: every step-th in each direction.
 
     Args:
-        outputs: size of the layer's feature map, without batch and channels.
+        outputs: size of the layer's feature map, without batch and channels; () where every image is one sample.
         images: in all.
     """
     step = 1
-    while images * _positions(outputs, step + 1) >= SAMPLES:
+    while outputs and images * _positions(outputs, step + 1) >= SAMPLES:
         step += 1
     return step
 

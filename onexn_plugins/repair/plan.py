@@ -23,7 +23,7 @@ from onexn_plugins.repair.latency import LatencyTable, check_target
 from onexn_plugins.repair.options import Context, check_amount, layers_to_prune
 from onexn_plugins.repair.prices import bytes_prices, macs_prices
 from onexn_plugins.repair.surroundings import surroundings
-from onexn_plugins.repair.survey import HALF, Progress, Survey, survey
+from onexn_plugins.repair.survey import Progress, Survey, survey
 
 BISECTIONS = 24
 
@@ -66,12 +66,12 @@ class Budget:
         known = {name: layers[name] for name in found.eliminations}
         if self.latency_ms is not None:
             table = LatencyTable.measured(model, known, example_inputs, block_size, self.target, self.table)
-            return choose(losses(found), table.prices, self.latency_ms - table.fixed, " ms")
+            return choose(losses(found), table.prices, self.latency_ms, " ms", fixed=table.fixed)
         if self.macs is not None:
             prices, fixed = macs_prices(measure(model, block_size, example_inputs), known)
-            return choose(losses(found), prices, self.macs - fixed, " multiply-adds besides those of other layers")
+            return choose(losses(found), prices, self.macs, " multiply-adds", fixed=fixed)
         prices, fixed = bytes_prices(model, known, block_size)
-        return choose(losses(found), prices, float(self.bytes or 0) - fixed, " bytes besides those of other layers")
+        return choose(losses(found), prices, float(self.bytes or 0), " bytes", fixed=fixed)
 
 
 def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: str = "host",
@@ -118,12 +118,12 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
 
 
 def losses(found: Survey) -> dict[str, np.ndarray]:
-    """Harm of each layer at every ratio of GRID: measured at one half, in between as its error curve goes."""
+    """Harm of each layer at every ratio of GRID: measured at `Elimination.half`, in between as its error curve goes."""
     curves = {}
     for name, elimination in found.eliminations.items():
         curve = elimination.curve().numpy()
         places = np.clip(np.round(GRID * (len(curve) - 1)), 0, len(curve) - 1).astype(int)
-        half = curve[round(HALF * (len(curve) - 1))]
+        half = curve[round(elimination.half() * (len(curve) - 1))]
         curves[name] = found.harm[name] * curve[places] / max(float(half), 1e-300)
     return curves
 

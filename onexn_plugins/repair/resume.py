@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from onexn_plugins.checkpoint import load_checkpoint, save_checkpoint
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable
+from onexn_plugins.inputs import tensors_in
 from onexn_plugins.packing import to_json
 
 STAGES = ("arranged", "removed", "corrected")
@@ -77,12 +78,18 @@ class Resume:
             self._noted = time.monotonic()
 
 
-def fingerprint(model: nn.Module, settings: Mapping[str, Any]) -> str:
-    """Of the weights and settings a repair starts from."""
+def fingerprint(model: nn.Module, settings: Mapping[str, Any], images: Sequence[Any]) -> str:
+    """Of the weights, settings and batches of images a repair starts from."""
     digest = hashlib.sha256(to_json(dict(settings)).encode())
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, torch.Tensor):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-                          if value.numel() else b"")
+            digest.update(_bytes(value))
+    for value in tensors_in(list(images)):
+        digest.update(repr(tuple(value.shape)).encode())
+        digest.update(_bytes(value))
     return digest.hexdigest()[:24]
+
+
+def _bytes(value: torch.Tensor) -> Any:
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data if value.numel() else b""

@@ -47,7 +47,8 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
         full: Linear layers too. By default only where there is no convolution to prune.
         preprocess: from a PIL image to a tensor, for a folder; ImageNet's usual by default.
         seed: of the rearrangement's search and of the distillation. The same seed gives the same network.
-        checkpoint: a file that is written on the way; a run with the same arguments goes on from it.
+        checkpoint: a file that is written on the way; a run with the same arguments, and images in the same order, goes
+            on from it.
         progress: called as progress(done, total, what).
 
     Raises:
@@ -61,7 +62,7 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
     found = read_images(images, model, preprocess)
     settings = {"block_size": block_size, "ratio": str(ratio), "rearrange": rearrange, "minutes": minutes, "seed": seed,
                 "layers": list(layers), "images": found.count}
-    resume = Resume(checkpoint, fingerprint(model, settings) if checkpoint is not None else "")
+    resume = Resume(checkpoint, fingerprint(model, settings, found.batches) if checkpoint is not None else "")
     work = Work(model, found, list(layers), block_size, seed, resume, progress or (lambda done, total, what: None))
     ratio = remove_channels(work, share, ratio)
     arrange(work, rearrange, ratio)

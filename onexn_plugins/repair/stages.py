@@ -14,7 +14,7 @@ from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import weight_mask
 from onexn_plugins.rearrangement import apply_moves
 from onexn_plugins.rearrangement.run import rearrange_layers
-from onexn_plugins.repair.distillation import Distillation
+from onexn_plugins.repair.distillation import Distillation, DistillationError
 from onexn_plugins.repair.distillation import distil as train
 from onexn_plugins.repair.elimination import Elimination, kernel_saliency
 from onexn_plugins.repair.moments import Moments, step_of
@@ -24,7 +24,7 @@ from onexn_plugins.repair.sequential import correct_layers
 from onexn_plugins.repair.statistics import reestimate_norms
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import held, layer_moments, survey
-from onexn_plugins.repair.work import Work, values
+from onexn_plugins.repair.work import Work, restore, values
 from onexn_plugins.selection import keep_highest
 
 
@@ -104,9 +104,16 @@ def distil(work: Work, minutes: float) -> None:
     started, before = time.monotonic(), work.resume.values.get("undistilled") or values(work.student)
     state = Distillation(**work.resume.values.get("distilled", {}))
     work.resume.values["undistilled"] = before
-    state = train(work.dense, work.student, work.images, work.keep, work.patterns, minutes, seed=work.seed,
-                  state=state, progress=work.report,
-                  paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
+    try:
+        state = train(work.dense, work.student, work.images, work.keep, work.patterns, minutes, seed=work.seed,
+                      state=state, progress=work.report,
+                      paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
+    except DistillationError as error:  # the repair so far is good without it
+        restore(work.student, before)
+        for key in ("undistilled", "distilled"):
+            work.resume.values.pop(key, None)
+        work.result.notes.append(f"not distilled: {error.reason}")
+        return
     work.resume.write(work.student)
     work.judge("distillation", started, before, seconds=state.seconds)
 

@@ -23,7 +23,6 @@ from onexn_plugins.repair.offsets import add_offset, has_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
-HALF = 0.5  # the ratio at which a layer's harm to the whole network is measured
 JUDGES = 64  # images that measure it
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
@@ -35,7 +34,7 @@ class Survey:
 
     Attributes:
         eliminations: order and loss of every block.
-        harm: divergence of the network's outputs when half of this layer's blocks are gone and the rest corrected.
+        harm: divergence of the network's outputs when this layer's `Elimination.half` is gone and the rest corrected.
     """
 
     eliminations: dict[str, Elimination]
@@ -95,7 +94,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
         if finished is not None:
             finished(name, found)
         if harm:
-            halved[name] = _corrected(weight, keep_highest(found.scores, HALF), pattern, statistics)
+            halved[name] = _corrected(weight, keep_highest(found.scores, found.half()), pattern, statistics)
     return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report))
 
 

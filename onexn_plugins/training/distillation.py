@@ -47,6 +47,10 @@ class Distilled(Method):
     def before_update(self) -> None:
         self.method.before_update()
 
+    def settings(self) -> dict[str, Any]:
+        own = {"distillation": self.weight, "temperature": self.temperature}
+        return {**self.method.settings(), **own}
+
     def state_dict(self) -> dict[str, Any]:
         return self.method.state_dict()
 

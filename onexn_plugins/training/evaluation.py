@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.evaluation import check_scores
 from onexn_plugins.training.data.images import IGNORED, Images, Requests, loader
 
 if TYPE_CHECKING:
@@ -39,17 +40,20 @@ def evaluate(fabric: Fabric, model: nn.Module, images: Images, batch_size: int =
     """Judge a model that `fabric` has set up; every process sees its share, and all get the same answer.
 
     Raises:
-        OneXNError: no image could be read, or the model has fewer outputs than there are classes.
+        OneXNError: no image could be read, or the model's scores are not finite or not one per class.
     """
     requests = Requests(len(images), batch_size * fabric.world_size, rank=fabric.global_rank, ranks=fabric.world_size)
+    empty = torch.zeros(1, *images.shape)  # for a process whose share is none: a model in several is run by all
     sums = torch.zeros(5, dtype=torch.float64)  # first, first five, loss, images, unreadable
     training = model.training
     model.eval()
     with torch.inference_mode():
         for done, batch in enumerate(loader(images, requests, workers=workers), start=1):
-            if len(batch.labels):
-                sums += _counted(model, to_device(batch.images, fabric.device, channels_last),
-                                 batch.labels.to(fabric.device))
+            any_here = len(batch.labels) > 0
+            outputs = model(to_device(batch.images if any_here else empty, fabric.device, channels_last))
+            if any_here:
+                check_classes(outputs, images)
+                sums += _counted(outputs.float(), batch.labels.to(fabric.device))
             progress(f"{min(done * batch_size * fabric.world_size, len(images))} of {len(images)} images")
     model.train(training)
     total = cast(Tensor, fabric.all_reduce(sums.to(fabric.device), reduce_op="sum"))
@@ -64,15 +68,15 @@ def to_device(images: Tensor, device: torch.device, channels_last: bool) -> Tens
     return images.to(device, non_blocking=True, memory_format=layout)
 
 
-def check_classes(outputs: int, images: Images) -> None:
-    """Raise OneXNError unless the model has one output for each class."""
-    if outputs != len(images.classes):
-        raise OneXNError("classes", f"the network has {outputs} outputs and the images {len(images.classes)} classes",
+def check_classes(outputs: Any, images: Images) -> None:
+    """Raise OneXNError unless the model gives finite scores [n, classes]."""
+    count = check_scores(outputs).shape[1]
+    if count != len(images.classes):
+        raise OneXNError("classes", f"the network has {count} outputs and the images {len(images.classes)} classes",
                          "Give the network a head of that many classes, or another folder of images")
 
 
-def _counted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    outputs = model(images).float()
+def _counted(outputs: Tensor, labels: Tensor) -> Tensor:
     loss = F.cross_entropy(outputs, labels, ignore_index=IGNORED, reduction="sum")
     ranked = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
     counted = (labels != IGNORED).sum()

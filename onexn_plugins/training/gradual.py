@@ -53,11 +53,12 @@ class GradualBlocks(Blocks):
         return model
 
     def before_step(self, step: int, steps: int) -> None:
-        end = max(1, round(self.until * steps))
+        last = min(round(self.until * steps), steps - 1)  # a ratio reached after the last step would be none
+        end = max(1, last)
         interval = max(1, end // UPDATES)
         if step > end or (step % interval and step != end):
             return
-        ratio = self.pruning_ratio * (1 - (1 - step / end) ** 3)
+        ratio = self.pruning_ratio * (1 - (1 - step / end) ** 3) if step < last else self.pruning_ratio
         ranked = {name: scores.l1(dense_weight(layer).detach(), mask.pattern)
                   for name, (layer, mask) in self._layers.items()}
         if not self.straight_through:

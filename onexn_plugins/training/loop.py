@@ -15,13 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from onexn_plugins.errors import MissingDependencyError, OneXNError
-from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Request, Requests, loader
-from onexn_plugins.training.evaluation import Accuracy, check_classes, evaluate, to_device
+from onexn_plugins.training.checks import FIRST, check_run, described
+from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Requests, loader
+from onexn_plugins.training.evaluation import Accuracy, evaluate, to_device
 from onexn_plugins.training.log import Log
 from onexn_plugins.training.methods import Method
-from onexn_plugins.training.recipe import Recipe
+from onexn_plugins.training.recipe import Recipe, check_same
 from onexn_plugins.training.schedules import make_optimizer, make_scheduler
-from onexn_plugins.training.state import load_model_state, load_state, random_state, save_state, set_random_state
+from onexn_plugins.training.state import (
+    check_network,
+    load_model_state,
+    load_state,
+    random_state,
+    save_state,
+    set_random_state,
+    shapes,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -128,9 +137,11 @@ class _Run:
                  workers: int, save_seconds: float, log_steps: int, tensorboard: bool) -> None:
         self.data, self.recipe, self.folder, self.method, self.fabric = data, recipe, folder, method, fabric
         self.workers, self.save_seconds, self.log_steps = workers, save_seconds, log_steps
-        self._check(model)
+        check_run(model, data, recipe, folder, fabric.world_size)
+        self.network, self.settings = shapes(model.state_dict()), {**method.settings(), **described(data)}
+        state = self._saved_state()
         torch.manual_seed(recipe.seed + fabric.global_rank)
-        example = data.held_out[_first()].images
+        example = data.held_out[FIRST].images
         self.bare = method.prepare(model, example).train()
         if recipe.channels_last:
             self.bare.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,7 +149,8 @@ class _Run:
         self.at = _Progress()
         self.model, self.optimizer = fabric.setup(self.bare, make_optimizer(self.bare, recipe))
         self.scheduler = make_scheduler(self.optimizer, recipe, self.epoch_steps)
-        self._resume()
+        if state is not None:
+            self._resume(state)
         self._saved, self._unreadable = time.monotonic(), list[str]()
         self.log = Log(folder, self.step, tensorboard) if fabric.global_rank == 0 else _Silent()
 
@@ -167,6 +179,7 @@ class _Run:
 
     def finish_epoch(self, progress: Callable[[str], None]) -> None:
         """Judge, note, save."""
+        self._check_finite()
         accuracy = evaluate(self.fabric, self.model, self.data.held_out, self.recipe.eval_batch_size,
                             workers=self.workers, channels_last=self.recipe.channels_last, progress=progress)
         self.at.history.append({
@@ -184,13 +197,12 @@ class _Run:
         Raises:
             OneXNError: a weight is not finite; the last good state stays.
         """
-        for name, tensor in self.bare.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise self._diverged(f"{name} is not finite", self.step)
+        self._check_finite()
         streams = _gathered(self.fabric, random_state())
         if self.fabric.global_rank == 0:
             save_state(self.folder / STATE, {
-                "recipe": asdict(self.recipe), "progress": asdict(self.at), "model": self.bare.state_dict(),
+                "recipe": asdict(self.recipe), "settings": self.settings, "network": self.network,
+                "progress": asdict(self.at), "model": self.bare.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
                 "method": self.method.state_dict(), "random": streams})
         self._saved = time.monotonic()
@@ -228,45 +240,39 @@ class _Run:
         progress(f"epoch {self.at.epoch + 1} of {self.recipe.epochs}, batch {self.at.batch} of {self.epoch_steps}, "
                  f"loss {mean:.3f}")
 
+    def _check_finite(self) -> None:
+        for name, tensor in self.bare.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise self._diverged(f"{name} is not finite", self.step)
+
     def _diverged(self, what: str, step: int) -> OneXNError:
         good = self.folder / STATE
         return OneXNError(f"step {step} (epoch {(step - 1) // self.epoch_steps + 1})", what,
                           f"Lower the learning rate or warm up longer; {good} holds the last good state"
                           if good.is_file() else "Lower the learning rate or warm up longer; nothing was saved yet")
 
-    def _resume(self) -> None:
+    def _saved_state(self) -> dict[str, Any] | None:
+        """What the folder holds, once it is known to be of this very run; the model is as it was until then."""
         path = self.folder / STATE
         if self.fabric.global_rank == 0:
             for unfinished in self.folder.glob(f".{STATE}.*"):  # of a process that was killed while it saved
                 shutil.rmtree(unfinished, ignore_errors=True)
         if not path.is_file():
-            return
+            return None
         state = load_state(path)
         self.recipe.check_resumable(state["recipe"], str(path))
-        load_model_state(self.bare, state["model"], str(path))
+        check_same(state["settings"], self.settings, str(path))
+        check_network(self.network, state["network"], str(path))
+        return state
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        load_model_state(self.bare, state["model"], str(self.folder / STATE))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.method.load_state_dict(state["method"])
         self.at = _Progress(**state["progress"])
         if len(state["random"]) == self.fabric.world_size:
             set_random_state(state["random"][self.fabric.global_rank])
-
-    def _check(self, model: nn.Module) -> None:
-        recipe, ranks = self.recipe, self.fabric.world_size
-        if recipe.batch_size % ranks:
-            raise OneXNError("batch_size", f"{recipe.batch_size} cannot be shared out among {ranks} processes",
-                             f"Use a multiple of {ranks}")
-        if len(self.data.training) < recipe.batch_size:
-            raise OneXNError("batch_size", f"{recipe.batch_size} is more than the {len(self.data.training)} images",
-                             "Use a smaller batch or more images")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OneXNError(str(self.folder), f"cannot be made: {error.strerror}", "Give another folder") from error
-        example, training = self.data.held_out[_first()].images, model.training
-        with torch.inference_mode():
-            check_classes(model.eval()(example).shape[-1], self.data.training)
-        model.train(training)
 
     def _joint(self, count: int) -> int:
         """Summed over all processes."""
@@ -285,10 +291,6 @@ class _Silent:
 
     def close(self) -> None:
         pass
-
-
-def _first() -> Request:
-    return Request(0, [0])
 
 
 def _gathered(fabric: Fabric, value: Any) -> list[Any]:

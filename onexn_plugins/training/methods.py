@@ -35,6 +35,12 @@ class Method:
     def before_update(self) -> None:
         """When gradients are there, before the optimizer uses them."""
 
+    def settings(self) -> dict[str, Any]:
+        """Which method this is: its name and plain attributes. A run goes on with equal ones alone."""
+        plain = {name: value for name, value in vars(self).items()
+                 if not name.startswith("_") and (value is None or isinstance(value, (bool, int, float, str)))}
+        return {"method": type(self).__name__, **plain}
+
     def state_dict(self) -> dict[str, Any]:
         """What `prepare` does not make again."""
         return {}

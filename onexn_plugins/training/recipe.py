@@ -72,12 +72,18 @@ class Recipe:
 
     def check_resumable(self, saved: Mapping[str, Any], path: str) -> None:
         """Raise OneXNError where a saved run was trained otherwise."""
-        mine = asdict(self)
-        differing = [f"{name} was {saved.get(name)!r} and is {mine[name]!r}"
-                     for name in mine if name not in _FREE and saved.get(name) != mine[name]]
-        if differing:
-            raise OneXNError(path, f"is of another run: {'; '.join(differing)}",
-                             "Go on with the same settings, or train into another folder")
+        before, now = ({name: value for name, value in each.items() if name not in _FREE}
+                       for each in (saved, asdict(self)))
+        check_same(before, now, path)
+
+
+def check_same(saved: Mapping[str, Any], mine: Mapping[str, Any], path: str) -> None:
+    """Raise OneXNError where the settings of a saved run are not those of this one."""
+    differing = [f"{name} was {saved.get(name)!r} and is {mine.get(name)!r}" for name in {**saved, **mine}
+                 if name not in saved or name not in mine or saved[name] != mine[name]]
+    if differing:
+        raise OneXNError(path, f"is of another run: {'; '.join(differing)}",
+                         "Go on with the same settings, or train into another folder")
 
 
 def _check_type(name: str, kind: str, value: object) -> None:

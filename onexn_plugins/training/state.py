@@ -15,7 +15,7 @@ from torch import nn
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.files import written_aside
 
-FORMAT, VERSION = "onexn-training", 1
+FORMAT, VERSION = "onexn-training", 2
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -51,12 +51,21 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def load_model_state(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
     """The model's part, strictly, checked before anything changes."""
-    mine = model.state_dict()
-    differing = sorted(set(mine) ^ set(state)) or [name for name in mine if mine[name].shape != state[name].shape]
+    check_network(shapes(model.state_dict()), shapes(state), path)
+    model.load_state_dict(state)
+
+
+def shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Of all tensors, by name."""
+    return {name: list(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def check_network(mine: Mapping[str, list[int]], saved: Mapping[str, list[int]], path: str) -> None:
+    """Raise OneXNError unless names and shapes are equal."""
+    differing = sorted(name for name in {**mine, **saved} if mine.get(name) != saved.get(name))
     if differing:
         raise OneXNError(path, f"is of another network: {differing[0]!r} and {len(differing) - 1} more differ",
                          "Go on with the same network and method, or train into another folder")
-    model.load_state_dict(state)
 
 
 def random_state() -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """`onexn repair` and `onexn evaluate` as a user types them."""
 
 import json
+import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -88,6 +90,44 @@ def test_a_class_the_model_does_not_know(capsys, photos, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "7" / "a.png")
     assert main(["evaluate", NET, *SHAPE, "--images", str(tmp_path)]) == 2
     assert "class 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [5, 7])
+def test_another_number_of_class_folders_than_scores(capsys, tmp_path, count):
+    for label in range(count):
+        (tmp_path / f"{label}").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "0" / "a.png")
+    assert main(["evaluate", NET, *SHAPE, "--images", str(tmp_path)]) == 2
+    assert f"there are {count} class folders, and the model knows 6 classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["repair", "evaluate"])
+@pytest.mark.parametrize("shape", ["1,3,16,24", "3,16"])
+def test_photos_are_cut_to_squares_alone(capsys, photos, verb, shape):
+    assert main([verb, NET, "--input-shape", shape, "--images", photos]) == 2
+    assert "no shape of square images" in capsys.readouterr().err
+
+
+def make_broken_net() -> nn.Module:
+    net = make_net()
+    nn.init.constant_(net[-1].bias, float("nan"))
+    return net
+
+
+def test_scores_that_are_no_numbers_are_refused(capsys, photos):
+    assert main(["evaluate", f"{__name__}:make_broken_net", *SHAPE, "--images", photos]) == 2
+    assert "NaN or infinite" in capsys.readouterr().err
+
+
+def test_a_photo_whose_decoder_raises_what_it_likes_is_skipped(capsys, photos, tmp_path):
+    """A header that asks for a hundred thousand million pixels: Pillow's error is of no kind that files raise."""
+    shutil.copytree(photos, tmp_path / "photos")
+    bomb = tmp_path / "photos" / "class1" / "bomb.bmp"
+    side = 300_000
+    bomb.write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24, 0, 0, 1, 1, 0, 0))
+    for verb in ("repair", "evaluate"):
+        skipped = values(capsys, verb, NET, *SHAPE, "--images", str(tmp_path / "photos"))["skipped"]
+        assert [name for name, _ in skipped] == [str(tmp_path / "photos" / "class0" / "broken.jpg"), str(bomb)]
 
 
 def test_the_checkpoint_of_a_repair_scores_as_its_weights(capsys, photos, tmp_path):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.repair.lockstep import layer_of, runs
-from onexn_plugins.repair.moments import groups_of, outputs, samples
+from onexn_plugins.repair.moments import SAMPLES, groups_of, outputs, samples, step_of
 
 LAYERS = {
     "pointwise": (nn.Conv2d(6, 8, 1), (2, 6, 5, 7)),
@@ -87,3 +87,9 @@ def test_a_layer_that_only_some_images_reach_is_named():
     with runs(net, [ones, -ones], {"one": net.one.weight, "two": net.two.weight}) as group, pytest.raises(
             OneXNError, match="some images"):
         layer_of(group)
+
+
+def test_how_densely_positions_are_looked_at():
+    assert step_of((7, 7), 100) == 1
+    assert step_of((56, 56), 1000) == 7
+    assert step_of((), 10 * SAMPLES) == 1, "an image is one sample where a layer reads [n, in]"

@@ -1,6 +1,7 @@
 """Ratios: for a share of the network and for budgets."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -9,9 +10,15 @@ from torch import nn
 
 from onexn_plugins import measure
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair import Budget, plan_ratios, repair
 from onexn_plugins.repair.budget import GRID, choose
+from onexn_plugins.repair.elimination import Elimination
+from onexn_plugins.repair.images import read_images
 from onexn_plugins.repair.latency import LatencyTable
+from onexn_plugins.repair.plan import losses
+from onexn_plugins.repair.surroundings import surroundings
+from onexn_plugins.repair.survey import survey
 from tests.repair.networks import photos, residual_net
 
 
@@ -39,6 +46,40 @@ def test_choosing_is_as_good_as_trying_everything():
 def test_a_budget_that_cannot_be_met_names_the_one_that_can():
     with pytest.raises(OneXNError, match=r"cannot be met.*5 ms are left"):
         choose({"a": GRID}, {"a": 100 * (1 - GRID)}, 3.0, " ms")
+
+
+@pytest.mark.parametrize("kind", ["macs", "bytes"])
+def test_the_budget_that_a_refusal_names_can_be_met(kind):
+    with pytest.raises(OneXNError, match="cannot be met") as caught:
+        plan_ratios(residual_net(), photos(), photos(1), **{kind: 2000})
+    named = float(re.search(r"Ask for (\S+) ", caught.value.fix)[1])
+    ratios = plan_ratios(residual_net(), photos(), photos(1), **{kind: named})
+    assert min(ratios.values()) > 0.8
+    assert "2000 " in caught.value.reason
+
+
+def test_a_layer_that_is_half_zeros_is_measured_where_blocks_cost_something():
+    """The first half of what goes costs nothing: taken for the measure, it would make the rest cost without end."""
+    net = residual_net()
+    with torch.no_grad():
+        net[3].project.weight[:, ::2] = 0
+    layers = {name: net.get_submodule(name) for name in ("3.project", "4.project")}
+    around = surroundings(net, photos(1), {name: layer.weight for name, layer in layers.items()})
+    patterns = {name: BlockPattern.of(layer.weight, 4, 1, name) for name, layer in layers.items()}
+    found = survey(net, read_images(photos(), net), layers, around, patterns)
+    assert found.eliminations["3.project"].half() == 0.75
+    assert found.eliminations["4.project"].half() == 0.5
+    assert found.harm["3.project"] > 1e-6
+    curves = losses(found)
+    assert curves["3.project"][int(np.argmin(abs(GRID - 0.5)))] == pytest.approx(0.0, abs=1e-9)
+    assert curves["3.project"][int(np.argmin(abs(GRID - 0.75)))] == pytest.approx(found.harm["3.project"], rel=0.3)
+    ratios = plan_ratios(net, photos(), photos(1), macs=0.8 * measure(net, 4, photos(1)).dense_macs)
+    assert ratios["3.project"] >= 0.5
+
+
+def test_layers_of_zeros_alone_cost_nothing():
+    zeros = torch.zeros(3, 4, dtype=torch.float64)
+    assert Elimination(zeros, zeros).half() == 0.5
 
 
 @pytest.mark.parametrize("share", [0.4, 0.75])

@@ -48,6 +48,8 @@ def test_the_checkpoint_of_another_repair_is_refused(tmp_path):
         repair(residual_net(), photos(), checkpoint=path, pruning_ratio=0.25)
     with pytest.raises(OneXNError, match="another repair"):
         repair(residual_net(seed=1), photos(), checkpoint=path)
+    with pytest.raises(OneXNError, match="other weights, images or settings"):
+        repair(residual_net(), photos(seed=1), checkpoint=path)
 
 
 def test_a_finished_repair_is_taken_from_its_checkpoint(tmp_path):

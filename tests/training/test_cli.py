@@ -64,7 +64,9 @@ def test_weights_and_their_head(capsys, images, tmp_path):
     (["--epochs", "0"], "epochs"), (["--pruning-ratio", "1.5"], "pruning_ratio"),
     (["--pruning-ratio", "0.5", "--block-size", "64"], "from 1 to 32"),
     (["--weights", "nowhere.pt"], "nowhere.pt"), (["--data", "nowhere"], "nowhere"),
-    (["--gradual", "0.5"], "needs --pruning-ratio"), (["--pruning-ratio", "0.5", "--straight-through"], "--gradual"),
+    (["--rearrange"], "--rearrange: says how to prune"), (["--scope", "row"], "--scope"), (["--full"], "--full"),
+    (["--importance", "random"], "needs --pruning-ratio"), (["--gradual", "0.5"], "needs --pruning-ratio"),
+    (["--pruning-ratio", "0.5", "--straight-through"], "--gradual"),
     (["--pruning-ratio", "0.5", "--gradual", "2"], "until"), (["--distil", "3"], "distillation"),
     (["--batch-size", "4096"], "4096 is more than the 24 images"),
 ])

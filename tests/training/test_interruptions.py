@@ -21,18 +21,22 @@ from tests.training.small import RECIPE, data, network
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import sys, torch
+import dataclasses, sys, torch
 from onexn_plugins.training import Blocks, start_fabric, train
-from tests.training.small import RECIPE, data, network
+from onexn_plugins.training.data.images import ImageData
+from tests.training.small import RECIPE, images, network
 torch.set_num_threads(1)
-trained = train(network(norm={norm}), data(), RECIPE, sys.argv[1], fabric=start_fabric(device="cpu"),
+# 31 held-out images, 30 at a time in two processes: the last one is one process's alone
+data = ImageData(images(), images({held_out}, augment_seed=None))
+recipe = dataclasses.replace(RECIPE, eval_batch_size=15)
+trained = train(network(norm={norm}), data, recipe, sys.argv[1], fabric=start_fabric(device="cpu"),
                 method=Blocks(pruning_ratio=0.5, rearrange="swap"), save_seconds=0.0, log_steps=1)
 """
 
 
-def start(folder: Path, *, norm: bool = True, ranks: int = 1) -> subprocess.Popen[str]:
+def start(folder: Path, *, norm: bool = True, ranks: int = 1, held_out: int = 31) -> subprocess.Popen[str]:
     script = folder.with_suffix(".py")
-    script.write_text(RUN.format(norm=norm))
+    script.write_text(RUN.format(norm=norm, held_out=held_out))
     launcher = [] if ranks == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port",
                                       "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     return subprocess.Popen([sys.executable, *launcher, str(script), str(folder)], cwd=ROOT, text=True,
@@ -87,6 +91,14 @@ def test_two_processes_come_to_what_one_comes_to(tmp_path):
     assert len(two["random"]) == 2
 
 
+@pytest.mark.parametrize("held_out", [31, 1])
+def test_a_process_without_held_out_images_waits_for_none(tmp_path, held_out):
+    """Batch norms' buffers go from the first process to the others when the network runs after a training step."""
+    finish(start(tmp_path / "two", ranks=2, held_out=held_out))
+    history = load_state(tmp_path / "two" / "last.ckpt")["progress"]["history"]
+    assert [entry["images"] for entry in history] == [held_out] * 3
+
+
 class Poison(Method):
     """Makes a weight infinite before a step."""
 
@@ -130,6 +142,9 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 class FullDisk(Method):
     """From a step on no file grows beyond what the log needs."""
+
+    def settings(self) -> dict[str, object]:
+        return Method().settings()
 
     def __init__(self, step: int) -> None:
         self._step = step

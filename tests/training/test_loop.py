@@ -9,10 +9,11 @@ import torch
 
 from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.training import Blocks, Method, Recipe, train
+from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method, Recipe, train
+from onexn_plugins.training.data.images import ImageData
 from onexn_plugins.training.log import read_lines
 from onexn_plugins.training.recipe import SCHEDULES
-from tests.training.small import RECIPE, data, network
+from tests.training.small import RECIPE, data, images, network
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -35,6 +36,9 @@ class StopsAt(Blocks):
         super().before_step(step, steps)
         if step == self._step:
             raise StopError
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), "method": "Blocks"}
 
 
 def test_training_learns_and_keeps_the_masks(tmp_path):
@@ -164,5 +168,63 @@ def test_another_runs_folder_is_refused(tmp_path):
     train(network(), data(), RECIPE, tmp_path, method=Method())
     with pytest.raises(OneXNError, match=r"lr was 0\.05 and is 0\.1"):
         train(network(), data(), dataclasses.replace(RECIPE, lr=0.1), tmp_path)
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                                torch.nn.Linear(8, 3))
     with pytest.raises(OneXNError, match="of another network"):
-        train(network(), data(), RECIPE, tmp_path, method=Blocks())
+        train(other, data(), RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize(("other", "named"), [
+    (Blocks(pruning_ratio=0.75), r"pruning_ratio was 0\.5 and is 0\.75"),
+    (Blocks(block_size=8), "block_size was 4 and is 8"),
+    (Blocks(rearrange="sort"), "rearrange was 'none' and is 'sort'"),
+    (Blocks(score="random"), "score was 'l1' and is 'random'"),
+    (GradualBlocks(), "method was 'Blocks' and is 'GradualBlocks'"),
+    (Distilled(Blocks(), weight=0.3), r"distillation was None and is 0\.3"),
+    (Method(), "pruning_ratio was 0.5 and is None"),
+])
+def test_a_run_does_not_go_on_under_another_method(tmp_path, other, named):
+    train(network(), data(), dataclasses.replace(RECIPE, epochs=1), tmp_path, method=Blocks())
+    model = network()
+    with pytest.raises(OneXNError, match=named):
+        train(model, data(), dataclasses.replace(RECIPE, epochs=1), tmp_path, method=other)
+    assert same(model, network()), "nothing was moved or masked"
+    assert model.training
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    train(network(), data(), recipe, tmp_path)
+    with pytest.raises(OneXNError, match="training images was 60 and is 40"):
+        train(network(), ImageData(images(40), images(31, augment_seed=None)), recipe, tmp_path)
+    with pytest.raises(OneXNError, match=r"shape was \[3, 8, 8\] and is \[3, 9, 9\]"):
+        train(network(), ImageData(images(60, 9), images(31, 9, None)), recipe, tmp_path)
+
+
+class Named(torch.nn.Module):
+    """Gives a dict, as some toolkits' models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": self.network(images)}
+
+
+class Undefined(torch.nn.Module):
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return (scores - scores) / 0.0
+
+
+@pytest.mark.parametrize(("make", "reason"), [
+    (lambda: network().double(), "forward fails"), (Named, "gives dict, not one score per image and class"),
+    (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 3)), "forward fails"),
+    (lambda: torch.nn.Conv2d(3, 3, 1), "not one score per image and class"),
+    (lambda: torch.nn.Sequential(network(), Undefined()), "scores that are NaN or infinite"),
+])
+def test_a_network_that_is_no_classifier_of_these_images_is_refused(tmp_path, make, reason):
+    model = make().train()
+    with pytest.raises(OneXNError, match=reason):
+        train(model, data(), RECIPE, tmp_path)
+    assert all(module.training for module in model.modules())

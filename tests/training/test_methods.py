@@ -35,6 +35,14 @@ def test_the_ratio_grows_along_a_cubic_and_stays():
     assert seen[-1] == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+@pytest.mark.parametrize("until", [0.01, 0.5, 1.0])
+def test_the_ratio_is_reached_before_the_last_step(steps, until):
+    seen = ratios(GradualBlocks(pruning_ratio=0.8, until=until), steps)
+    assert seen[-1] == pytest.approx(0.8, abs=0.02)
+    assert seen == sorted(seen)
+
+
 def test_pruned_blocks_stay_pruned_without_straight_through():
     method = GradualBlocks(pruning_ratio=0.8, until=1.0)
     model = method.prepare(network(), EXAMPLE)
@@ -53,7 +61,7 @@ def test_pruned_blocks_stay_pruned_without_straight_through():
 def test_gradients_reach_pruned_weights_with_straight_through_alone(straight_through):
     method = GradualBlocks(pruning_ratio=0.5, until=1.0, straight_through=straight_through, rearrange="none")
     model = method.prepare(network(), EXAMPLE)
-    method.before_step(10, 10)
+    method.before_step(9, 10)
     model(torch.randn(4, 3, 8, 8)).square().sum().backward()
     for name, mask in masks(model).items():
         gradient = dense_weight(model.get_submodule(name)).grad
@@ -63,20 +71,20 @@ def test_gradients_reach_pruned_weights_with_straight_through_alone(straight_thr
 def test_blocks_come_back_with_straight_through():
     method = GradualBlocks(pruning_ratio=0.5, until=1.0, straight_through=True)
     model = method.prepare(network(), EXAMPLE)
-    method.before_step(9, 10)
+    method.before_step(8, 10)
     name, mask = next(iter(masks(model).items()))
     pruned = (~mask.keep).nonzero()[0]
     with torch.no_grad():
         weight = dense_weight(model.get_submodule(name))
         weight[4 * pruned[0] : 4 * pruned[0] + 4, pruned[1]] = 100.0
-    method.before_step(10, 10)
+    method.before_step(9, 10)
     assert mask.keep[tuple(pruned)]
 
 
 def test_decay_pulls_pruned_weights_alone():
     method = GradualBlocks(pruning_ratio=0.5, until=1.0, straight_through=True, decay=0.1)
     model = method.prepare(network(), EXAMPLE)
-    method.before_step(10, 10)
+    method.before_step(9, 10)
     for name, mask in masks(model).items():
         weight = dense_weight(model.get_submodule(name))
         weight.grad = torch.zeros_like(weight)
@@ -93,6 +101,9 @@ def test_a_gradual_run_reaches_its_ratio_and_goes_on_where_it_was_stopped(tmp_pa
             super().before_step(step, steps)
             if step == 10:
                 raise StopError
+
+        def settings(self) -> dict[str, object]:
+            return {**super().settings(), "method": "GradualBlocks"}
 
     options = {"pruning_ratio": 0.6, "until": 0.7, **options}
     often = {"save_seconds": 0.0, "log_steps": 1}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.errors import MissingDependencyError, OneXNError, first_line
 from onexn_plugins.files import written_aside
 from onexn_plugins.training.data.images import Batch, ImageData, Images, Request, stream
 
@@ -46,7 +46,7 @@ class PixelImages(Images):
         return len(self.labels)
 
     def __getitem__(self, request: Request) -> Batch:  # type: ignore[override]
-        numbers = torch.tensor(request.numbers)
+        numbers = torch.tensor(request.numbers, dtype=torch.int64)  # there may be none
         pixels = self.pixels[numbers]
         if self._seed is not None:
             pixels = _shifted(pixels, self._drawn(request.epoch)[numbers])
@@ -143,8 +143,8 @@ def _pixels(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np
         raise MissingDependencyError("pillow", "train") from error
     try:
         return np.asarray(Image.open(io.BytesIO(archive.read(member))).convert("RGB"))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise OneXNError(f"{path}: {member.filename}", f"is no image that can be read: {error}",
+    except Exception as error:  # broken files make decoders raise whatever they like
+        raise OneXNError(f"{path}: {member.filename}", f"is no image that can be read: {first_line(error)}",
                          "Take it out of the zip, or get the zip again") from error
 
 
