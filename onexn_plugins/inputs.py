@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.errors import OneXNError
+from onexn_plugins.errors import OneXNError, first_line
 
 
 def check_inputs(example_inputs: Any) -> None:
@@ -35,7 +35,7 @@ def call_model(model: nn.Module, example_inputs: Any) -> Any:
                 return model(*example_inputs)
             return model(example_inputs)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise OneXNError("example_inputs", f"the model's forward fails on them: {reason}",
                          "Pass inputs of the shape, dtype and device that the model takes") from error
 

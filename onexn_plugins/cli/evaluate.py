@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onexn_plugins.cli.common import Result, add_model, add_photos, is_onnx, preprocess, stage
-from onexn_plugins.errors import MissingDependencyError, OneXNError
+from onexn_plugins.errors import MissingDependencyError, OneXNError, first_line
 from onexn_plugins.evaluation import Scores, Share, class_folders, evaluate, labelled_photos
 from onexn_plugins.zoo import load_model
 
@@ -73,7 +73,7 @@ def _of_onnx(path: str) -> tuple[Scores, int]:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise OneXNError(path, f"cannot be read: {str(error).splitlines()[0]}", "Export it again") from error
+        raise OneXNError(path, f"cannot be read: {first_line(error)}", "Export it again") from error
     described = session.get_inputs()[0]
 
     def scores(images: Tensor) -> Tensor:

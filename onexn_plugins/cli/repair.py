@@ -93,8 +93,9 @@ class _Line:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now, live = time.monotonic(), sys.stderr.isatty()
-        if now - self._last < (0.2 if live else 10):
+        if done < total and now - self._last < (0.2 if live else 10):
             return
         self._last = now
         line = f"{now - self._started:5.0f} s  {what}, {done} of {total}"
-        print(f"\r{line[:100]:<100}" if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+        end = "" if live and done < total else "\n"
+        print(f"\r{line[:100]:<100}" if live else line, end=end, file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.errors import OneXNError
+from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.inputs import map_tensors, tensors_in
 from onexn_plugins.rearrangement.apply import Move, apply_moves
 from onexn_plugins.rearrangement.branches import call_branches
@@ -174,7 +174,7 @@ def clean_copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
-        raise OneXNError("model", f"cannot be copied ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
+        raise OneXNError("model", f"cannot be copied ({type(error).__name__}: {first_line(error)[:120]})",
                          "Keep handles, locks and computed tensors out of the module's attributes") from error
 
 

@@ -46,7 +46,10 @@ class Found:
             known = self.pinned.get((member.name, member.dim))
             if known is None and member.name not in self.fixed:
                 return f"{member.name} was not seen to carry them"
-            at_positions = [known[place] for place in member.positions.flatten().tolist()] if known else []
+            places = member.positions.flatten().tolist() if known else []
+            if known and not all(0 <= place < len(known) for place in places):
+                return f"{member.name} was seen to carry {len(known)} channels, and the space has others"
+            at_positions = [known[place] for place in places] if known else []
             for reason in (self.fixed.get(member.name), *at_positions):
                 if reason:
                     return reason

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.repair.images import SUFFIXES
 from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Images, Request, stream
 from onexn_plugins.zoo import import_torchvision
 
 # The names that the parts have on disk, the paper's code's own among them.
 TRAINING, HELD_OUT = ("train", "ILSVRC2012_img_train"), ("val", "test", "ILSVRC2012_img_val")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 # ImageNet's mean and deviation per channel, which published weights were trained with.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Evaluation scales the short side to this much more than the crop (256 for 224).
