@@ -51,7 +51,8 @@ def random_case(number: int, random: np.random.Generator) -> tuple[list[onnx.Nod
         pads = [[int(random.integers(0, 1 + min(3, (size - 1) // 2))) for size in whole] for _ in (0, 1)]
         attributes |= {"pads": pads[0] + pads[1], "output_padding": more}
     weight = random.standard_normal((inputs, outputs // groups, *kernel)) * (random.random((inputs, 1, *kernel)) < 0.5)
-    constants = {f"w{number}": weight.astype(np.float32), f"s{number}": random.random((outputs, *[1] * axes), np.float32)}
+    constants = {f"w{number}": weight.astype(np.float32),
+                 f"s{number}": random.random((outputs, *[1] * axes), np.float32)}
     names = [f"x{number}", f"w{number}"]
     if random.random() < 0.5:
         constants[f"b{number}"] = random.standard_normal(outputs).astype(np.float32)
@@ -143,7 +144,8 @@ def test_one_of_stride_1_that_is_cut_within_its_taps_stays_transposed(tmp_path: 
     np.testing.assert_allclose(compiled.run(feeds), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "groups", "bias"), [((4, 2, 3, 3), 3, 6), ((3, 2, 3, 3), 1, 2), ((4, 2, 3, 3), 2, 2)])
+@pytest.mark.parametrize(("shape", "groups", "bias"),
+                         [((4, 2, 3, 3), 3, 6), ((3, 2, 3, 3), 1, 2), ((4, 2, 3, 3), 2, 2)])
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, shape, groups, bias) -> None:
     graph = helper.make_graph(
         [node("ConvTranspose", ["x", "w", "b"], ["y"], "up", group=groups)], "test",

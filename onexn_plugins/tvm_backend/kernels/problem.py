@@ -176,11 +176,11 @@ class Pool:
                     self.padding, self.dilation, self.channels)
 
     @property
-    def input_shape(self) -> tuple[int, int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         return self.as_conv.input_shape
 
     @property
-    def output_shape(self) -> tuple[int, int, int, int]:
+    def output_shape(self) -> tuple[int, ...]:
         return self.as_conv.output_shape
 
 

@@ -1,4 +1,4 @@
-"""The weight of transposed convolutions: ONNX has it as [in, out / groups, *kernel], kernels as [out, in / groups, ...]."""
+"""Transposed convolutions: their weights, which ONNX has as [in, out / groups, *kernel], and those of stride 1."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def per_output(values: np.ndarray, shape: tuple[int, ...], groups: int) -> np.nd
 
 
 def as_convolution(graph: Graph, node: Node) -> list[Node] | None:
-    """With stride 1 it is a convolution whose taps are turned round; None where it is not, or reads beyond the image."""
+    """One of stride 1 as the convolution that it is, with its taps turned round.
+
+    None for other strides, and where so much is cut off that the convolution would have negative padding.
+    """
     weight, attributes = graph.constant(node, 1), node.attributes
     axes = len(graph.shape(node.inputs[0])) - 2
     if weight is None or any(stride != 1 for stride in attributes.get("strides", ())):

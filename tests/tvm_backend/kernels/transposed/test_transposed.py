@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels.problem import Epilogue, Transposed
@@ -31,7 +31,7 @@ from tests.tvm_backend.kernels.differential import (
 
 @st.composite
 def transposed_problems(draw, in_channels, out_channels, groups=1):
-    """Any kernel up to 5×5, stride up to 5, dilation and padding; outputs end anywhere, beyond what pixels reach, too."""
+    """Any kernel up to 5×5, stride, dilation and padding; outputs may end beyond what pixels reach."""
     kernel = draw(st.sampled_from([(2, 2), (3, 3), (4, 4), (1, 1), (5, 5), (1, 4), (2, 3)]))
     stride = draw(st.sampled_from([(2, 2), (2, 2), (1, 1), (4, 4), (1, 2), (3, 3), (3, 1), (2, 5), (2, 8)]))
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3), (3, 2)]))
@@ -57,7 +57,7 @@ def transposed_cases(draw):
     return conv_case(conv, problem, block_size, density, draw(epilogues), draw(units), draw(st.integers(0, 999)))
 
 
-@differential_settings
+@settings(differential_settings, max_examples=3)
 @given(st.lists(transposed_cases(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
 def test_any_transposed_convolution_equals_torch(cases):
     check(cases)
