@@ -50,6 +50,8 @@ BENCHMARKS = (
               "density/results/density.json"),
     Benchmark("winograd", "When is Winograd's algorithm faster than direct sums on x86?",
               "winograd/results/winograd.json"),
+    Benchmark("transposed", "How fast are transposed convolutions, dense and pruned, beside ONNX Runtime's?",
+              "transposed/results/transposed.json"),
     Benchmark("tune", "What does tuning bring over the default tiles?", "tune/results/avx2.json"),
     Benchmark("filters", "Which networks do NNI's filter pruners really make smaller?", "filters/README.md"),
     Benchmark("onnx_backend", "How many of the ONNX project's own backend tests are right?",

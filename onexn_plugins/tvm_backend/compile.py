@@ -113,7 +113,7 @@ def inspect_onnx(
     tuning: str | os.PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What compile_model would make of every Conv and Linear layer, without compiling: Layer as plain values.
+    """What compile_model would make of every convolution and linear layer, without compiling: Layer as plain values.
 
     Raises:
         OneXNError: as compile_model.
@@ -132,7 +132,7 @@ def inspect_module(
     block_size: int | None = None,
     tuning: str | os.PathLike[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """What compile_module would make of every Conv and Linear layer, without compiling: Layer as plain values.
+    """What compile_module would make of every convolution and linear layer, without compiling: Layer as plain values.
 
     Raises:
         OneXNError: as compile_module.

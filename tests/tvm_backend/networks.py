@@ -112,3 +112,36 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.scale * self.second(F.gelu(self.first(self.norm(x))))
+
+
+class UpSampling(nn.Module):
+    """Transposed convolutions of several strides: 4×4, odd-sized, one filter per channel, and of stride 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(8, 16, 4, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.odd = nn.ConvTranspose2d(16, 12, 3, stride=(2, 1), padding=1, output_padding=(1, 0), groups=2)
+        self.bilinear = nn.ConvTranspose2d(12, 12, 4, stride=2, padding=1, groups=12)
+        self.flat = nn.ConvTranspose2d(12, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.up(x)))
+        x = F.hardswish(self.odd(x))
+        x = self.bilinear(x)
+        return F.relu(self.flat(x)) + x[:, :8]
+
+
+def prune_transposed(model: nn.Module, block_size: int, ratio: float) -> nn.Module:
+    """As prune, of the transposed convolutions, whose weights are [in, out / groups, *kernel]."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.ConvTranspose2d) and layer.weight.shape[1] >= block_size:
+                inputs, outputs = layer.weight.shape[:2]
+                keep = torch.rand(inputs, -(-outputs // block_size), generator=generator) >= ratio
+                layer.weight *= keep.repeat_interleave(block_size, 1)[:, :outputs, None, None]
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.copy_(torch.randn(layer.num_features, generator=generator) * 0.1)
+                layer.running_var.copy_(torch.rand(layer.num_features, generator=generator) + 0.5)
+    return model.eval()

@@ -16,7 +16,17 @@ from onexn_plugins.tvm_backend.kernels.conv.packed import packed, why_not_packed
 from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise, why_not_pointwise
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced, why_not_sliced
 from onexn_plugins.tvm_backend.kernels.conv.spatial import spatial, why_not_spatial
-from onexn_plugins.tvm_backend.kernels.family import CONV, DEPTHWISE, LINEAR, MEAN, PAIR, POOL, PROJECTED, Family
+from onexn_plugins.tvm_backend.kernels.family import (
+    CONV,
+    DEPTHWISE,
+    LINEAR,
+    MEAN,
+    PAIR,
+    POOL,
+    PROJECTED,
+    TRANSPOSED,
+    Family,
+)
 from onexn_plugins.tvm_backend.kernels.linear.over_channels import over_channels, why_not_over_channels
 from onexn_plugins.tvm_backend.kernels.linear.over_rows import (
     dense_on_rows,
@@ -40,6 +50,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     why_not_indexed,
 )
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
+from onexn_plugins.tvm_backend.kernels.transposed.kernel import transposed, why_not_transposed
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import why_not_winograd, winograd, winograd_method
 
@@ -70,6 +81,8 @@ FAMILIES: tuple[Family, ...] = (
            (CONV,), why_not_pointwise, pointwise),
     Family("conv k×k", "k×k of any stride, padding, dilation and groups on padded bands",
            (CONV,), why_not_spatial, spatial),
+    Family("transposed", "each phase of the output from the taps that fall on it, then interleaved",
+           (TRANSPOSED,), why_not_transposed, transposed),
     Family("depthwise", "one filter per channel, in padded scratch",
            (DEPTHWISE,), why_not_depthwise, depthwise),
     Family("pool", "maximum or average over windows",

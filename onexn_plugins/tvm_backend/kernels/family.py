@@ -10,6 +10,7 @@ from onexn_plugins.tvm_backend.kernels.request import Request
 
 Chain = tuple[str, ...]
 CONV, LINEAR, DEPTHWISE, POOL, MEAN = (("conv",), ("linear",), ("depthwise",), ("pool",), ("mean",))
+TRANSPOSED = ("transposed",)
 PAIR = ("conv", "depthwise")
 PROJECTED = ("conv", "depthwise", "conv")
 

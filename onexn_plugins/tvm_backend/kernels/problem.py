@@ -56,11 +56,11 @@ class Conv:
         return _out_size(self.width + left + right, self.kernel[1], self.stride[1], self.dilation[1])
 
     @property
-    def input_shape(self) -> tuple[int, int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         return self.batch, self.in_channels, self.height, self.width
 
     @property
-    def output_shape(self) -> tuple[int, int, int, int]:
+    def output_shape(self) -> tuple[int, ...]:
         return self.batch, self.out_channels, self.out_height, self.out_width
 
     @property
@@ -102,6 +102,42 @@ class Linear:
         return self.out_features, self.in_features
 
 
+@dataclass(frozen=True)
+class Transposed(Conv):
+    """A transposed 2-d convolution: under tap t pixel i adds to the output at i * stride + t * dilation - padding.
+
+    Its weight is [out, in / groups, *kernel], as that of other convolutions.
+
+    Attributes:
+        size: rows and columns of the output; those that no pixel reaches hold the bias.
+        axes: of an image; with one, images are [batch, channels, width], and the height is 1.
+    """
+
+    size: tuple[int, int] = (1, 1)
+    axes: int = 2
+
+    @property
+    def out_height(self) -> int:
+        return self.size[0]
+
+    @property
+    def out_width(self) -> int:
+        return self.size[1]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.in_channels, *(self.height, self.width)[-self.axes:])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.out_channels, *self.size[-self.axes:])
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Never: output pixels lie elsewhere."""
+        return False
+
+
 def as_linear(problem: Conv | Linear | Pool | GlobalPool) -> Linear | None:
     """The linear layer that computes the same; a convolution is one on a single pixel."""
     if isinstance(problem, Linear):
@@ -140,11 +176,11 @@ class Pool:
                     self.padding, self.dilation, self.channels)
 
     @property
-    def input_shape(self) -> tuple[int, int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         return self.as_conv.input_shape
 
     @property
-    def output_shape(self) -> tuple[int, int, int, int]:
+    def output_shape(self) -> tuple[int, ...]:
         return self.as_conv.output_shape
 
 

@@ -11,7 +11,16 @@ import torch
 
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels.encode import Blocks, Encoded, encode
-from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, GlobalPool, Linear, Pool, Tile
+from onexn_plugins.tvm_backend.kernels.problem import (
+    Choice,
+    Conv,
+    Epilogue,
+    GlobalPool,
+    Linear,
+    Pool,
+    Tile,
+    Transposed,
+)
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 PLAIN = Epilogue()
@@ -80,10 +89,12 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """"conv", "depthwise", "linear", "pool" or "mean".
+        """"conv", "depthwise", "transposed", "linear", "pool" or "mean".
 
         A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
         """
+        if isinstance(self.problem, Transposed):
+            return "transposed"
         if isinstance(self.problem, Conv):
             return "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
         return {Linear: "linear", Pool: "pool", GlobalPool: "mean"}[type(self.problem)]

@@ -43,7 +43,7 @@ class Network:
         name: how messages name it.
         graph: simplified.
         order: what computes it.
-        layers: what became of every Conv and Linear layer.
+        layers: what became of every convolution and linear layer.
         source: the file's path, or its content where it is in memory.
         names: of the values that the file's own nodes make.
     """

@@ -5,6 +5,7 @@ where it does not apply.
 
     Identity, Dropout               gone
     Flatten, Squeeze, Unsqueeze     Reshape to a constant shape
+    ConvTranspose of stride 1       Conv
     Conv, MaxPool, AveragePool      explicit pads instead of auto_pad
     BatchNormalization              Mul and Add of one constant per channel
     Sub of a constant               Add
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
+from onexn_plugins.tvm_backend.reading.transposed import as_convolution
 
 Rule = Callable[[Graph, Node], "list[Node] | None"]
 
@@ -198,6 +200,7 @@ RULES: dict[str, Rule] = {
     "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Conv": _explicit_padding,
+    "ConvTranspose": as_convolution,
     "MaxPool": _explicit_padding,
     "AveragePool": _explicit_padding,
     "BatchNormalization": _batch_norm,

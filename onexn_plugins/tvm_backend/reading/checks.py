@@ -18,6 +18,8 @@ def check_nodes(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op == "Conv":
             _check_conv(graph, node)
+        if node.op == "ConvTranspose":
+            _check_conv_transpose(graph, node)
         if node.op == "BatchNormalization":
             _check_batch_norm(graph, node)
         if node.op == "Gather":
@@ -32,12 +34,26 @@ def check_nodes(graph: Graph) -> None:
 def _check_conv(graph: Graph, node: Node) -> None:
     channels, weight = graph.shape(node.inputs[0])[1], graph.shape(node.inputs[1])
     groups = node.attributes.get("group", 1)
-    if groups < 1 or weight[0] % groups or weight[1] * groups != channels:
-        raise OneXNError(node.label, f"a weight of shape {list(weight)} in {groups} groups does not fit "
-                         f"{channels} input channels", EXPORT_AGAIN)
-    if node.input(2) and graph.shape(node.input(2)) != weight[:1]:
+    fits = groups >= 1 and weight[0] % groups == 0 and weight[1] * groups == channels
+    _check_weight(graph, node, fits, weight[0])
+
+
+def _check_conv_transpose(graph: Graph, node: Node) -> None:
+    channels, weight = graph.shape(node.inputs[0])[1], graph.shape(node.inputs[1])
+    groups = node.attributes.get("group", 1)
+    fits = groups >= 1 and weight[0] % groups == 0 and weight[0] == channels
+    _check_weight(graph, node, fits, weight[1] * groups)
+
+
+def _check_weight(graph: Graph, node: Node, fits: bool, out_channels: int) -> None:
+    """What a Conv and a ConvTranspose are checked for alike."""
+    channels, weight = graph.shape(node.inputs[0])[1], graph.shape(node.inputs[1])
+    if not fits:
+        raise OneXNError(node.label, f"a weight of shape {list(weight)} in {node.attributes.get('group', 1)} groups "
+                         f"does not fit {channels} input channels", EXPORT_AGAIN)
+    if node.input(2) and graph.shape(node.input(2)) != (out_channels,):
         raise OneXNError(node.label, f"a bias of shape {list(graph.shape(node.input(2)))} does not fit "
-                         f"{weight[0]} output channels", EXPORT_AGAIN)
+                         f"{out_channels} output channels", EXPORT_AGAIN)
     if tuple(node.attributes.get("kernel_shape", weight[2:])) != tuple(weight[2:]):
         raise OneXNError(node.label, f"kernel_shape {node.attributes['kernel_shape']} is not that of its weight "
                          f"{list(weight)}", EXPORT_AGAIN)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.transposed import groups_of, per_output
 
 # Beyond this a sum in float32 has lost what layers compute: 1.5 * 2^23, added and taken away, rounds to whole numbers.
 _LARGEST_ADDED = 2.0**20
@@ -17,7 +18,9 @@ _COMBINE = {"Mul": np.multiply, "Div": np.divide, "Add": np.add}
 
 
 def fold_layers(graph: Graph) -> None:
-    """Fold every such neighbour, in place; afterwards each Conv with a constant weight has a constant bias."""
+    """Fold every such neighbour, in place; afterwards each convolution, transposed or not, with a constant weight has a
+    constant bias.
+    """
     graph.nodes = [_with_bias(graph, node) for node in graph.nodes]
     single = graph.single_consumers()
     nodes: list[Node] = []
@@ -36,18 +39,19 @@ def fold_layers(graph: Graph) -> None:
 
 
 def has_weight(graph: Graph, node: Node) -> bool:
-    """A Conv, or a Gemm in canonical form, with float32 weight and bias known now."""
+    """A Conv, ConvTranspose, or Gemm in canonical form, with float32 weight and bias known now."""
     weight, bias = graph.constant(node, 1), graph.constant(node, 2)
-    canonical = node.op == "Conv" or (node.op == "Gemm" and bool(node.attributes.get("transB")))
+    canonical = node.op in ("Conv", "ConvTranspose") or (node.op == "Gemm" and bool(node.attributes.get("transB")))
     return canonical and weight is not None and bias is not None and weight.dtype == bias.dtype == np.float32
 
 
 def _with_bias(graph: Graph, node: Node) -> Node:
     weight = graph.constant(node, 1)
-    if node.op != "Conv" or node.input(2) or weight is None:
+    if node.op not in ("Conv", "ConvTranspose") or node.input(2) or weight is None:
         return node
-    bias = graph.add_constant(np.zeros(weight.shape[0], weight.dtype), node.inputs[1])
-    return Node.make("Conv", [*node.inputs[:2], bias], node.outputs, node.name, **node.attributes)
+    channels = graph.shape(node.output)[1]
+    bias = graph.add_constant(np.zeros(channels, weight.dtype), node.inputs[1])
+    return Node.make(node.op, [*node.inputs[:2], bias], node.outputs, node.name, **node.attributes)
 
 
 def _merge(
@@ -84,7 +88,8 @@ def _absorb_constant(graph: Graph, layer: Node, node: Node) -> Node | None:
     weight_name, combine = layer.inputs[1], _COMBINE[node.op]
     with np.errstate(all="ignore"):
         shifted = combine(bias, values)
-        factors = values.reshape(-1, *(1 for _ in weight.shape[1:]))
+        factors = (per_output(values, weight.shape, groups_of(layer)) if layer.op == "ConvTranspose" else
+                   values.reshape(-1, *(1 for _ in weight.shape[1:])))
         scaled = weight if node.op == "Add" else combine(weight, factors)
     # What overflows, or is rounded to few digits, would do so for every input.
     if not np.isfinite(shifted).all() or (scaled is not weight and _loses(weight, scaled, factors)):

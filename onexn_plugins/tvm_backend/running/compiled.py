@@ -47,7 +47,7 @@ class Compiled:
 
     Attributes:
         inputs, outputs: names, shapes and element types, in order.
-        layers: what became of every Conv and Linear layer (see Layer), in order.
+        layers: what became of every convolution and linear layer (see Layer), in order.
         target: the processor it was compiled for.
         threads: how many threads it runs on; the number is part of its code.
         verification: {"compared": True, "with": "onnxruntime ...", "difference": largest difference as a share of the

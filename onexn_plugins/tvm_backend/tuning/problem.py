@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear, Transposed
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.planning.plan import BLOCK_SIZES
 
@@ -42,8 +42,10 @@ def _geometry(problem: Conv | Linear) -> str:
     if isinstance(problem, Linear):
         return f"linear {problem.batch}x{problem.in_features}->{problem.out_features}"
     image = f"{problem.batch}x{problem.in_channels}x{problem.height}x{problem.width}->{problem.out_channels}"
-    return (f"conv {image} kernel {_pair(problem.kernel)} stride {_pair(problem.stride)} "
-            f"pad {','.join(map(str, problem.padding))} dilation {_pair(problem.dilation)} groups {problem.groups}")
+    kind, size = ("transposed", f" size {_pair(problem.size)}") if isinstance(problem, Transposed) else ("conv", "")
+    return (f"{kind} {image} kernel {_pair(problem.kernel)} stride {_pair(problem.stride)} "
+            f"pad {','.join(map(str, problem.padding))} dilation {_pair(problem.dilation)} groups {problem.groups}"
+            f"{size}")
 
 
 def _pattern(stage: Stage) -> str:

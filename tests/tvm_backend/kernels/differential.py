@@ -25,7 +25,7 @@ from onexn_plugins.tvm_backend.kernels.choose import kernel_of
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, constant, store
 from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Kernel, Linear, Pool, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Kernel, Linear, Pool, Tile, Transposed
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
@@ -74,11 +74,27 @@ def random_array(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 
 def convolve(problem: Conv, x: np.ndarray | Tensor, weight: np.ndarray, bias: np.ndarray) -> Tensor:
     """The reference convolution in float64."""
+    if isinstance(problem, Transposed):
+        return transpose(problem, x, weight, bias)
     top, left, bottom, right = problem.padding
     padded = F.pad(torch.as_tensor(x).double(), (left, right, top, bottom))
     weights = torch.from_numpy(weight).double()
     return F.conv2d(padded, weights, torch.from_numpy(bias).double(), problem.stride, 0, problem.dilation,
                     problem.groups)
+
+
+def transpose(problem: Transposed, x: np.ndarray | Tensor, weight: np.ndarray, bias: np.ndarray) -> Tensor:
+    """The reference transposed convolution in float64: all that pixels add to, of which the output is a part."""
+    groups, image = problem.groups, torch.as_tensor(x).double().reshape(-1, problem.in_channels, problem.height,
+                                                                        problem.width)
+    weights = torch.from_numpy(weight).double().reshape(groups, -1, problem.in_channels // groups, *problem.kernel)
+    whole = F.conv_transpose2d(image, weights.transpose(1, 2).flatten(0, 1), None, problem.stride, 0, 0, groups,
+                               problem.dilation)
+    for axis, (size, before) in enumerate(zip(problem.size, problem.padding[:2], strict=True), 2):
+        whole = whole.narrow(axis, min(before, whole.shape[axis]), max(0, whole.shape[axis] - before))
+        missing = max(0, size - whole.shape[axis])
+        whole = F.pad(whole, (0, missing) if axis == 3 else (0, 0, 0, missing)).narrow(axis, 0, size)
+    return (whole + torch.from_numpy(bias).double()[:, None, None]).reshape(problem.output_shape)
 
 
 def finish(value: Tensor, epilogue: Epilogue, residual: Sequence[np.ndarray]) -> Tensor:

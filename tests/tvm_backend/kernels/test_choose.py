@@ -21,6 +21,7 @@ from onexn_plugins.tvm_backend.kernels.problem import (
     Linear,
     Pool,
     Tile,
+    Transposed,
     Unsupported,
 )
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
@@ -40,6 +41,7 @@ REQUESTS = {
     "conv k×k": layer(Conv(1, 8, 14, 14, 16, (3, 3), (2, 2), (1, 1, 1, 1))),
     "conv k×k, sliced": layer(Conv(1, 64, 14, 14, 64, (3, 3), (2, 2), (1, 1, 1, 1)), AVX2, 1.0),
     "winograd": layer(Conv(1, 64, 28, 28, 64, (3, 3), (1, 1), (1, 1, 1, 1))),
+    "transposed": layer(Transposed(1, 16, 8, 6, 16, (4, 4), (2, 2), (1, 1, 1, 1), size=(16, 12))),
     "linear": layer(Linear(1, 64, 64)),
     "linear over rows": layer(Linear(49, 64, 64)),
     "pool": Request((Stage(Pool("max", 1, 3, 8, 8, (2, 2))),), AVX512),
@@ -58,7 +60,8 @@ def test_deciding_encodes_and_emits_nothing(unit, monkeypatch) -> None:
         raise AssertionError("not while deciding")
 
     monkeypatch.setattr(requests, "encode", refuse)
-    for problem in (Conv(1, 64, 28, 28, 64), Conv(1, 8, 9, 9, 16, (3, 3)), Linear(3, 20, 30)):
+    for problem in (Conv(1, 64, 28, 28, 64), Conv(1, 8, 9, 9, 16, (3, 3)), Linear(3, 20, 30),
+                    Transposed(1, 8, 9, 9, 16, (2, 2), (2, 2), size=(18, 18))):
         assert choose(layer(problem, unit)).family.chains
 
 

@@ -15,7 +15,7 @@ from onexn_plugins.tvm_backend.kernels.conv.packed import packed
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced
 from onexn_plugins.tvm_backend.kernels.pairs import geometry
 from onexn_plugins.tvm_backend.kernels.parts import sharing
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Linear, Pool, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Linear, Pool, Tile, Transposed
 from onexn_plugins.tvm_backend.kernels.winograd.kernel import winograd
 from onexn_plugins.tvm_backend.running.threadpool import use_threads
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
@@ -47,6 +47,8 @@ CONVS = {
     "3x3, stride, images": Conv(2, 3, 33, 31, 10, (3, 3), (2, 2), (1, 1, 1, 1)),
     "3x3, groups": Conv(1, 32, 9, 9, 32, (3, 3), padding=(1, 1, 1, 1), groups=8),
     "1x1, stride": Conv(1, 17, 15, 15, 22, stride=(2, 2)),
+    "4x4, transposed": Transposed(1, 19, 9, 8, 22, (4, 4), (2, 2), (1, 1, 1, 1), size=(18, 16)),
+    "3x3, transposed, images": Transposed(2, 12, 9, 7, 10, (3, 3), (3, 2), groups=2, size=(26, 15)),
 }
 SLICED = {
     "packed": (packed, Conv(1, 19, 14, 14, 23), 1),

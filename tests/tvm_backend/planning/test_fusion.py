@@ -47,6 +47,10 @@ def order(path: Path, nodes: list[NodeProto], outputs: tuple[str, ...] = ("y",),
 
 @pytest.mark.parametrize(("nodes", "expected"), [
     ([CONV, node("Relu", ["c"], ["y"])], ["Conv+Relu"]),
+    ([node("ConvTranspose", ["x", "w"], ["c"], strides=[2, 2]), node("Mul", ["c", "half"], ["h"]),
+      node("Relu", ["h"], ["y"])], ["ConvTranspose+Relu"]),
+    ([node("ConvTranspose", ["x", "w"], ["c"]), node("Add", ["c", "x"], ["s"]), node("Relu", ["s"], ["y"])],
+     ["Conv+Add+Relu"]),
     ([CONV, node("Clip", ["c", "zero", "six"], ["y"])], ["Conv+Clip"]),
     ([CONV, node("Clip", ["c", "zero"], ["y"])], ["Conv+Clip"]),
     ([CONV, node("Clip", ["c", "zero", "five"], ["y"])], ["Conv", "(Clip)"]),

@@ -8,7 +8,7 @@ import pytest
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
 from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, Kernel, Linear, Tile
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, Kernel, Linear, Tile, Transposed
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage, Weights
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.tuning import candidates as module
@@ -46,7 +46,7 @@ def test_equal_problems_are_one_whatever_the_weights():
     a_request(4, 0.25, Conv(2, 40, 14, 14, 32)), a_request(4, 0.25, Conv(1, 40, 14, 14, 32, stride=(2, 2))),
     a_request(4, 0.25, epilogue=Epilogue(True)), a_request(4, 0.25, epilogue=Epilogue(activation="relu")),
     a_request(4, 0.25, then=a_request(1, 1.0, Conv(1, 32, 14, 14, 32, (3, 3), padding=(1, 1, 1, 1), groups=32))),
-    a_request(4, 0.25, Linear(1, 40, 32)),
+    a_request(4, 0.25, Linear(1, 40, 32)), a_request(4, 0.25, Transposed(1, 40, 14, 14, 32, size=(14, 14))),
 ], ids=problem_of)
 def test_others_are_not(other):
     assert problem_of(other) != problem_of(a_request(4, 0.25))

@@ -35,10 +35,13 @@ def pixels_of(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorU
     return packed_source(window, x, inputs, count, unit, shared)
 
 
-def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit) -> tuple[Window, Sharing]:
-    """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band."""
-    budget = unit.second_cache // 2  # the other half is for weights
-    window = window_for(problem, problem.in_channels // problem.groups, budget)
+def share_windows(problem: Conv, encoded: Encoded, unit: VectorUnit,
+                  budget: int | None = None) -> tuple[Window, Sharing]:
+    """The bands and how threads share them: each takes bands that it packs itself, or all take rows of each band.
+
+    `budget`: bytes for a packed band; by default half of the second cache, the other half being for weights.
+    """
+    window = window_for(problem, problem.in_channels // problem.groups, budget or unit.second_cache // 2)
     windows = [window]
     if unit.threads > 1:
         heights = [-(-problem.out_height // (unit.threads * times)) for times in (1, 2)]

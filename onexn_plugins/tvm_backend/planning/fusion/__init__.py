@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, des
 from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_depthwise, inverted_residual
 from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
 from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
+from onexn_plugins.tvm_backend.planning.fusion.transposed import transposed
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
@@ -26,11 +27,14 @@ __all__ = ["KernelCall", "fuse"]
 RULES: dict[str, tuple[tuple[str, Rule], ...]] = {
     "Conv": (("fusion conv + depthwise + conv", inverted_residual), ("fusion conv + depthwise", conv_depthwise),
              ("conv", conv)),
+    "ConvTranspose": (("transposed", transposed),),
     "Gemm": (("linear", linear),),
     "MaxPool": (("pool", pool),),
     "AveragePool": (("pool", pool),),
     "GlobalAveragePool": (("mean", global_pool),),
 }
+# What reports call the operators that have weights.
+_LAYERS = {"Conv": "conv", "ConvTranspose": "transposed", "Gemm": "linear"}
 
 
 def fuse(graph: Graph, planner: Planner,
@@ -50,8 +54,8 @@ def fuse(graph: Graph, planner: Planner,
             context.take(call)
             ends[call.nodes[-1]] = call
             layers.extend(call.layers)
-        elif node.op in ("Conv", "Gemm"):
-            operator = {"Conv": "conv", "Gemm": "linear"}[node.op]
+        elif node.op in _LAYERS:
+            operator = _LAYERS[node.op]
             reasons = "; ".join(dict.fromkeys(reason for _, reason in refused))
             layer = describe_layer(graph, node, operator, f"no kernel: {reasons}")
             layers.append(replace(layer, refused=tuple(refused)))

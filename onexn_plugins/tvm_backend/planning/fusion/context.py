@@ -18,6 +18,7 @@ from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Decision, Planner
 from onexn_plugins.tvm_backend.reading.folding import has_weight
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, original_name
+from onexn_plugins.tvm_backend.reading.transposed import as_conv_weight, in_two_axes
 
 NO_BLOCKS = "depthwise layers have no 1×N blocks"
 WITH_THOSE_BEFORE = "computed with the convolution before it"
@@ -48,7 +49,7 @@ class Context:
         return None if node is None or node in self.covered else node
 
     def weights(self, node: Node, groups: int = 1) -> Weights:
-        """Constant weight and bias of a Conv or Gemm.
+        """Constant weight and bias of a Conv, ConvTranspose or Gemm.
 
         Raises:
             Unsupported: they are computed at run time, or not float32.
@@ -57,6 +58,8 @@ class Context:
             if not has_weight(self.graph, node) or self.graph.dtype(node.inputs[0]) != np.float32:
                 raise Unsupported("the weight is no float32 constant")
             weight, bias = (self.graph.constants[name] for name in node.inputs[1:3])
+            if node.op == "ConvTranspose":
+                weight = in_two_axes(as_conv_weight(weight, groups))
             self._weights[node] = Weights(weight, bias, groups)
         return self._weights[node]
 
@@ -110,7 +113,7 @@ class Context:
     def _choose(self, node: Node, request: Request) -> tuple[Decision | None, Stage]:
         """How the first stage of a request is computed: as tuned, else as decided; None where it has no blocks."""
         stage, problem = request.first, request.first.problem
-        if stage.kind not in ("conv", "linear"):
+        if stage.kind not in ("conv", "transposed", "linear"):
             return None, stage
         assert isinstance(problem, (Conv, Linear))
         assert stage.weights is not None
@@ -157,9 +160,13 @@ Rule = Callable[[Context, Node], tuple[Link, ...]]
 
 def describe_layer(graph: Graph, node: Node, operator: str, reason: str, decision: Decision | None = None,
              stage: Stage | None = None, planner: Planner | None = None) -> Layer:
-    """The report line of a Conv or Gemm; without a decision on its stage every block is computed."""
+    """The report line of a Conv, ConvTranspose or Gemm; without a decision on its stage every block is computed."""
     shape, output = graph.shape(node.inputs[1]), graph.shape(node.output)
-    dense_macs = int(np.prod(shape)) * (int(np.prod(output)) // shape[0])
+    if node.op == "ConvTranspose":  # each weight multiplies each pixel of its channel
+        uses = int(np.prod(graph.shape(node.inputs[0]))) // shape[0]
+    else:
+        uses = int(np.prod(output)) // shape[0]
+    dense_macs = int(np.prod(shape)) * uses
     tile, speedup = None, 1.0
     if decision and stage and planner:
         assert isinstance(stage.problem, (Conv, Linear))

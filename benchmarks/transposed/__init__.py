@@ -1,0 +1,1 @@
+"""Networks that are made of transposed convolutions, dense and pruned, beside ONNX Runtime."""
