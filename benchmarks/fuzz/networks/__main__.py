@@ -63,7 +63,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20000, help="how many (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
-    parser.add_argument("--log", type=Path, default=Path("networks.jsonl"), help="outcomes so far (default %(default)s)")
+    parser.add_argument("--log", type=Path, default=Path("networks.jsonl"), help="outcomes so far")
     parser.add_argument("--out", type=Path, help="the summary, as JSON")
     return parser.parse_args(arguments)
 

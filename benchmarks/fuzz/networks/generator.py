@@ -15,13 +15,13 @@ from benchmarks.fuzz.networks.operators.made import Made, Maker, array, whole
 from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
 
 OPSETS = (*[20] * 8, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23)
-SHAPES = ((1, 4, 7, 9), (1, 3, 8, 8), (2, 6, 5, 5), (1, 8, 1, 1), (1, 6, 12), (3, 10), (2, 5, 8), (1, 16), (2, 4, 3, 5, 4),
-          (1, 2, 1, 9), (1, 16, 6, 6), (7,), (4, 1, 6), (1, 1, 1, 1))
+SHAPES = ((1, 4, 7, 9), (1, 3, 8, 8), (2, 6, 5, 5), (1, 8, 1, 1), (1, 6, 12), (3, 10), (2, 5, 8), (1, 16),
+          (2, 4, 3, 5, 4), (1, 2, 1, 9), (1, 16, 6, 6), (7,), (4, 1, 6), (1, 1, 1, 1))
 # Rarely: a scalar, and tensors without elements.
 ODD_SHAPES = ((), (0, 4), (1, 0, 3, 3))
 TYPES = (*[np.float32] * 16, np.float16, np.float64)
 MOST_NODES, MOST_ELEMENTS = 6, 20000
-KEPT = {np.dtype(kind) for kind in (np.float32, np.float16, np.float64, np.int64, np.int32, np.int8, np.uint8, np.bool_)}
+KEPT = set(map(np.dtype, ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")))
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Network:
         read = {name for node in self.nodes for name in (*node.input, *_captured(node))}
         names = list(self.values)
         given = [_info(name, self.values[name]) for name in names[:self.inputs]]
-        made = [_info(name, self.values[name]) for name in names[self.inputs:]
-                if name not in read or self.random.random() < 0.05]
+        made = [_info(name, self.values[name]) for name in names[self.inputs:] if name not in self.constants
+                and (name not in read or self.random.random() < 0.05)]
         if self.random.random() < 0.15:
             for item in given:
                 _make_dynamic(item, self.random)
@@ -65,6 +65,8 @@ def network(number: int) -> ModelProto:
         shape = random.choice(SHAPES) if random.random() < 0.97 else random.choice(ODD_SHAPES)
         made.values[f"x{place}"] = whole(random, 0, 1, *shape) if random.random() < 0.05 else array(
             random, *shape).astype(kind)
+    if random.random() < 0.15:  # operators on constants alone are computed while a file is read
+        made.constants["w"] = made.values["w"] = array(random, *random.choice(SHAPES)).astype(kind)
     wanted = random.randint(1, MOST_NODES)
     for _ in range(12 * wanted):
         if len(made.nodes) == wanted:
@@ -108,8 +110,10 @@ def _append(made: Network, item: Made, source: str) -> None:
     names = [f"v{first + place}" if wanted else "" for place, wanted in enumerate(asked)]
     node = helper.make_node(item.op, inputs, names, **item.attributes)
     _name_subgraphs(node, source, f"v{first}_")
-    given = {name: made.values[name] for name in {*inputs, *_captured(node)} if name in made.values}
-    constants_read = {name: value for name, value in (made.constants | constants).items() if name in inputs}
+    given = {name: made.values[name] for name in sorted({*inputs, *_captured(node)})
+             if name in made.values and name not in made.constants}
+    constants_read = {name: value for name, value in (made.constants | constants).items()
+                      if name in (*inputs, *_captured(node))}
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     single = _model([node], [_info(name, value) for name, value in given.items()], outputs, constants_read, made.opset)
     try:

@@ -7,12 +7,12 @@ from random import Random
 import numpy as np
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
-from benchmarks.fuzz.networks.operators.made import BOOLEANS, Made, Maker, Shape, array
+from benchmarks.fuzz.networks.operators.made import BOOLEANS, Made, Maker, Shape, array, one_of
 
 
 def branch(random: Random, shape: Shape) -> Made:
     """If, of which both branches read the source from around them."""
-    condition = random.choice([np.array(True), np.array(False), BOOLEANS])
+    condition = one_of(random, np.array(True), np.array(False), BOOLEANS)
     return Made("If", {"then_branch": _step(random, "@then"), "else_branch": _step(random, "@else")}, [condition],
                 reads_source=False)
 
@@ -48,8 +48,9 @@ def _step(random: Random, name: str, source: str = "@") -> GraphProto:
         nodes.append(helper.make_node(op, inputs, [made]))
         value = made
     constants = [numpy_helper.from_array(array(random), f"{name}c")]
-    return helper.make_graph(nodes, name.strip("@"), [], [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)],
-                             constants if any(f"{name}c" in node.input for node in nodes) else [])
+    outputs = [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)]
+    return helper.make_graph(nodes, name.strip("@"), [], outputs, constants if any(
+        f"{name}c" in node.input for node in nodes) else [])
 
 
 MAKERS: list[Maker] = [branch, loop]

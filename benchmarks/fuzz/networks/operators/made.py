@@ -57,6 +57,11 @@ def number(random: Random) -> np.ndarray:
     return floats(random.choice(NUMBERS)).reshape(random.choice([(), (1,)]))
 
 
+def one_of(random: Random, *inputs: np.ndarray | str) -> np.ndarray | str:
+    """One of these further inputs."""
+    return random.choice(inputs)
+
+
 def plain(op: str, random: Random, shape: Shape) -> Made:
     return Made(op)
 

@@ -62,7 +62,9 @@ def slices(random: Random, shape: Shape) -> Made | None:
         start = random.choice([0, random.randint(-size - 1, size), size - 1])
         end = random.choice([2**31 - 1, 2**63 - 1, size, random.randint(-size, size)] if step > 0
                             else [-(2**31), -(2**63) + 1, random.randint(-size - 1, size)])
-        starts.append(start), ends.append(end), steps.append(step)
+        starts.append(start)
+        ends.append(end)
+        steps.append(step)
     inputs = [np.array(values) for values in (starts, ends, axes, steps)]
     if random.random() < 0.15:
         return Made("Slice", {"starts": starts, "ends": ends, "axes": axes})

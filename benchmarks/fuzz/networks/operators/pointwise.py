@@ -7,7 +7,18 @@ from random import Random
 
 import numpy as np
 
-from benchmarks.fuzz.networks.operators.made import NUMBERS, OTHER, Made, Maker, Shape, array, floats, number, plain
+from benchmarks.fuzz.networks.operators.made import (
+    NUMBERS,
+    OTHER,
+    Made,
+    Maker,
+    Shape,
+    array,
+    floats,
+    number,
+    one_of,
+    plain,
+)
 
 
 def binary(op: str, random: Random, shape: Shape) -> Made:
@@ -18,7 +29,7 @@ def binary(op: str, random: Random, shape: Shape) -> Made:
 
 def several(op: str, random: Random, shape: Shape) -> Made:
     count = random.randint(0, 3)
-    return Made(op, {}, [random.choice([number(random), array(random, *shape), OTHER]) for _ in range(count)])
+    return Made(op, {}, [one_of(random, number(random), array(random, *shape), OTHER) for _ in range(count)])
 
 
 def clip(random: Random, shape: Shape) -> Made:

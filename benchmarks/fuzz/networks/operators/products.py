@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz.networks.operators.made import OTHER, Made, Maker, Shape, array, number
+from benchmarks.fuzz.networks.operators.made import OTHER, Made, Maker, Shape, array, number, one_of
 
 
 def linear(random: Random, shape: Shape) -> Made | None:
@@ -32,8 +32,8 @@ def product(random: Random, shape: Shape) -> Made | None:
     if not shape:
         return None
     batch = [random.choice([1, size]) for size in shape[:-2]][random.randint(0, len(shape)):]
-    return Made("MatMul", {}, [random.choice([OTHER, array(random, *batch, shape[-1], random.randint(1, 5)),
-                                              array(random, shape[-1])])])
+    return Made("MatMul", {}, [one_of(random, OTHER, array(random, *batch, shape[-1], random.randint(1, 5)),
+                                       array(random, shape[-1]))])
 
 
 def einsum(random: Random, shape: Shape) -> Made | None:

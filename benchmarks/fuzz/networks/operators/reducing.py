@@ -35,7 +35,8 @@ def top_k(random: Random, shape: Shape) -> Made | None:
     if axis is None or not shape[axis]:
         return None
     return Made("TopK", {"axis": axis, "largest": random.randint(0, 1), "sorted": 1},
-                [np.array([random.randint(1, shape[axis])])], random.choice([2, [True, False], [False, True]]))
+                [np.array([random.randint(1, shape[axis])])],
+                random.choice([[True, True], [True, False], [False, True]]))
 
 
 def cumulative(random: Random, shape: Shape) -> Made | None:

@@ -8,7 +8,18 @@ from random import Random
 import numpy as np
 from onnx import TensorProto
 
-from benchmarks.fuzz.networks.operators.made import BOOLEANS, OTHER, Made, Maker, Shape, array, number, plain, whole
+from benchmarks.fuzz.networks.operators.made import (
+    BOOLEANS,
+    OTHER,
+    Made,
+    Maker,
+    Shape,
+    array,
+    number,
+    one_of,
+    plain,
+    whole,
+)
 
 TYPES = (TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64,
          TensorProto.INT32, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL)
@@ -19,16 +30,16 @@ def cast(random: Random, shape: Shape) -> Made:
 
 
 def compare(op: str, random: Random, shape: Shape) -> Made:
-    return Made(op, {}, [random.choice([number(random), array(random, *shape), OTHER])])
+    return Made(op, {}, [one_of(random, number(random), array(random, *shape), OTHER)])
 
 
 def compare_integers(op: str, random: Random, shape: Shape) -> Made:
-    return Made(op, {}, [random.choice([whole(random, -3, 3), whole(random, 0, 2, *shape), OTHER])])
+    return Made(op, {}, [one_of(random, whole(random, -3, 3), whole(random, 0, 2, *shape), OTHER)])
 
 
 def integer_binary(op: str, random: Random, shape: Shape) -> Made:
     kept = [size if random.random() < 0.6 else 1 for size in shape][random.randint(0, len(shape)):]
-    return Made(op, {}, [random.choice([whole(random, 1, 5), whole(random, 1, 4, *kept), OTHER])])
+    return Made(op, {}, [one_of(random, whole(random, 1, 5), whole(random, 1, 4, *kept), OTHER)])
 
 
 def integer_clip(random: Random, shape: Shape) -> Made:
@@ -43,18 +54,18 @@ def one_hot(random: Random, shape: Shape) -> Made:
 
 def chosen(random: Random, shape: Shape) -> Made:
     """Where, of which the truth values are the source."""
-    return Made("Where", {}, [random.choice([array(random, *shape), number(random), "other:f"]) for _ in range(2)])
+    return Made("Where", {}, [one_of(random, array(random, *shape), number(random), "other:f") for _ in range(2)])
 
 
 def where(random: Random, shape: Shape) -> Made:
     """Where, of which the truth values are a constant or another value."""
     mask = array(random, *shape) > 0
-    return Made("Where", {}, [random.choice([mask, BOOLEANS]), "@", random.choice([array(random, *shape), OTHER])],
+    return Made("Where", {}, [one_of(random, mask, BOOLEANS), "@", one_of(random, array(random, *shape), OTHER)],
                 reads_source=False)
 
 
 def logic(op: str, random: Random, shape: Shape) -> Made:
-    return Made(op, {}, [random.choice([array(random, *shape) > 0, BOOLEANS])])
+    return Made(op, {}, [one_of(random, array(random, *shape) > 0, BOOLEANS)])
 
 
 def shape_of(random: Random, shape: Shape) -> Made:

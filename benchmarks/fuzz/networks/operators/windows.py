@@ -54,7 +54,8 @@ def conv_transpose(random: Random, shape: Shape) -> Made | None:
     else:
         _padded(random, attributes, axes)
         attributes["output_padding"] = [random.randint(0, stride - 1) for stride in attributes["strides"]]
-    return Made("ConvTranspose", attributes, [weight, *([array(random, outs * groups)] if random.random() < 0.5 else [])])
+    bias = [array(random, outs * groups)] if random.random() < 0.5 else []
+    return Made("ConvTranspose", attributes, [weight, *bias])
 
 
 def pool(op: str, random: Random, shape: Shape) -> Made | None:
