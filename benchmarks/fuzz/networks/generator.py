@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
 import numpy as np
@@ -107,7 +108,8 @@ def _append(made: Network, item: Made, source: str) -> None:
             inputs.append(_constant(made, np.asarray(other), made.values[source].dtype, constants))
     first = len(made.values)
     asked = [True] * item.outputs if isinstance(item.outputs, int) else item.outputs
-    names = [f"v{first + place}" if wanted else "" for place, wanted in enumerate(asked)]
+    numbers = count(first)
+    names = [f"v{next(numbers)}" if wanted else "" for wanted in asked]
     node = helper.make_node(item.op, inputs, names, **item.attributes)
     _name_subgraphs(node, source, f"v{first}_")
     given = {name: made.values[name] for name in sorted({*inputs, *_captured(node)})

@@ -102,7 +102,8 @@ def _is_random(node: Node) -> bool:
 
 def _check_sizes(graph: Graph, node: Node) -> None:
     """Before an operator is evaluated: what it makes is not too large, as far as its constants tell."""
-    if not node.subgraphs and node.op != "Range":  # which is asked for scalars and given lists of one number
+    # Range is asked for scalars and given lists of one number; constants of definitions are written for later opsets.
+    if not node.subgraphs and node.op not in ("Range", "Constant"):
         list(_infer(graph, node, must_know=False))
 
 
