@@ -51,8 +51,7 @@ def compile_model(
         input_shapes: the shape of each input that has dynamic dimensions, by name: {"images": (1, 3, 320, 320)}.
         verify: run the network once and compare it with onnxruntime; None does so where that takes less than a second
             on this machine. For another processor, True compares the network as compiled for this one. Whatever runs
-            in no kernel of ours is compared operator by operator in any case, but for the steps of LSTM, GRU and RNN:
-            only the whole network shows whether they are right. See Compiled.verification.
+            in no kernel of ours is compared operator by operator in any case. See Compiled.verification.
         strict: infinities and NaN in inputs go wherever ONNX's operators take them. It costs what pruning gained: zero
             blocks are multiplied, because zero times infinity is NaN, and Winograd's algorithm is not used. Otherwise
             finite inputs, and infinite ones away from those, give the same results; nothing else differs.
