@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_strict, add_tuning, is_onnx, stage
 from onexn_plugins.cli.run import onnxruntime_session, open_model, random_inputs
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.report import Column, Table, to_text
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="also time every kernel of the compiled network")
     add_onnx_shapes(parser)
     add_tuning(parser)
+    add_strict(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:

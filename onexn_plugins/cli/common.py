@@ -105,6 +105,11 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tuning", type=Path, metavar="FILE", help="tiles and block sizes that `onexn tune` found")
 
 
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--strict", action="store_true", help="infinities and NaN in inputs go wherever ONNX takes "
+                        "them: no zero block is skipped, no Winograd")
+
+
 def shape(text: str) -> tuple[int, ...]:
     """`1,3,224,224` as numbers."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_strict, add_tuning, stage
 
 HELP = "Compile an ONNX file for this machine or an ARM core."
 EXAMPLE = "onexn compile pruned.onnx --target cortex-a72 --output pruned.onexn"
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where to save the network")
     add_onnx_shapes(parser)
     add_tuning(parser)
+    add_strict(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -25,7 +26,8 @@ def run(arguments: argparse.Namespace) -> Result:
 
     with stage(arguments, f"compiling {arguments.model} for {arguments.target}"):
         compiled = compile_model(arguments.model, target=arguments.target, threads=arguments.threads,
-                                 tuning=arguments.tuning, input_shapes=arguments.input_shapes)
+                                 tuning=arguments.tuning, input_shapes=arguments.input_shapes,
+                                 strict=arguments.strict)
         compiled.save(arguments.output)
     layers = [layer.to_dict() for layer in compiled.layers]
     sparse = sum(layer["sparse"] for layer in layers)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_strict, add_tuning, is_onnx, stage
 from onexn_plugins.cli.run import TOLERANCE, difference, random_inputs
 from onexn_plugins.errors import OneXNError
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="give the board up after so long a silence (default 120)")
     add_onnx_shapes(parser)
     add_tuning(parser)
+    add_strict(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(prefix="onexn-") as folder:
         with stage(arguments, f"compiling {arguments.model} for {arguments.target}"):
             compiled = compile_model(arguments.model, target=arguments.target, threads=arguments.threads,
-                                     tuning=arguments.tuning, input_shapes=arguments.input_shapes)
+                                     tuning=arguments.tuning, input_shapes=arguments.input_shapes,
+                                     strict=arguments.strict)
             saved = read(compiled.save(Path(folder) / "network"), run_here=False)
         inputs = random_inputs(compiled)
         remote = run_remotely(saved, board, inputs, repeat=arguments.repeat, patience=arguments.timeout,

@@ -9,6 +9,7 @@ from onexn_plugins.cli.common import (
     Result,
     add_block_size,
     add_model,
+    add_strict,
     add_tuning,
     example_input,
     is_onnx,
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", action="store_true", help="also say per layer which kernel computes it, and why not "
                         "each fusion and kernel family that was asked before")
     add_tuning(parser)
+    add_strict(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> Result:
         from onexn_plugins.tvm_backend import inspect_onnx
 
         layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning,
-                              input_shapes=arguments.input_shapes)
+                              input_shapes=arguments.input_shapes, strict=arguments.strict)
         return Result({"model": arguments.model, "layers": layers}, _plan(layers, arguments.why))
     if arguments.why and arguments.target is None:
         arguments.target = "host"
@@ -49,7 +51,8 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.target is not None:
         from onexn_plugins.tvm_backend import inspect_module
 
-        values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning)
+        values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning,
+                                        strict=arguments.strict)
         lines += ["", f"compiled for {arguments.target}:", _plan(values["plan"], arguments.why)]
     return Result(values, "\n".join(lines))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onexn_plugins.cli.common import Result, add_onnx_shapes, add_tuning, is_onnx, stage
+from onexn_plugins.cli.common import Result, add_onnx_shapes, add_strict, add_tuning, is_onnx, stage
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.files import check_writable, written_aside
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"exit with 1 where onnxruntime differs by over {TOLERANCE:g} of the output's scale")
     add_onnx_shapes(parser)
     add_tuning(parser)
+    add_strict(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
@@ -58,14 +59,14 @@ def open_model(arguments: argparse.Namespace, threads: int = 1) -> Any:
     from onexn_plugins.tvm_backend import compile_model, load
 
     if not is_onnx(arguments.model):
-        for option in ("tuning", "input_shapes"):
+        for option in ("tuning", "input_shapes", "strict"):
             if getattr(arguments, option):
                 raise OneXNError(arguments.model, "is compiled already, so "
                                  f"--{option.rstrip('s').replace('_', '-')} comes too late", "Give the ONNX file")
         return load(arguments.model)
     with stage(arguments, f"compiling {arguments.model} for this machine"):
         return compile_model(arguments.model, threads=threads, tuning=arguments.tuning,
-                             input_shapes=arguments.input_shapes)
+                             input_shapes=arguments.input_shapes, strict=arguments.strict)
 
 
 def random_inputs(compiled: Any) -> list[np.ndarray]:

@@ -38,6 +38,7 @@ def compile_model(
     tuning: str | os.PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     verify: bool | None = None,
+    strict: bool = False,
 ) -> Compiled:
     """Compile an ONNX network; its 1×N-sparse layers skip their zero blocks where that is faster.
 
@@ -50,8 +51,10 @@ def compile_model(
         input_shapes: the shape of each input that has dynamic dimensions, by name: {"images": (1, 3, 320, 320)}.
         verify: run the network once and compare it with onnxruntime; None does so where that takes less than a second
             on this machine. For another processor, True compares the network as compiled for this one. Whatever runs
-            in no kernel of ours is compared operator by operator in any case, but for the steps of LSTM, GRU and RNN:
-            only the whole network shows whether they are right. See Compiled.verification.
+            in no kernel of ours is compared operator by operator in any case. See Compiled.verification.
+        strict: infinities and NaN in inputs go wherever ONNX's operators take them. It costs what pruning gained: zero
+            blocks are multiplied, because zero times infinity is NaN, and Winograd's algorithm is not used. Otherwise
+            finite inputs, and infinite ones away from those, give the same results; nothing else differs.
 
     Raises:
         OneXNError: the file, target, block size, number of threads or database cannot be used, or what it would
@@ -60,11 +63,11 @@ def compile_model(
     processor = find_target(target)
     _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    network = plan_file(onnx_path, processor, block_size, tuned, threads, input_shapes)
+    network = plan_file(onnx_path, processor, block_size, tuned, threads, input_shapes, _checked_strict(strict, tuned))
     if checked_verify(verify) and why_not_here(processor):
-        here = compile_model(onnx_path, block_size=block_size, input_shapes=input_shapes, verify=True)
-        return _compile(network, processor, threads, False, here.verification)
-    return _compile(network, processor, threads, verify)
+        here = compile_model(onnx_path, block_size=block_size, input_shapes=input_shapes, verify=True, strict=strict)
+        return _compile(network, processor, threads, False, here.verification, strict)
+    return _compile(network, processor, threads, verify, strict=strict)
 
 
 def compile_module(
@@ -76,6 +79,7 @@ def compile_module(
     threads: int = 1,
     tuning: str | os.PathLike[str] | None = None,
     verify: bool | None = None,
+    strict: bool = False,
 ) -> Compiled:
     """Compile a torch module, without a file in between.
 
@@ -91,6 +95,7 @@ def compile_module(
         threads: how many threads to run on.
         tuning: as in compile_model.
         verify: as in compile_model.
+        strict: as in compile_model.
 
     Raises:
         OneXNError: as export_onnx and compile_model.
@@ -98,11 +103,12 @@ def compile_module(
     processor = find_target(target)
     _check_threads(threads, processor)
     tuned = _read_tuning(tuning, processor, threads, block_size)
-    network = plan_module(model, example_inputs, processor, block_size, tuned, threads)
+    network = plan_module(model, example_inputs, processor, block_size, tuned, threads,
+                          _checked_strict(strict, tuned))
     if checked_verify(verify) and why_not_here(processor):
-        here = compile_module(model, example_inputs, block_size=block_size, verify=True)
-        return _compile(network, processor, threads, False, here.verification)
-    return _compile(network, processor, threads, verify)
+        here = compile_module(model, example_inputs, block_size=block_size, verify=True, strict=strict)
+        return _compile(network, processor, threads, False, here.verification, strict)
+    return _compile(network, processor, threads, verify, strict=strict)
 
 
 def inspect_onnx(
@@ -112,6 +118,7 @@ def inspect_onnx(
     block_size: int | None = None,
     tuning: str | os.PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    strict: bool = False,
 ) -> list[dict[str, Any]]:
     """What compile_model would make of every convolution and linear layer, without compiling: Layer as plain values.
 
@@ -120,7 +127,8 @@ def inspect_onnx(
     """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    network = plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes)
+    network = plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes,
+                        strict=_checked_strict(strict, tuned))
     return [layer.to_dict() for layer in network.layers]
 
 
@@ -131,6 +139,7 @@ def inspect_module(
     target: str = "host",
     block_size: int | None = None,
     tuning: str | os.PathLike[str] | None = None,
+    strict: bool = False,
 ) -> list[dict[str, Any]]:
     """What compile_module would make of every convolution and linear layer, without compiling: Layer as plain values.
 
@@ -139,7 +148,8 @@ def inspect_module(
     """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    return [layer.to_dict() for layer in plan_module(model, example_inputs, processor, block_size, tuned).layers]
+    network = plan_module(model, example_inputs, processor, block_size, tuned, strict=_checked_strict(strict, tuned))
+    return [layer.to_dict() for layer in network.layers]
 
 
 def _check_threads(threads: int, processor: Target) -> None:
@@ -158,8 +168,18 @@ def _read_tuning(path: str | os.PathLike[str] | None, processor: Target, threads
     return Tuning.read(path, processor, threads)
 
 
+def _checked_strict(strict: bool, tuned: Tuning | None) -> bool:
+    """Whether infinities go where ONNX takes them; tuned choices skip blocks."""
+    if not isinstance(strict, bool):
+        raise OneXNError("strict", f"must be True or False, got {strict!r}", "See compile_model")
+    if strict and tuned is not None:
+        raise OneXNError("strict", "a tuning database is for networks that skip their zero blocks",
+                         "Leave out strict or tuning")
+    return strict
+
+
 def _compile(network: Network, processor: Target, threads: int, verify: bool | None,
-             verified: Mapping[str, Any] | None = None) -> Compiled:
+             verified: Mapping[str, Any] | None = None, strict: bool = False) -> Compiled:
     """Build the network and compare it; `verified` says that a comparison took place before."""
     graph = network.graph
     with without_lines(*TVM_CHATTER), blamed_on(network.name):
@@ -168,7 +188,8 @@ def _compile(network: Network, processor: Target, threads: int, verify: bool | N
         inputs = [_tensor(graph, name, name) for name in graph.inputs]
         outputs = [_tensor(graph, value, name)
                    for value, name in zip(graph.outputs, graph.output_names, strict=True)]
-        compiled = Compiled(built, processor, inputs, outputs, network.layers, threads, _steps(network))
+        compiled = Compiled(built, processor, inputs, outputs, network.layers, threads, _steps(network),
+                            strict=strict)
         compiled.verification = dict(verified) if verified else _verified(compiled, network, verify)
     return compiled
 

@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TVM_CHATTER = ("Warning: Scope Saving", "Warning: Scope Loaded", "Warning: BlockBuilder destroyed")
+TVM_CHATTER = ("Warning: Scope Saving", "Warning: Scope Loaded", "Warning: BlockBuilder destroyed",
+                "Warning: Detected pow")
 
 
 @contextmanager

@@ -77,9 +77,9 @@ class Target:
         return config
 
 
-def vector_unit(target: Target, threads: int = 1) -> VectorUnit:
-    """What kernels know of a target, of which so many cores share a kernel."""
-    return replace(CORES[target.core], threads=threads)
+def vector_unit(target: Target, threads: int = 1, strict: bool = False) -> VectorUnit:
+    """What kernels know of a target, of which so many cores share a kernel; see VectorUnit.strict."""
+    return replace(CORES[target.core], threads=threads, strict=strict)
 
 
 def targets() -> list[str]:

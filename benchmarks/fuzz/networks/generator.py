@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from benchmarks.fuzz.networks.operators import MAKERS, Made, array
+from benchmarks.fuzz.networks.operators import MAKERS
+from benchmarks.fuzz.networks.operators.made import Made, Maker, array, whole
 from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
 
-OPSET = 20
-SHAPES = ((1, 4, 7, 9), (1, 3, 8, 8), (2, 6, 5, 5), (1, 8, 1, 1), (1, 6, 12), (3, 10), (2, 5, 8), (1, 16))
+OPSETS = (*[20] * 8, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23)
+SHAPES = ((1, 4, 7, 9), (1, 3, 8, 8), (2, 6, 5, 5), (1, 8, 1, 1), (1, 6, 12), (3, 10), (2, 5, 8), (1, 16),
+          (2, 4, 3, 5, 4), (1, 2, 1, 9), (1, 16, 6, 6), (7,), (4, 1, 6), (1, 1, 1, 1))
+# Rarely: a scalar, and tensors without elements.
+ODD_SHAPES = ((), (0, 4), (1, 0, 3, 3))
+TYPES = (*[np.float32] * 16, np.float16, np.float64)
 MOST_NODES, MOST_ELEMENTS = 6, 20000
+KEPT = set(map(np.dtype, ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")))
 
 
 @dataclass
@@ -22,71 +30,170 @@ class Network:
     """A network under construction.
 
     Attributes:
+        random: what it is drawn from.
+        opset: of its operators.
         nodes, constants: what it is made of.
-        values: every float value that there is, as onnxruntime computes it; the inputs first.
+        values: every value that there is, as onnxruntime computes it; the inputs first.
         inputs: how many of them are.
     """
 
+    random: Random
+    opset: int
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     inputs: int = 1
 
     def model(self) -> ModelProto:
-        """With every value that nothing reads as an output."""
-        read = {name for node in self.nodes for name in node.input}
+        """With every value that nothing reads as an output, and some that are read."""
+        read = {name for node in self.nodes for name in (*node.input, *_captured(node))}
         names = list(self.values)
         given = [_info(name, self.values[name]) for name in names[:self.inputs]]
-        made = [_info(name, self.values[name]) for name in names[self.inputs:] if name not in read]
-        return _model(self.nodes, given, made, self.constants)
+        made = [_info(name, self.values[name]) for name in names[self.inputs:] if name not in self.constants
+                and (name not in read or self.random.random() < 0.05)]
+        if self.random.random() < 0.15:
+            for item in given:
+                _make_dynamic(item, self.random)
+        return _model(self.nodes, given, made, self.constants, self.opset)
 
 
 def network(number: int) -> ModelProto:
     """The same one for the same number."""
     random = Random(number)
-    made = Network(inputs=random.choice([1, 1, 1, 2]))
+    made = Network(random, random.choice(OPSETS), inputs=random.choice([1, 1, 1, 2]))
+    kind = random.choice(TYPES)
     for place in range(made.inputs):
-        made.values[f"x{place}"] = array(random, *random.choice(SHAPES))
+        shape = random.choice(SHAPES) if random.random() < 0.97 else random.choice(ODD_SHAPES)
+        made.values[f"x{place}"] = whole(random, 0, 1, *shape) if random.random() < 0.05 else array(
+            random, *shape).astype(kind)
+    if random.random() < 0.15:  # operators on constants alone are computed while a file is read
+        made.constants["w"] = made.values["w"] = array(random, *random.choice(SHAPES)).astype(kind)
     wanted = random.randint(1, MOST_NODES)
-    for _ in range(8 * wanted):
+    for _ in range(12 * wanted):
         if len(made.nodes) == wanted:
             break
         # Mostly chains: what is fused follows each other.
         names = list(made.values)
         source = names[-1] if random.random() < 0.75 else random.choice(names)
-        maker = random.choice(MAKERS)
-        item = maker(random, made.values[source].shape) if made.values[source].ndim else None
+        value = made.values[source]
+        item = _drawn(random.choice(MAKERS[value.dtype.kind]), random, value.shape)
         if item is not None:
-            _append(made, item, source, random)
+            _append(made, item, source)
     if not made.nodes:
-        _append(made, Made("Relu"), "x0", random)
+        _append(made, Made("Identity"), "x0")
     return made.model()
 
 
-def _append(made: Network, item: Made, source: str, random: Random) -> None:
+def _drawn(maker: Maker, random: Random, shape: tuple[int, ...]) -> Made | None:
+    """What the maker makes; None also where a tensor without elements or axes leaves nothing to draw from."""
+    try:
+        return maker(random, shape)
+    except (ValueError, IndexError, ZeroDivisionError):
+        if shape and 0 not in shape:
+            raise
+        return None
+
+
+def _append(made: Network, item: Made, source: str) -> None:
     """Add the node, if onnxruntime can compute it and it makes few numbers."""
     constants: dict[str, np.ndarray] = {}
-    inputs = [source]
+    inputs = [source] if item.reads_source else []
     for other in item.others:
         if isinstance(other, str):
-            inputs.append(random.choice(list(made.values)) if other else "")
-        else:
-            name = f"c{len(made.constants) + len(constants)}"
-            constants[name] = np.asarray(other)
+            name = _earlier(made, other, source)
+            if name is None:
+                return
             inputs.append(name)
+        else:
+            inputs.append(_constant(made, np.asarray(other), made.values[source].dtype, constants))
     first = len(made.values)
-    node = helper.make_node(item.op, inputs, [f"v{first + place}" for place in range(item.outputs)], **item.attributes)
-    given = {name: made.values[name] for name in inputs if name in made.values}
-    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
-    single = _model([node], [_info(name, value) for name, value in given.items()], outputs, constants)
+    asked = [True] * item.outputs if isinstance(item.outputs, int) else item.outputs
+    numbers = count(first)
+    names = [f"v{next(numbers)}" if wanted else "" for wanted in asked]
+    node = helper.make_node(item.op, inputs, names, **item.attributes)
+    _name_subgraphs(node, source, f"v{first}_")
+    given = {name: made.values[name] for name in sorted({*inputs, *_captured(node)})
+             if name in made.values and name not in made.constants}
+    constants_read = {name: value for name, value in (made.constants | constants).items()
+                      if name in (*inputs, *_captured(node))}
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    single = _model([node], [_info(name, value) for name, value in given.items()], outputs, constants_read, made.opset)
     try:
+        onnx.checker.check_node(node, _context(made.opset))
         results = onnxruntime_session(single.SerializeToString()).run(None, given)
     except Exception:
         return
-    if all(0 < value.size <= MOST_ELEMENTS and value.dtype == np.float32 for value in results):
+    if all(isinstance(value, np.ndarray) and value.size <= MOST_ELEMENTS and value.dtype in KEPT for value in results):
         made.nodes.append(node)
         made.constants.update(constants)
-        made.values.update(zip(node.output, results, strict=True))
+        made.values.update(zip(filter(None, node.output), results, strict=True))
+
+
+def _earlier(made: Network, wanted: str, source: str) -> str | None:
+    """The name of a value as `wanted` says; None where there is none of its kind."""
+    if wanted in ("", "@"):
+        return source if wanted else ""
+    kind = made.values[source].dtype
+    fits = {"other": lambda dtype: dtype == kind, "other:f": lambda dtype: dtype == np.float32,
+            "other:i": lambda dtype: dtype == np.int64, "other:b": lambda dtype: dtype == np.bool_}[wanted]
+    names = [name for name, value in made.values.items() if fits(value.dtype)]
+    return made.random.choice(names) if names else None
+
+
+def _constant(made: Network, value: np.ndarray, kind: np.dtype, constants: dict[str, np.ndarray]) -> str:
+    """The name of a constant: floats in the source's type, whole numbers too where that is one of them and few read
+    shapes or places. One of the same shape may be shared.
+    """
+    if value.dtype == np.float32 and kind.kind in "fiu":
+        value = (np.abs(value) if kind.kind == "u" else value).astype(kind)
+    elif value.dtype == np.int64 and kind in (np.int32, np.int8, np.uint8) and value.ndim == 0:
+        value = value.astype(kind)
+    same = [name for name, known in made.constants.items()
+            if known.dtype == value.dtype and known.shape == value.shape and value.dtype.kind == "f" and value.ndim]
+    if same and made.random.random() < 0.3:
+        return made.random.choice(same)
+    name = f"c{len(made.constants) + len(constants)}"
+    constants[name] = value
+    return name
+
+
+def _captured(node: NodeProto) -> Iterator[str]:
+    """What its subgraphs read, of themselves or from around them."""
+    for graph in _subgraphs(node):
+        for inner in graph.node:
+            yield from inner.input
+
+
+def _subgraphs(node: NodeProto) -> list[GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
+
+
+def _name_subgraphs(node: NodeProto, source: str, prefix: str) -> None:
+    """Give the subgraphs their source and names of their own."""
+    def named(name: str) -> str:
+        return source if name == "@" else f"{prefix}{name[1:]}" if name.startswith("@") else name
+
+    for graph in _subgraphs(node):
+        for item in (*graph.input, *graph.output, *graph.initializer):
+            item.name = named(item.name)
+        for inner in graph.node:
+            inner.input[:], inner.output[:] = map(named, inner.input), map(named, inner.output)
+
+
+def _make_dynamic(item: onnx.ValueInfoProto, random: Random) -> None:
+    """Some dimensions get a name that tells their size: see judge.sizes."""
+    for dim in item.type.tensor_type.shape.dim:
+        if random.random() < 0.4:
+            dim.dim_param = f"{DYNAMIC}{dim.dim_value}"
+
+
+DYNAMIC = "size_"
+
+
+def _context(opset: int) -> onnx.checker.C.CheckerContext:
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = 10, {"": opset}
+    return context
 
 
 def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
@@ -94,7 +201,7 @@ def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
 
 
 def _model(nodes: list[NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto],
-           constants: dict[str, np.ndarray]) -> ModelProto:
+           constants: dict[str, np.ndarray], opset: int) -> ModelProto:
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     return helper.make_model(helper.make_graph(nodes, "network", inputs, outputs, weights),
-                             opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+                             opset_imports=[helper.make_opsetid("", opset)], ir_version=10 if opset < 23 else 11)

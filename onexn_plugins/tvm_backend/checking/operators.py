@@ -3,8 +3,7 @@
 TVM's importer computes something else for some attributes, and LLVM's code for some shapes reads what it should not.
 So each combination of operator, attributes, shapes and types is compiled for this machine (for a cross target too),
 run on ordinary and extreme inputs, and compared, once; see cache. One that differs is refused by its name, one that
-no reference knows is not remembered. The steps of LSTM, GRU and RNN are a node of our own, which has no reference
-alone: they are compared as a part of the whole network.
+no reference knows is not remembered. The steps of LSTM, GRU and RNN are a node of our own; see recurrence.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from tvm import relax
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.checking import inputs
 from onexn_plugins.tvm_backend.checking.cache import Cache, code_digest
+from onexn_plugins.tvm_backend.checking.recurrence import as_operator, shortened
 from onexn_plugins.tvm_backend.checking.reference import agrees_with_any, difference, difference_each, references
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
 from onexn_plugins.tvm_backend.lowering.relax_module import owned, tensor_type
@@ -54,11 +54,15 @@ def check_operators(graph: Graph, order: Sequence[object], processor: Target) ->
     known = Cache()
     # Views are not computed.
     nodes = {digest(graph, node, processor): node for node in order
-             if isinstance(node, Node) and node.op != "Reshape" and node.proto.domain != INTERNAL_DOMAIN}
+             if isinstance(node, Node) and node.op != "Reshape"}
     new = {key: node for key, node in nodes.items() if key not in known}
-    if new:
-        compared = check_nodes(graph, list(new.values()))
-        known.add(key for key, was_compared in zip(new, compared, strict=True) if was_compared)
+    steps = {key: node for key, node in new.items() if node.proto.domain == INTERNAL_DOMAIN}
+    alone = {key: node for key, node in new.items() if key not in steps}
+    compared = check_nodes(graph, list(alone.values())) if alone else []
+    known.add(key for key, was_compared in zip(alone, compared, strict=True) if was_compared)
+    for key, node in steps.items():
+        if all(check_nodes(shortened(graph, node), [node])):
+            known.add([key])
 
 
 def digest(graph: Graph, node: Node, processor: Target) -> str:
@@ -134,6 +138,8 @@ def _cases(graph: Graph, node: Node) -> Iterator[tuple[dict[str, np.ndarray], Ca
 
 def _model(graph: Graph, node: Node) -> ModelProto:
     """The node as a model of its own."""
+    if node.proto.domain == INTERNAL_DOMAIN:
+        return as_operator(graph, node)
     given = [helper.make_value_info(name, graph.specs[name].onnx_type)
              for name in dict.fromkeys(graph.activations(node))]
     made = [helper.make_value_info(name, graph.specs[name].onnx_type) for name in node.outputs]

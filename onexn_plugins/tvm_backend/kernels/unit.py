@@ -146,6 +146,8 @@ class VectorUnit:
         first_cache, second_cache: bytes that kernels are cut for.
         unrolls: LLVM unrolls loops by itself for this core.
         threads: cores that share a kernel.
+        strict: infinities and NaN have to go wherever ONNX's operators take them: no zero block is skipped, as zero
+            times infinity is NaN, and nothing is computed by Winograd's algorithm, which takes differences of pixels.
     """
 
     isa: Isa
@@ -154,6 +156,7 @@ class VectorUnit:
     second_cache: int = 1024 * 1024
     unrolls: bool = False
     threads: int = 1
+    strict: bool = False
 
     @property
     def lanes(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tvm import relax
 
-from onexn_plugins.tvm_backend.lowering.operators import extremes, indexing, moving, pointwise
+from onexn_plugins.tvm_backend.lowering.operators import extremes, indexing, integers, moving, pointwise
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
 from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
@@ -29,6 +29,7 @@ EMITTERS: dict[str, Emitter] = {
     "Clip": extremes.clip,
     "CumSum": cumulative_sum,
     "DepthToSpace": moving.depth_to_space,
+    "Div": integers.divide,
     "Elu": pointwise.elu,
     "Erf": pointwise.erf,
     "Gather": indexing.gather,
@@ -41,6 +42,7 @@ EMITTERS: dict[str, Emitter] = {
     "MaxPool": max_pool,
     "MaxUnpool": indexing.max_unpool,
     "Min": extremes.smallest,
+    "Mod": integers.modulo,
     "Pad": moving.pad,
     "ReduceMax": extremes.reduce_max,
     "ReduceMin": extremes.reduce_min,

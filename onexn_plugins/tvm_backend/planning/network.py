@@ -16,6 +16,7 @@ from torch import nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.export import onnx_bytes, read_pattern
 from onexn_plugins.pattern import check_block_size
+from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.planning.choices import Choices
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall, fuse
 from onexn_plugins.tvm_backend.planning.layer import Layer
@@ -58,7 +59,7 @@ class Network:
 
 def plan_file(
     onnx_path: str | os.PathLike[str], processor: Target, block_size: int | None = None, choices: Choices | None = None,
-    threads: int = 1, input_shapes: Shapes | None = None,
+    threads: int = 1, input_shapes: Shapes | None = None, strict: bool = False,
 ) -> Network:
     """Plan an ONNX file, for compile_model."""
     _check_block_size(block_size)
@@ -67,19 +68,20 @@ def plan_file(
                          "Give a torch module to compile_module, or write it with export_onnx and give that file")
     with blamed_on(str(onnx_path)):
         path = str(onnx_path)
-        return _plan(load_onnx_model(path, input_shapes), path, path, processor, block_size, choices, threads)
+        unit = vector_unit(processor, threads, strict)
+        return _plan(load_onnx_model(path, input_shapes), path, path, unit, block_size, choices)
 
 
 def plan_module(
     model: nn.Module, example_inputs: Any, processor: Target, block_size: int | None = None,
-    choices: Choices | None = None, threads: int = 1,
+    choices: Choices | None = None, threads: int = 1, strict: bool = False,
 ) -> Network:
     """Plan a torch module, for compile_module."""
     _check_block_size(block_size)
     content = onnx_bytes(model, example_inputs, block_size=block_size or UNMASKED_BLOCK_SIZE)
     with blamed_on(IN_MEMORY):
         model_read = parse_onnx_model(content, Path(IN_MEMORY))
-        return _plan(model_read, IN_MEMORY, content, processor, block_size, choices, threads)
+        return _plan(model_read, IN_MEMORY, content, vector_unit(processor, threads, strict), block_size, choices)
 
 
 @contextmanager
@@ -98,8 +100,8 @@ def blamed_on(name: str) -> Iterator[None]:
 
 
 def _plan(
-    model: ModelProto, name: str, source: str | bytes, processor: Target, block_size: int | None,
-    choices: Choices | None, threads: int,
+    model: ModelProto, name: str, source: str | bytes, unit: VectorUnit, block_size: int | None,
+    choices: Choices | None,
 ) -> Network:
     try:
         recorded = read_pattern(model)
@@ -111,7 +113,7 @@ def _plan(
     canonicalise(graph)
     sink_reshapes(graph)
     fold_layers(graph)
-    planner = Planner(vector_unit(processor, threads), block_size, recorded if isinstance(recorded, dict) else {})
+    planner = Planner(unit, block_size, recorded if isinstance(recorded, dict) else {})
     order, layers = fuse(graph, planner, choices)
     return Network(name, graph, order, layers, source, names)
 

@@ -68,6 +68,8 @@ class Planner:
         dense = min(dense_block(problem, self.unit), widest)
         if bool(weights.nonzero.all()):
             return Decision(False, dense, 1.0, "no zero kernel")
+        if self.unit.strict:
+            return Decision(False, dense, 1.0, "zero blocks are multiplied, too: zero times infinity is NaN (strict)")
         found = min(recorded, widest) if recorded else detect_block_size(weights.nonzero, weights.groups)
         candidates = [min(self._forced, widest)] if self._forced else [size for size in BLOCK_SIZES if size <= widest]
         kept = {size: weights.blocks(size).density for size in candidates}

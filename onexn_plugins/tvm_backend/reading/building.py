@@ -18,9 +18,12 @@ from onexn_plugins.tvm_backend.reading.limits import check_dimensions
 from onexn_plugins.tvm_backend.reading.onnx_model import weights_of
 from onexn_plugins.tvm_backend.reading.opset import opset_of
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN, OTHER_LAYERS, STATIC_SHAPES
+from onexn_plugins.tvm_backend.reading.widening import Wide
 
 # The first opset whose rules for ceil_mode give the shapes that every runtime gives.
 CEILED_RIGHT = 22
+# The first one that tells the shape of these.
+_SHAPED_SINCE = {"GreaterOrEqual": 16, "LessOrEqual": 16}
 
 
 def build_graph(model: ModelProto) -> Graph:
@@ -36,8 +39,9 @@ def build_graph(model: ModelProto) -> Graph:
     constants.update((name, np.zeros(spec.shape, spec.dtype)) for name, spec in specs.items() if 0 in spec.shape)
     outputs = tuple(item.name for item in model.graph.output)
     graph = Graph([], constants, specs, tuple(specs), outputs, outputs, opset_of(model))
+    wide = Wide(graph)
     for proto in model.graph.node:
-        _add(graph, Node(proto))
+        _add(graph, Node(proto), wide)
     graph.prune()
     return graph
 
@@ -48,7 +52,7 @@ def _input_spec(item: ValueInfoProto) -> TensorSpec:
                       np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
 
 
-def _add(graph: Graph, node: Node) -> None:
+def _add(graph: Graph, node: Node, wide: Wide) -> None:
     """Append the node, what it expands to, or its value where that is known already."""
     if node.proto.domain == INTERNAL_DOMAIN:
         graph.nodes.append(node)
@@ -59,9 +63,15 @@ def _add(graph: Graph, node: Node) -> None:
     elif all(name in graph.constants for name in node.reads) and not _is_random(node):
         _check_sizes(graph, node)
         graph.constants.update(zip(node.outputs, evaluate(graph, node, graph.constants), strict=True))
+    elif wide.applies(node):
+        *casts, computed = wide.nodes(node)
+        for item in (*casts, computed):
+            _add(graph, item, wide)
+        for item in wide.rounded(node, computed):
+            _add(graph, item, wide)
     elif (simpler := expanded(graph, node)) is not None:
         for item in simpler:  # one by one: a loop goes on as the values of the last round say
-            _add(graph, item)
+            _add(graph, item, wide)
     else:
         graph.specs.update(_infer(graph, node))
         _append(graph, node)
@@ -92,7 +102,8 @@ def _is_random(node: Node) -> bool:
 
 def _check_sizes(graph: Graph, node: Node) -> None:
     """Before an operator is evaluated: what it makes is not too large, as far as its constants tell."""
-    if not node.subgraphs and node.op != "Range":  # which is asked for scalars and given lists of one number
+    # Range is asked for scalars and given lists of one number; constants of definitions are written for later opsets.
+    if not node.subgraphs and node.op not in ("Range", "Constant"):
         list(_infer(graph, node, must_know=False))
 
 
@@ -150,7 +161,7 @@ def _schema(graph: Graph, node: Node) -> onnx.defs.OpSchema:
     # A window that would start in the padding behind the image does not count: the older rules forgot what torch and
     # onnxruntime have always done.
     ceiled = node.op in ("AveragePool", "LpPool", "MaxPool") and node.attributes.get("ceil_mode", 0)
-    opset = max(graph.opset, CEILED_RIGHT) if ceiled else graph.opset
+    opset = max(graph.opset, CEILED_RIGHT if ceiled else _SHAPED_SINCE.get(node.op, 0))
     try:
         return onnx.defs.get_schema(node.op, opset, node.proto.domain)
     except onnx.defs.SchemaError as error:

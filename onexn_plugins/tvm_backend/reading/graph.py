@@ -223,7 +223,7 @@ class Graph:
 
 
 # Where the reference implementation begins, later than the operator does, which has only grown since.
-_EVALUATED_SINCE = {"DequantizeLinear": 21, "QuantizeLinear": 21}
+_EVALUATED_SINCE = {"Constant": 13, "DequantizeLinear": 21, "QuantizeLinear": 21}
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:

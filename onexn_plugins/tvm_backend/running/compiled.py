@@ -52,12 +52,14 @@ class Compiled:
         threads: how many threads it runs on; the number is part of its code.
         verification: {"compared": True, "with": "onnxruntime ...", "difference": largest difference as a share of the
             largest value} where it was compared when it was compiled, else {"compared": False, "reason": ...}.
+        strict: infinities and NaN in inputs go wherever ONNX's operators take them; see compile_model.
     """
 
     def __init__(self, network: Built, target: Target, inputs: Sequence[Tensor],
                  outputs: Sequence[Tensor], layers: Sequence[Layer], threads: int = 1,
-                 steps: Sequence[Step] = (), verification: Mapping[str, Any] | None = None) -> None:
-        self.target, self.threads, self._steps = target, threads, tuple(steps)
+                 steps: Sequence[Step] = (), verification: Mapping[str, Any] | None = None,
+                 strict: bool = False) -> None:
+        self.target, self.threads, self.strict, self._steps = target, threads, strict, tuple(steps)
         self.verification = dict(verification or {"compared": False, "reason": "was not asked for"})
         self.inputs, self.outputs, self.layers = tuple(inputs), tuple(outputs), tuple(layers)
         self._network, self._given = network, Inputs(inputs)
@@ -131,7 +133,7 @@ class Compiled:
             return artefact.write(path, self._network, self.target, self.describe())
 
     def describe(self) -> dict[str, Any]:
-        """Inputs, outputs, layers, steps, threads and verification as plain values."""
+        """Inputs, outputs, layers, steps, threads, verification and strictness as plain values."""
         return {
             "inputs": [tensor.to_dict() for tensor in self.inputs],
             "outputs": [tensor.to_dict() for tensor in self.outputs],
@@ -139,6 +141,7 @@ class Compiled:
             "steps": [step.to_dict() for step in self._steps],
             "threads": self.threads,
             "verification": self.verification,
+            "strict": self.strict,
         }
 
     @cached_property
@@ -185,7 +188,7 @@ def load(path: str | Path) -> Compiled:
     # Artefacts of earlier versions say nothing of it.
     verification = saved.metadata.get("verification")
     return Compiled(network, saved.target, inputs, outputs, layers, threads, steps,
-                    verification if isinstance(verification, dict) else None)
+                    verification if isinstance(verification, dict) else None, saved.metadata.get("strict") is True)
 
 
 def checked_threads(threads: Any) -> int:

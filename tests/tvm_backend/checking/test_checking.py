@@ -14,8 +14,10 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile as compiling
 from onexn_plugins.tvm_backend import compile_model, load
 from onexn_plugins.tvm_backend.checking import cache, operators
+from onexn_plugins.tvm_backend.checking import network as network_check
 from onexn_plugins.tvm_backend.checking.network import share_apart
-from onexn_plugins.tvm_backend.checking.reference import difference, difference_each
+from onexn_plugins.tvm_backend.checking.reference import difference, difference_each, onnxruntime_session
+from onexn_plugins.tvm_backend.lowering.operators import recurrence
 from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, plan_file
@@ -108,15 +110,32 @@ def test_what_no_reference_computes_is_not_remembered(tmp_path: Path, monkeypatc
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_steps_of_a_recurrence_have_no_reference_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[Node] = []
-    monkeypatch.setattr(operators, "check_nodes", lambda graph, nodes: compared.extend(nodes) or [True] * len(nodes))
-    weights = {"w": np.ones((1, 16, 3), np.float32), "r": np.ones((1, 16, 4), np.float32)}
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_the_steps_of_a_recurrence_are_compared_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      kind: str) -> None:
+    gates, settings = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], {"linear_before_reset": 1} if kind == "GRU" else {}
+    weights = {"w": random.standard_normal((2, gates * 4, 3)), "r": random.standard_normal((2, gates * 4, 4)),
+               "b": random.standard_normal((2, 2 * gates * 4))}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()} | {"lengths": np.int32([9, 2])}
     path = tmp_path / "model.onnx"
-    path.write_bytes(make_model([node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)], {"x": (2, 1, 3)}, ["y"],
-                                weights).SerializeToString())
+    layer = node(kind, ["x", "w", "r", "b", "lengths"], ["y", "last"], hidden_size=4, direction="bidirectional",
+                 **settings)
+    path.write_bytes(make_model([layer], {"x": (9, 2, 3)}, ["y", "last"], weights).SerializeToString())
+    compared: dict[str, bool] = {}
+    check = operators.check_nodes
+
+    def counting(graph: Graph, nodes: list[Node]) -> list[bool]:
+        results = check(graph, nodes)
+        compared.update({item.op: result for item, result in zip(nodes, results, strict=True)})
+        return results
+
+    monkeypatch.setattr(operators, "check_nodes", counting)
     assert compile_model(path, verify=True).verification["compared"]
-    assert "Recurrence" not in {item.op for item in compared}
+    assert compared["Recurrence"], "no reference knew it"
+    monkeypatch.setattr(recurrence, "_step", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    with pytest.raises(OneXNError, match="would be computed wrong"):
+        compile_model(path, verify=False)
 
 
 def broken(network: Network) -> Network:
@@ -152,6 +171,26 @@ def test_an_output_that_spreads_rounding_excuses_no_other(tmp_path: Path) -> Non
     assert compile_model(path, verify=True).verification["compared"]
     with pytest.raises(OneXNError, match="would be computed wrong"):
         compiling._compile(broken(plan_file(path, host)), host, 1, True)
+
+
+def test_one_wrong_whole_number_is_refused_unless_a_near_tie_decides_it(tmp_path: Path) -> None:
+    """A class among thousands, which is a small share of them."""
+    scores = np.random.default_rng(0).standard_normal((1, 5000, 8)).astype(np.float32)
+    path, nodes = tmp_path / "model.onnx", [node("Add", ["x", "scores"], ["y"]),
+                                            node("ArgMax", ["y"], ["place"], axis=2)]
+    model = make_model(nodes, {"x": (1, 5000, 8)}, ["place"], {"scores": scores})
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    path.write_bytes(model.SerializeToString())
+    compiled = compile_model(path, verify=True)
+    session = onnxruntime_session(model.SerializeToString())
+    feeds = {"x": np.zeros(compiled.inputs[0].shape, np.float32)}
+    expected = session.run(None, feeds)
+    assert network_check._other_numbers(compiled, session, feeds, expected, expected) is None
+    wrong = [expected[0].copy()]
+    wrong[0].flat[77] = (wrong[0].flat[77] + 1) % 8
+    assert "1 of 5000 values" in str(network_check._other_numbers(compiled, session, feeds, wrong, expected))
+    feeds["x"].reshape(5000, 8)[77] = -scores[0, 77]  # all equal: any place may be the largest
+    assert network_check._other_numbers(compiled, session, feeds, wrong, session.run(None, feeds)) is None
 
 
 def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:

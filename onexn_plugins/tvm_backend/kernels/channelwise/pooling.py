@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import (
@@ -18,6 +19,7 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
     Expr,
     Register,
     constant,
+    has_own_maximum,
     load,
     maximum,
     pieces,
@@ -46,11 +48,11 @@ def pool(request: Request) -> Kernel:
     is_max = problem.kind == "max"
     conv = problem.as_conv
     window = window_for(conv, 1, channel_budget(unit), row_alignment(unit))
-    padding = float("-inf") if is_max else 0.0
+    padding, pixels = float("-inf") if is_max else 0.0, problem.height * problem.width
 
     def emit(buffers: Buffers) -> None:
-        def emit_plane(plane: Expr) -> None:
-            source = Image(buffers.x, plane * (problem.height * problem.width), problem.width)
+        def emit_windows(plane: Expr, keeps_nan: bool) -> None:
+            source = Image(buffers.x, plane * pixels, problem.width)
             scratch = T.alloc_buffer((window.size,), "float32", scope="global")
             with T.serial(0, band_start(window, 0)[0]) as band:
                 first_row = band_start(window, band)[1]
@@ -63,7 +65,20 @@ def pool(request: Request) -> Kernel:
                     buffers.output.store(plane * (conv.out_height * conv.out_width) + pixel, value, lanes)
 
                 slide(window, scratch, 0, unit, lambda lanes: constant(padding, lanes),
-                      lambda lanes: _take_maximum(lanes, unit) if is_max else _add, finish, buffers.constants)
+                      lambda lanes: _take_maximum(lanes, unit, keeps_nan) if is_max else _add, finish,
+                      buffers.constants)
+
+        def emit_plane(plane: Expr) -> None:
+            if not is_max or unit.isa.keeps_nan:
+                emit_windows(plane, keeps_nan=True)
+                return
+            # Their sum tells whether one is NaN, where each maximum takes three instructions instead of one (5×5 of
+            # stride 1: 1.9 times as long).
+            with T.If(tirx.isnan(_sum(buffers.x, plane * pixels, pixels, unit.lanes))):
+                with T.Then():
+                    emit_windows(plane, keeps_nan=True)
+                with T.Else():
+                    emit_windows(plane, keeps_nan=False)
 
         each_shared_job((problem.batch * problem.channels,), window_cost(conv), unit.threads, emit_plane)
 
@@ -112,9 +127,13 @@ def _sum(buffer: Buffer, first: Expr, count: int, lanes: int) -> Expr:
     return result
 
 
-def _take_maximum(lanes: int, unit: VectorUnit) -> Accumulate:
-    """NaN is no maximum to onnxruntime, and none on x86; NEON's own maximum passes it on, as torch does."""
-    return lambda total, tap, value: total.set(maximum(total.value, value, lanes, unit))
+def _take_maximum(lanes: int, unit: VectorUnit, keeps_nan: bool) -> Accumulate:
+    """With NaN as the maximum of what has one, as in torch, where that is asked for."""
+    def larger(total: Register, value: Expr) -> Expr:
+        found = maximum(total.value, value, lanes, unit)
+        return found if has_own_maximum(lanes, unit) or not keeps_nan else tirx.Select(tirx.isnan(value), value, found)
+
+    return lambda total, tap, value: total.set(larger(total, value))
 
 
 def _add(total: Register, tap: int, value: Expr) -> None:

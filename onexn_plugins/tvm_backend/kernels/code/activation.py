@@ -1,7 +1,7 @@
 """Activations on vectors, fused into the store of a kernel's result.
 
-Infinities and NaN become what ONNX's operators make of them, but for SiLU and GELU of minus infinity: minus infinity,
-where their formulas give NaN.
+Infinities and NaN become what ONNX's operators make of them: SiLU and GELU of minus infinity are NaN, as infinity times
+zero is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onexn_plugins.tvm_backend.kernels.code.expression import Expr, Term
 from onexn_plugins.tvm_backend.kernels.code.vector import Register, constant, maximum, minimum, splat, vector_type
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Powers of two that are normal float32 numbers, and how their exponent is stored.
-_POWERS = (-126.0, 127.0)
+# Powers of two from the smallest normal float32 number to infinity, and how their exponent is stored.
+_POWERS = (-126.0, 128.0)
 _MANTISSA_BITS = 23
 _DEGREE = 5  # leaves a relative error of 1e-7, about as much as float32 itself
 # Up to where the normal distribution's logit is fitted, and by a polynomial of which degree in x^2.
@@ -91,9 +91,12 @@ def _one_plus_exp(value: Term, lanes: int, unit: VectorUnit) -> Term:
 
 @cache
 def _power_of_two_polynomial() -> tuple[float, ...]:
-    """Coefficients, lowest first, that interpolate 2^f at the Chebyshev points of [-1/2, 1/2]."""
-    interpolated = np.polynomial.Chebyshev.interpolate(np.exp2, _DEGREE, domain=(-0.5, 0.5))
-    return tuple(float(value) for value in interpolated.convert(kind=np.polynomial.Polynomial).coef)
+    """Coefficients, lowest first, of 1 + f q(f), the relative error's least squares over the Chebyshev points of
+    [-1/2, 1/2]: exactly 1 at 0, so that 2^128 is infinity and not NaN.
+    """
+    f = np.polynomial.chebyshev.chebpts1(1000) / 2
+    q = np.polynomial.Polynomial.fit(f, np.expm1(f * math.log(2)) / f, _DEGREE - 1, w=np.abs(f) / np.exp2(f))
+    return 1.0, *(float(value) for value in q.convert().coef)
 
 
 @cache

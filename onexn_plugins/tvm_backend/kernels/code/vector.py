@@ -77,7 +77,7 @@ def shuffle(vectors: Sequence[Expr], indices: list[int]) -> Term:
 
 def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
     """The larger one; NaN where the left one is NaN."""
-    if _has_own(lanes, unit):
+    if has_own_maximum(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.maximum", left, right)
     left = Register(left, lanes).value
     return tirx.Select(left < right, right, left)
@@ -85,13 +85,13 @@ def maximum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
 
 def minimum(left: Expr, right: Expr, lanes: int, unit: VectorUnit) -> Term:
     """The smaller one; NaN where the left one is NaN."""
-    if _has_own(lanes, unit):
+    if has_own_maximum(lanes, unit):
         return tirx.call_llvm_pure_intrin(vector_type(lanes), "llvm.minimum", left, right)
     left = Register(left, lanes).value
     return tirx.Select(left > right, right, left)
 
 
-def _has_own(lanes: int, unit: VectorUnit) -> bool:
+def has_own_maximum(lanes: int, unit: VectorUnit) -> bool:
     """Whether LLVM's maximum, which is NaN where either value is, is one instruction: on NEON. On x86 a comparison and
     a selection in this order are one, whose second operand is the result where one is NaN.
     """

@@ -33,7 +33,7 @@ from onexn_plugins.tvm_backend.kernels.parts.window import Window
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Kernel
 from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
-from onexn_plugins.tvm_backend.kernels.winograd.kernel import transformed
+from onexn_plugins.tvm_backend.kernels.winograd.kernel import WOULD_SPREAD, transformed
 
 # Hidden rows that a band shares with the next one: those above and below its last output row.
 _KEPT = 2
@@ -45,6 +45,8 @@ def why_not_stem(request: Request) -> str | None:
     """None where strips of tiles cover the hidden image, and registers hold their sums."""
     (first, second), unit = request.stages[:2], request.unit
     problem, depthwise = first.conv, second.conv
+    if unit.strict:
+        return WOULD_SPREAD
     if not unit.measured.stems or unit.threads > 1:
         return "stems have a kernel for one thread of AVX-512"
     fits = (

@@ -31,10 +31,15 @@ from onexn_plugins.tvm_backend.kernels.winograd.products import ProductSums
 from onexn_plugins.tvm_backend.kernels.winograd.sums import RowSums
 from onexn_plugins.tvm_backend.kernels.winograd.transform import transform
 
+# Differences of pixels: one infinity makes NaN of all outputs of its tile.
+WOULD_SPREAD = "Winograd's algorithm spreads infinities and NaN over a tile (strict)"
+
 
 def why_not_winograd(request: Request) -> str | None:
     """None where fewer multiplications pay for the transforms."""
     stage = request.first
+    if request.unit.strict:
+        return WOULD_SPREAD
     if _best(request) is not None:
         return None
     if stage.conv.is_pointwise or stage.conv.dilation != (1, 1):

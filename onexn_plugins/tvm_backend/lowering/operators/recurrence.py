@@ -124,7 +124,8 @@ def _write(cell: Cell, tensors: Tensors) -> None:
         if tensors.lengths is None:
             _step(cell, tensors, sums, scratch, cell.steps - 1 - count if cell.backwards else count, row)
             return
-        length = T.cast(tensors.lengths[row], "int32")
+        # More steps than there are would be read behind the input.
+        length = tirx.min(T.cast(tensors.lengths[row], "int32"), cell.steps)
         with T.If(count < length):
             with T.Then():
                 _step(cell, tensors, sums, scratch, length - 1 - count if cell.backwards else count, row)

@@ -129,8 +129,7 @@ _ONE: dict[str, Callable[[Node, Function], Function]] = {
     "Tanh": lambda node, x: _tanh(x),
     "Gelu": _exact_gelu,
 }
-# What ONNX's operators define: the function of finite numbers, and its values at infinity, minus infinity and NaN. Of
-# minus infinity kernels make minus infinity where SiLU's and GELU's operators give NaN; see code/activation.py.
+# What ONNX's operators define: the function of finite numbers, and its values at infinity, minus infinity and NaN.
 _KNOWN: dict[str, tuple[Function, tuple[float, float, float]]] = {
     "relu": (X.maximum(Function.constant(0)), (np.inf, 0, np.nan)),
     "relu6": (X.maximum(Function.constant(0)).minimum(Function.constant(6)), (6, 0, np.nan)),

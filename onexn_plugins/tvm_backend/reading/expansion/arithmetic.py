@@ -1,4 +1,4 @@
-"""Pow of two types, CastLike, Gemm of a transposed first factor, Dropout outside training."""
+"""Pow of two types, Celu, PRelu of a scalar, CastLike, Gemm of a transposed first factor, Dropout outside training."""
 
 from __future__ import annotations
 
@@ -6,25 +6,49 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from onexn_plugins.tvm_backend.reading.expansion.functions import body
 from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
 def power(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Both operands of the wider type, the result of the base's; float64 for whole numbers to a fraction, as float32
-    would round large ones.
+    """Both operands of the wider type, the result of the base's; float64 for whole numbers, as float32 would round
+    large ones.
     """
     base, exponent = (graph.dtype(name) for name in node.inputs)
-    if base == exponent:
+    if base == exponent and np.issubdtype(base, np.floating):
         return None
-    to_fraction = np.issubdtype(exponent, np.floating) and not np.issubdtype(base, np.floating)
-    wide = np.dtype(np.float64) if to_fraction else base
+    wide = base if np.issubdtype(base, np.floating) else np.dtype(np.float64)
     write = Writer(graph, node)
     x, y = (name if graph.dtype(name) == wide else write.cast(name, wide) for name in node.inputs)
     if wide == base:
         write("Pow", x, y, to=node.output)
     else:
         write.cast(write("Pow", x, y), base, to=node.output)
+    return write.nodes
+
+
+def celu(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)). The standard's other definition, by Elu, is the same for positive
+    alpha alone.
+    """
+    alpha = float(node.attributes.get("alpha", 1.0))
+    if alpha > 0:
+        return body(graph, node)
+    write, x = Writer(graph, node), node.inputs[0]
+    below = write("Sub", write("Exp", write("Div", x, write.number(alpha))), write.number(1))
+    write("Add", write("Relu", x), write("Min", write("Mul", below, write.number(alpha)), write.number(0)),
+          to=node.output)
+    return write.nodes
+
+
+def prelu(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Of a scalar, which TVM does not take."""
+    x, slope = node.inputs
+    if graph.shape(x):
+        return None
+    write = Writer(graph, node)
+    write("Where", write("Less", x, write.number(0)), write("Mul", x, slope), x, to=node.output)
     return write.nodes
 
 

@@ -12,7 +12,7 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 from onexn_plugins.tvm_backend.reading.ways_out import OTHER_LAYERS
 
 # Those that neither kernels of ours nor TVM's importer know; others are faster, and rounded better, as a whole.
-EXPANDED = ("AffineGrid", "Attention", "CausalConvWithState", "Celu", "CenterCropPad", "DynamicQuantizeLinear",
+EXPANDED = ("AffineGrid", "Attention", "CausalConvWithState", "CenterCropPad", "DynamicQuantizeLinear",
             "LinearAttention", "NegativeLogLikelihoodLoss", "RMSNormalization", "RotaryEmbedding",
             "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU", "Swish", "ThresholdedRelu")
 

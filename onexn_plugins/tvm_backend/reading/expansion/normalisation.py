@@ -27,8 +27,11 @@ def group_normalization(graph: Graph, node: Node) -> Iterator[Node]:
 
 
 def layer_normalization(graph: Graph, node: Node) -> Iterator[Node] | None:
-    """Only where more than its first output is asked for: as a whole it is faster."""
-    return _layer_normalization(graph, node) if len(node.outputs) > 1 else None
+    """Only where more than its first output is asked for, or in float64: as a whole, which TVM has in float32, it is
+    faster.
+    """
+    as_parts = len(node.outputs) > 1 or graph.dtype(node.inputs[0]) != np.float32
+    return _layer_normalization(graph, node) if as_parts else None
 
 
 def _layer_normalization(graph: Graph, node: Node) -> Iterator[Node]:

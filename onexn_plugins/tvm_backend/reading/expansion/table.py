@@ -32,6 +32,8 @@ RULES: dict[str, Rule] = {
     "LayerNormalization": normalisation.layer_normalization,
     **dict.fromkeys(recurrent.GATES, recurrent.recurrence),
     "Pow": arithmetic.power,
+    "Celu": arithmetic.celu,
+    "PRelu": arithmetic.prelu,
     "Gemm": arithmetic.gemm,
     "Dropout": arithmetic.dropout,
     "CastLike": arithmetic.cast_like,

@@ -14,12 +14,15 @@ from tests.tvm_backend.kernels.differential import (
     AVX2,
     AVX512,
     CASES_PER_MODULE,
+    NEON,
     UNITS,
     Case,
     check,
+    compile_functions,
     differential_settings,
     pooling,
     random_array,
+    run,
     units,
 )
 from tests.tvm_backend.kernels.geometry import convolutions
@@ -34,8 +37,12 @@ def pool_cases(draw):
     return pool_case(problem, draw(units), draw(st.integers(0, 999)))
 
 
-def pool_case(problem, unit, seed=0):
-    x = random_array(problem.input_shape, np.random.default_rng(seed))
+def pool_case(problem, unit, seed=0, *special):
+    """With some of these values in the input."""
+    rng = np.random.default_rng(seed)
+    x = random_array(problem.input_shape, rng)
+    for place, value in enumerate(special):
+        x[:, :, place % problem.height, -1 - place] = value
     return Case(pooling(problem, unit), [x], reference(problem, x))
 
 
@@ -74,6 +81,19 @@ def test_the_pools_of_real_networks():
                         Pool("max", 1, 2, 13, 13, (3, 3), (2, 2), (0, 0, 1, 1)))
         for unit in (AVX512, AVX2)
     ])
+
+
+def test_maxima_of_nan_are_nan():
+    problems = [Pool("max", 1, 2, 5, 21, (3, 3), (2, 2), (1, 1, 1, 1)), Pool("max", 2, 1, 3, 3, (2, 2), (1, 1))]
+    cases = [pool_case(problem, unit, 3, np.nan, np.inf, -np.inf) for problem in problems for unit in (AVX2, NEON)]
+    named = {f"kernel_{index}": case for index, case in enumerate(cases)}
+    module = compile_functions({name: case.kernel.func.with_attr("global_symbol", name)
+                                for name, case in named.items()})
+    for name, case in named.items():
+        expected = case.expected.float().numpy()
+        assert np.isnan(expected).any()
+        assert not np.isnan(expected).all()
+        np.testing.assert_array_equal(run(module[name], case), expected)
 
 
 def test_global_average():

@@ -16,7 +16,11 @@ from onexn_plugins.tvm_backend.processors import find_target, vector_unit
 from tests.tvm_backend.kernels.differential import ACTIVATIONS, UNITS, Case, compile_functions, depthwise, run
 
 # Tiny and huge ones, those at which exp leaves the range of float32, and many where activations bend.
-VALUES = np.concatenate([[0.0, 1e-30, 1e-8, 80, 88, 89, 100, 3e4], np.geomspace(1e-4, 50, 492)])
+VALUES = np.concatenate([[0.0, 1e-30, 1e-8, 80, 88, 89, 100, 3e4, 3e38], np.geomspace(1e-4, 50, 491)])
+# What ONNX's formulas give at infinity, minus infinity and NaN.
+BEYOND = {"relu": (np.inf, 0, np.nan), "relu6": (6, 0, np.nan), "hardsigmoid": (1, 0, np.nan),
+          "hardswish": (np.inf, np.nan, np.nan), "sigmoid": (1, 0, np.nan), "silu": (np.inf, np.nan, np.nan),
+          "gelu": (np.inf, np.nan, np.nan)}
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name])
@@ -28,6 +32,9 @@ def test_every_value_is_as_exact_as_float32(activation: str, unit: VectorUnit):
     expected = ACTIVATIONS[activation](torch.from_numpy(x).double()).numpy()
     function = compile_functions({"kernel": kernel.func.with_attr("global_symbol", "kernel")})["kernel"]
     actual = run(function, Case(kernel, [x], torch.from_numpy(expected)))
+    beyond = np.resize(np.array([np.inf, -np.inf, np.nan], np.float32), x.shape)
+    as_defined = np.resize(BEYOND[activation], x.shape)
+    np.testing.assert_array_equal(run(function, Case(kernel, [beyond], torch.from_numpy(as_defined))), as_defined)
     # Where a sum loses digits (x + 3 near -3, exp of a large number) they are lost of x, not of the result.
     allowed = 4e-7 * np.abs(expected) + 2e-7 * np.minimum(np.abs(x), 20)
     assert (np.abs(actual - expected) <= allowed).all(), np.abs(actual - expected).max()

@@ -1,0 +1,72 @@
+"""python -m benchmarks.fuzz.networks: judges random networks a hundred at a time, and goes on where it ended before.
+
+Each outcome is a line of the log as soon as it is known. The summary beside it says how many networks came out how, and
+lists every fault by its number; what became of faults is told by hand in results/found.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.record import command_line, record
+from benchmarks.common.workers import judged
+
+CHUNK = 100
+FINE = ("refused", "right")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 where every network was refused or computed right."""
+    options = _options(arguments)
+    facts = record(command_line("benchmarks.fuzz.networks"))
+    outcomes = _read(options.log)
+    for first in range(options.first, options.first + options.count, CHUNK):
+        numbers = [number for number in range(first, min(first + CHUNK, options.first + options.count))
+                   if number not in outcomes]
+        if not numbers:
+            continue
+        made = judged(["benchmarks.fuzz.networks.worker"], numbers[0], numbers[-1] + 1)
+        outcomes.update(made)
+        with options.log.open("a", encoding="utf-8") as log:
+            log.writelines(json.dumps({"number": number, "outcome": text}, ensure_ascii=False) + "\n"
+                           for number, text in made.items())
+    whole = {**facts, **summary(outcomes)}
+    print(json.dumps(whole, indent=1, ensure_ascii=False))
+    if options.out:
+        options.out.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return int(bool(whole["faults"]))
+
+
+def summary(outcomes: dict[int, str]) -> dict[str, Any]:
+    """Counts, why networks were refused, and every fault by its number."""
+    kinds = {number: outcome.split(":")[0] for number, outcome in sorted(outcomes.items())}
+    return {"networks": len(outcomes), "outcomes": dict(Counter(kind for kind in kinds.values() if kind in FINE)),
+            "refusals": dict(Counter(outcomes[number] for number, kind in kinds.items() if kind == "refused")
+                             .most_common()),
+            "faults": {number: outcomes[number] for number, kind in kinds.items() if kind not in FINE}}
+
+
+def _read(log: Path) -> dict[int, str]:
+    if not log.exists():
+        return {}
+    entries = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    return {entry["number"]: entry["outcome"] for entry in entries}
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz.networks", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=20000, help="how many (default %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one")
+    parser.add_argument("--log", type=Path, default=Path("networks.jsonl"), help="outcomes so far")
+    parser.add_argument("--out", type=Path, help="the summary, as JSON")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
