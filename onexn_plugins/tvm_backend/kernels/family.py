@@ -12,6 +12,8 @@ Chain = tuple[str, ...]
 CONV, LINEAR, DEPTHWISE, POOL, MEAN = (("conv",), ("linear",), ("depthwise",), ("pool",), ("mean",))
 PAIR = ("conv", "depthwise")
 PROJECTED = ("conv", "depthwise", "conv")
+MATMUL, SOFTMAX, LAYER_NORM, TRANSPOSE = (("matmul",), ("softmax",), ("layer norm",), ("transpose",))
+ATTENTION = ("matmul", "softmax", "matmul")
 
 
 def _as_defined(_request: Request) -> str:

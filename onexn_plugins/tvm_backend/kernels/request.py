@@ -11,11 +11,14 @@ import torch
 
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels.encode import Blocks, Encoded, encode
+from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Epilogue, GlobalPool, Linear, Pool, Tile
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 PLAIN = Epilogue()
-Problem = Conv | Linear | Pool | GlobalPool
+Problem = Conv | Linear | Pool | GlobalPool | MatMul | Softmax | LayerNorm | Transpose
+_KINDS = {Linear: "linear", Pool: "pool", GlobalPool: "mean", MatMul: "matmul", Softmax: "softmax",
+          LayerNorm: "layer norm", Transpose: "transpose"}
 
 
 class Weights:
@@ -71,22 +74,25 @@ class Stage:
         weights: of a convolution or linear layer.
         epilogue: what follows its sums.
         choice: how its blocks are computed; None where it has none, or before that is chosen.
+        scale, shift: one value for each element of a row, of a layer norm.
     """
 
     problem: Problem
     weights: Weights | None = None
     epilogue: Epilogue = PLAIN
     choice: Choice | None = None
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
     @property
     def kind(self) -> str:
-        """"conv", "depthwise", "linear", "pool" or "mean".
+        """"conv", "depthwise", "linear", "pool", "mean", "matmul", "softmax", "layer norm" or "transpose".
 
         A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
         """
         if isinstance(self.problem, Conv):
             return "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
-        return {Linear: "linear", Pool: "pool", GlobalPool: "mean"}[type(self.problem)]
+        return _KINDS[type(self.problem)]
 
     @property
     def conv(self) -> Conv:
