@@ -53,6 +53,8 @@ def layer_norm(context: Context, node: Node) -> tuple[Link, ...]:
     graph, shape = context.graph, _float_shape(context, node.inputs[0])
     if len(node.outputs) > 1:
         raise Unsupported("its mean or deviation is asked for")
+    if node.attributes.get("stash_type", 1) != 1:
+        raise Unsupported("its mean is asked for in another type")
     axis = node.attributes.get("axis", -1)
     scale, shift = graph.constant(node, 1), graph.constant(node, 2)
     if scale is None or scale.dtype != np.float32 or (node.input(2) and shift is None):
