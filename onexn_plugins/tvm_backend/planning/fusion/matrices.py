@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, Matrices, MatMul, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import Unsupported
 from onexn_plugins.tvm_backend.kernels.request import PLAIN, Stage
 from onexn_plugins.tvm_backend.planning.fusion.chain import Link, Tail

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from onexn_plugins.tvm_backend.kernels.attention.products import panels_for
 from onexn_plugins.tvm_backend.kernels.attention.transpose import Axis, axes_of
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, Matrices, MatMul, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.differential import (
