@@ -26,7 +26,7 @@ Row = dict[str, Any]
 def write(path: Path, result: dict[str, Any]) -> None:
     """Both files; `result` holds the cases as "networks"."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for file, text in ((path, _json(result)), (path.with_suffix(".md"), _markdown(result))):
+    for file, text in ((path, as_json(result)), (path.with_suffix(".md"), _markdown(result))):
         with written_aside(file) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
 
@@ -47,7 +47,7 @@ def _difference(row: Row) -> float:
     return max(row["difference_torch"], row["difference_onnxruntime"]) if exact is None else exact
 
 
-def _json(result: dict[str, Any]) -> str:
+def as_json(result: dict[str, Any]) -> str:
     """Indented, but a case on one line."""
     text = json.dumps({**result, "networks": []}, indent=1, ensure_ascii=False)
     rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in result["networks"])

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from onexn_plugins.tvm_backend.kernels.attention.attention import attention, why_not_attention
+from onexn_plugins.tvm_backend.kernels.attention.matmul import matmul, why_not_matmul
+from onexn_plugins.tvm_backend.kernels.attention.rows import layer_norm, softmax, why_not_layer_norm, why_not_softmax
+from onexn_plugins.tvm_backend.kernels.attention.transpose import transpose, why_not_transpose
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise, why_not_depthwise
 from onexn_plugins.tvm_backend.kernels.channelwise.pooling import (
     global_average_pool,
@@ -17,13 +21,18 @@ from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise, why_not_
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced, why_not_sliced
 from onexn_plugins.tvm_backend.kernels.conv.spatial import spatial, why_not_spatial
 from onexn_plugins.tvm_backend.kernels.family import (
+    ATTENTION,
     CONV,
     DEPTHWISE,
+    LAYER_NORM,
     LINEAR,
+    MATMUL,
     MEAN,
     PAIR,
     POOL,
     PROJECTED,
+    SOFTMAX,
+    TRANSPOSE,
     TRANSPOSED,
     Family,
 )
@@ -89,6 +98,16 @@ FAMILIES: tuple[Family, ...] = (
            (POOL,), why_not_pool, pool),
     Family("mean", "the mean of every channel",
            (MEAN,), why_not_mean, global_average_pool),
+    Family("attention", "products, softmax and products for some rows at a time, on packed keys and values",
+           (ATTENTION,), why_not_attention, attention),
+    Family("matmul", "products of two activations, wherever their rows and columns lie",
+           (MATMUL,), why_not_matmul, matmul),
+    Family("softmax", "along the last axis, row by row",
+           (SOFTMAX,), why_not_softmax, softmax),
+    Family("layer norm", "row by row",
+           (LAYER_NORM,), why_not_layer_norm, layer_norm),
+    Family("transpose", "axes in any order: runs copied, blocks turned in registers",
+           (TRANSPOSE,), why_not_transpose, transpose),
 )
 _DENSE_LINEAR_BLOCK = 16
 

@@ -13,6 +13,8 @@ CONV, LINEAR, DEPTHWISE, POOL, MEAN = (("conv",), ("linear",), ("depthwise",), (
 TRANSPOSED = ("transposed",)
 PAIR = ("conv", "depthwise")
 PROJECTED = ("conv", "depthwise", "conv")
+MATMUL, SOFTMAX, LAYER_NORM, TRANSPOSE = (("matmul",), ("softmax",), ("layer norm",), ("transpose",))
+ATTENTION = ("matmul", "softmax", "matmul")
 
 
 def _as_defined(_request: Request) -> str:

@@ -138,7 +138,7 @@ class Transposed(Conv):
         return False
 
 
-def as_linear(problem: Conv | Linear | Pool | GlobalPool) -> Linear | None:
+def as_linear(problem: Any) -> Linear | None:
     """The linear layer that computes the same; a convolution is one on a single pixel."""
     if isinstance(problem, Linear):
         return problem
@@ -247,8 +247,8 @@ class Kernel:
     """A compiled-to-be kernel.
 
     Attributes:
-        func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), the residual
-            [output_shape] where the epilogue has one, y [output_shape]; not y where the kernel works in place.
+        func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), further
+            activations, the residual [output_shape] where the epilogue has one, y [output_shape]; not y where the kernel works in place.
         constants: values, indices, row pointers, bias ...
         method: the algorithm in words, for reports; empty where sums are computed as they are defined.
         in_place: y is written over the residual.

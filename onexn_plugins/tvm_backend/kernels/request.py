@@ -11,6 +11,7 @@ import torch
 
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels.encode import Blocks, Encoded, encode
+from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import (
     Choice,
     Conv,
@@ -24,7 +25,9 @@ from onexn_plugins.tvm_backend.kernels.problem import (
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 PLAIN = Epilogue()
-Problem = Conv | Linear | Pool | GlobalPool
+Problem = Conv | Linear | Pool | GlobalPool | MatMul | Softmax | LayerNorm | Transpose
+_KINDS = {Linear: "linear", Pool: "pool", GlobalPool: "mean", MatMul: "matmul", Softmax: "softmax",
+          LayerNorm: "layer norm", Transpose: "transpose"}
 
 
 class Weights:
@@ -80,16 +83,20 @@ class Stage:
         weights: of a convolution or linear layer.
         epilogue: what follows its sums.
         choice: how its blocks are computed; None where it has none, or before that is chosen.
+        scale, shift: one value for each element of a row, of a layer norm.
     """
 
     problem: Problem
     weights: Weights | None = None
     epilogue: Epilogue = PLAIN
     choice: Choice | None = None
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
     @property
     def kind(self) -> str:
-        """"conv", "depthwise", "transposed", "linear", "pool" or "mean".
+        """"conv", "depthwise", "transposed", "linear", "pool", "mean", "matmul", "softmax", "layer norm" or
+        "transpose".
 
         A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
         """
@@ -97,7 +104,7 @@ class Stage:
             return "transposed"
         if isinstance(self.problem, Conv):
             return "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
-        return {Linear: "linear", Pool: "pool", GlobalPool: "mean"}[type(self.problem)]
+        return _KINDS[type(self.problem)]
 
     @property
     def conv(self) -> Conv:

@@ -13,6 +13,7 @@ where it does not apply.
     ReduceMean over the image       GlobalAveragePool
     Resize                          no input where an empty constant says so
     MatMul, Gemm by a weight        Gemm(x [rows, in], weight [out, in], bias [out]), transB=1
+    Gemm of two activations         Transpose, MatMul, Mul and Add, as it is defined
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ def _matmul(graph: Graph, node: Node) -> list[Node] | None:
 
 def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     weight, attributes = graph.constant(node, 1), node.attributes
+    if len(graph.activations(node)) > 1 and weight is None and node.inputs[0] not in graph.constants:
+        return _gemm_of_activations(graph, node)
     if weight is None or weight.dtype != np.float32 or attributes.get("transA", 0):
         return None
     weight = weight if attributes.get("transB", 0) else weight.T
@@ -170,6 +173,44 @@ def _gemm(graph: Graph, node: Node) -> list[Node] | None:
     bias = np.broadcast_to(bias.reshape(-1), weight.shape[:1]) * np.float32(attributes.get("beta", 1.0))
     alpha = np.float32(attributes.get("alpha", 1.0))
     return _linear(graph, node, weight if alpha == 1 else weight * alpha, bias)
+
+
+def _gemm_of_activations(graph: Graph, node: Node) -> list[Node] | None:
+    """alpha × A' B' + beta × C."""
+    attributes, spec = node.attributes, graph.specs[node.output]
+    if spec.dtype != np.float32:
+        return None
+    steps: list[tuple[str, list[str]]] = []
+    nodes: list[Node] = []
+    operands = []
+    for name, turned in zip(node.inputs[:2], ("transA", "transB"), strict=True):
+        if attributes.get(turned, 0):
+            shape = graph.shape(name)
+            operands.append(graph.add_value(TensorSpec(shape[::-1], spec.dtype), name))
+            nodes.append(Node.make("Transpose", [name], [operands[-1]], perm=[1, 0]))
+        else:
+            operands.append(name)
+    steps.append(("MatMul", operands))
+
+    def factor(name: str) -> str | None:
+        value = attributes.get(name, 1.0)
+        return None if value == 1 else graph.add_constant(np.float32([value]), name)
+
+    if (alpha := factor("alpha")) is not None:
+        steps.append(("Mul", [alpha]))
+    if node.input(2):
+        added = node.input(2)
+        if (beta := factor("beta")) is not None:
+            scaled = graph.add_value(TensorSpec(graph.shape(added), spec.dtype), added)
+            nodes.append(Node.make("Mul", [added, beta], [scaled]))
+            added = scaled
+        steps.append(("Add", [added]))
+    value: list[str] = []
+    for place, (op, names) in enumerate(steps):
+        made = node.output if place == len(steps) - 1 else graph.add_value(spec, node.output)
+        nodes.append(Node.make(op, [*value, *names], [made], node.name))
+        value = [made]
+    return nodes
 
 
 def _resize(graph: Graph, node: Node) -> list[Node] | None:

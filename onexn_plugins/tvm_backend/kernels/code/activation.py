@@ -61,10 +61,10 @@ def _normal_logit(value: Term, lanes: int, unit: VectorUnit) -> Term:
     It is x times a polynomial of x^2. Beyond where that was fitted it rises with x, where P is 0 or 1 to float32.
     """
     square = Register(minimum(value * value, constant(_NORMAL_RANGE**2, lanes), lanes, unit), lanes).value
-    return value * _polynomial(_normal_logit_polynomial(), square, lanes)
+    return value * polynomial(_normal_logit_polynomial(), square, lanes)
 
 
-def _polynomial(coefficients: tuple[float, ...], value: Term, lanes: int) -> Term:
+def polynomial(coefficients: tuple[float, ...], value: Term, lanes: int) -> Term:
     """Of constant coefficients, lowest first, by Horner's scheme."""
     *others, highest = coefficients
     series = Register(constant(highest, lanes), lanes)
@@ -85,8 +85,8 @@ def _one_plus_exp(value: Term, lanes: int, unit: VectorUnit) -> Term:
     power = Register(minimum(above, constant(high, lanes), lanes, unit), lanes).value
     whole = Register(tirx.nearbyint(power), lanes).value
     fraction = Register(power - whole, lanes).value
-    series = _polynomial(_power_of_two_polynomial(), fraction, lanes)
-    return constant(1, lanes) + _times_power_of_two(series, whole, lanes)
+    series = polynomial(_power_of_two_polynomial(), fraction, lanes)
+    return constant(1, lanes) + times_power_of_two(series, whole, lanes)
 
 
 @cache
@@ -113,7 +113,7 @@ def _normal_logit_polynomial() -> tuple[float, ...]:
     return tuple(float(value) for value in interpolated.convert(kind=np.polynomial.Polynomial).coef)
 
 
-def _times_power_of_two(value: Term, power: Term, lanes: int) -> Term:
+def times_power_of_two(value: Term, power: Term, lanes: int) -> Term:
     """value * 2^power, for a value near 1 and a whole number held as float32."""
     integer = "int32" if lanes == 1 else f"int32x{lanes}"
     exponent = tirx.shift_left(tirx.Cast(integer, power), splat(tirx.IntImm("int32", _MANTISSA_BITS), lanes))

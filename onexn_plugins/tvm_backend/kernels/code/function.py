@@ -63,11 +63,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Buffers:
-    """Flat views of a kernel's buffers; constants by name."""
+    """Flat views of a kernel's buffers; constants by name, activations besides x in order."""
 
     x: Buffer
     constants: dict[str, Buffer]
     output: Output
+    others: tuple[Buffer, ...] = ()
 
 
 def build(
@@ -80,10 +81,12 @@ def build(
     epilogue: Epilogue | None = None,
     *,
     over_residual: bool = False,
+    others: Sequence[Sequence[int]] = (),
 ) -> Kernel:
     """A kernel called `name` whose body is what `emit` writes with the flat buffers it is given.
 
-    `over_residual`: y and the residual may be one buffer, if the epilogue allows.
+    `over_residual`: y and the residual may be one buffer, if the epilogue allows. `others`: shapes of activations that
+    it reads besides x.
     """
     epilogue = epilogue or Epilogue()
     in_place = over_residual and epilogue.residual and epilogue.in_place
@@ -94,12 +97,13 @@ def build(
             T.func_attr({"tirx.noalias": True, "global_symbol": name})
             x = T.arg("x", anywhere(input_shape))
             buffers = {key: _argument(key, array.shape, str(array.dtype)) for key, array in arrays.items()}
+            further = [T.arg(f"x{place}", anywhere(shape)) for place, shape in enumerate(others, 1)]
             residual = T.arg("residual", anywhere(output_shape)) if epilogue.residual else None
             y = None if in_place else _argument("y", output_shape)
             added = None if residual is None else _flat(residual)
             source, written = _flat(x), added if y is None else _flat(y)
             assert written is not None, "in place there is a residual"
-            emit(Buffers(source, buffers, Output(written, added, epilogue, unit)))
+            emit(Buffers(source, buffers, Output(written, added, epilogue, unit), tuple(map(_flat, further))))
         return Kernel(builder.get(), tuple(arrays.values()), in_place=in_place)
 
 

@@ -142,11 +142,20 @@ def pieces(count: int, lanes: int) -> list[int]:
 
 def sum_lanes(register: Register) -> Term:
     """The sum of all lanes, by halves."""
+    return _by_halves(register, lambda low, high, _: low + high)
+
+
+def largest_lane(register: Register, unit: VectorUnit) -> Term:
+    """The largest lane; where one is NaN, it or another."""
+    return _by_halves(register, lambda low, high, lanes: maximum(low, high, lanes, unit))
+
+
+def _by_halves(register: Register, combine: Callable[[Term, Term, int], Term]) -> Term:
     while register.lanes > 1:
         half = register.lanes // 2
         low = shuffle([register.value], list(range(half)))
         high = shuffle([register.value], list(range(half, 2 * half)))
-        register = Register(low + high, half)
+        register = Register(combine(low, high, half), half)
     return register.value
 
 
@@ -186,6 +195,18 @@ def fill(buffer: Buffer, start: Expr, count: int, value: float, lanes: int) -> N
     position = vectors * lanes
     for width in pieces(rest, lanes):
         store(buffer, start + position, constant(value, width), width)
+        position += width
+
+
+def each_vector(count: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
+    """Emit code for (start, width) of whole vectors, then of shorter ones for what is left; none overlap."""
+    vectors, rest = divmod(count, lanes)
+    if vectors:
+        with T.serial(0, vectors) as index:
+            emit(index * lanes, lanes)
+    position = vectors * lanes
+    for width in pieces(rest, lanes):
+        emit(position, width)
         position += width
 
 

@@ -6,37 +6,30 @@ are turned into columns tile by tile, and the sums back into rows as they are st
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
-from onexn_plugins.tvm_backend.kernels.code.vector import (
-    Buffer,
-    Expr,
-    Register,
-    concatenate,
-    load,
-    store,
-    transpose,
-)
+from onexn_plugins.tvm_backend.kernels.code.vector import Expr, Register, transpose
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import ROWS, TILES, Run, row_costs, share
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, sum_tile
 from onexn_plugins.tvm_backend.kernels.parts.tiling import Cut, PixelTile, channels_at_once, covering, tile_pixels
+from onexn_plugins.tvm_backend.kernels.parts.turning import QUAD, turn_rows
 from onexn_plugins.tvm_backend.kernels.problem import Kernel, Linear, as_linear
 from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
-# Features of a row that are turned at once, and outputs of a block: what a 128-bit part of a register holds.
-_QUAD = 4
 # Multiply-adds that take as long as turning one value of x.
 _TURN = 2
 
 
 def fills_vectors(problem: Linear, unit: VectorUnit) -> bool:
     """Whether rows fill a vector."""
-    return problem.batch >= unit.lanes and problem.in_features >= _QUAD
+    return problem.batch >= unit.lanes and problem.in_features >= QUAD
 
 
 def filled(problem: Linear, unit: VectorUnit) -> float:
@@ -82,7 +75,8 @@ def over_rows(request: Request) -> Kernel:
                 first_rows = {position: tirx.min(start + position, problem.batch - lanes)
                               for position, lanes in zip(shape.starts, shape.widths, strict=True)}
                 for (position, row), lanes in zip(first_rows.items(), shape.widths, strict=True):
-                    _turn_rows(buffers.x, row, problem.in_features, columns, position, sum(shape.widths), lanes)
+                    turn_rows(buffers.x, partial(_row_start, row, problem.in_features), problem.in_features, columns,
+                              position, sum(shape.widths), lanes)
                 source = Source(columns, 0, sum(shape.widths))
 
                 def emit_run(run: Channels) -> None:
@@ -113,31 +107,18 @@ def over_rows(request: Request) -> Kernel:
                  weight_constants(encoded, stage.bias), emit, unit, stage.epilogue)
 
 
-def _turn_rows(x: Buffer, row: Expr, features: int, columns: Buffer, place: Expr, stride: int, lanes: int) -> None:
-    """Write a vector of rows from `row` on so that feature f of all of them begins at columns[place + f * stride]."""
-
-    def turn(first: Expr) -> None:
-        def quads(number: int) -> Register:
-            """Of every fourth row."""
-            loaded = [load(x, (row + other) * features + first, _QUAD) for other in range(number, lanes, _QUAD)]
-            return Register(concatenate(loaded, _QUAD), lanes)
-
-        for number, column in enumerate(transpose([quads(number) for number in range(_QUAD)])):
-            store(columns, place + (first + number) * stride, column.value, lanes)
-
-    with T.serial(0, features // _QUAD) as index:
-        turn(index * _QUAD)
-    if features % _QUAD:
-        turn(features - _QUAD)
+def _row_start(row: Expr, features: int, other: int) -> Expr:
+    """Where a row begins, counted from one of them."""
+    return (row + other) * features
 
 
 def _store_turned(buffers: Buffers, first: Expr, stride: int, values: list[Register]) -> None:
     """Store a run's sums, a vector of rows for each channel: those of a row lie side by side from `first` on."""
-    whole = len(values) - len(values) % _QUAD
-    for channel in range(0, whole, _QUAD):
-        for number, quads in enumerate(transpose(values[channel:channel + _QUAD])):
-            places = [first + (start + number) * stride + channel for start in range(0, quads.lanes, _QUAD)]
-            buffers.output.store_parts(places, quads.value, _QUAD)
+    whole = len(values) - len(values) % QUAD
+    for channel in range(0, whole, QUAD):
+        for number, quads in enumerate(transpose(values[channel:channel + QUAD])):
+            places = [first + (start + number) * stride + channel for start in range(0, quads.lanes, QUAD)]
+            buffers.output.store_parts(places, quads.value, QUAD)
     for channel in range(whole, len(values)):
         lanes = values[channel].lanes
         places = [first + lane * stride + channel for lane in range(lanes)]

@@ -15,6 +15,7 @@ from onexn_plugins.tvm_backend.planning.fusion.chain import KernelCall
 from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, describe_layer
 from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_depthwise, inverted_residual
 from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
+from onexn_plugins.tvm_backend.planning.fusion.matrices import attention, layer_norm, matmul, softmax, transpose
 from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
 from onexn_plugins.tvm_backend.planning.fusion.transposed import transposed
 from onexn_plugins.tvm_backend.planning.layer import Layer
@@ -32,6 +33,10 @@ RULES: dict[str, tuple[tuple[str, Rule], ...]] = {
     "MaxPool": (("pool", pool),),
     "AveragePool": (("pool", pool),),
     "GlobalAveragePool": (("mean", global_pool),),
+    "MatMul": (("fusion of attention", attention), ("matmul", matmul)),
+    "Softmax": (("softmax", softmax),),
+    "LayerNormalization": (("layer norm", layer_norm),),
+    "Transpose": (("transpose", transpose),),
 }
 # What reports call the operators that have weights.
 _LAYERS = {"Conv": "conv", "ConvTranspose": "transposed", "Gemm": "linear"}
@@ -60,7 +65,18 @@ def fuse(graph: Graph, planner: Planner,
             layer = describe_layer(graph, node, operator, f"no kernel: {reasons}")
             layers.append(replace(layer, refused=tuple(refused)))
     order = [ends.get(node, node) for node in graph.nodes if node in ends or node not in context.covered]
-    return order, layers
+    return _read(graph, order), layers
+
+
+def _read(graph: Graph, order: list[Node | KernelCall]) -> list[Node | KernelCall]:
+    """Without what nobody reads any more, because products read what it was a view of."""
+    needed, kept = set(graph.outputs), list[Node | KernelCall]()
+    for item in reversed(order):
+        made, read = ((item.output,), item.inputs) if isinstance(item, KernelCall) else (item.outputs, item.reads)
+        if needed.intersection(made):
+            kept.append(item)
+            needed.update(read)
+    return kept[::-1]
 
 
 def _first_match(context: Context, node: Node) -> tuple[KernelCall | None, list[tuple[str, str]]]:

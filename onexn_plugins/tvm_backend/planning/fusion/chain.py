@@ -31,11 +31,14 @@ class Tail:
 
 @dataclass(frozen=True)
 class Link:
-    """One operator of a chain: its node, what it asks of a kernel, and what follows it."""
+    """One operator of a chain: its node, what it asks of a kernel, what follows it, and the activations that it reads
+    besides what the one before it makes; without those the first one reads its node's first input.
+    """
 
     node: Node
     stage: Stage
     tail: Tail
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class KernelCall:
         nodes: the nodes it replaces; the last one makes `output`.
         request: what the kernel is asked for.
         chosen: the family that serves it.
-        inputs: the activations it reads: x, then the residual if there is one.
+        inputs: the activations it reads: x, further ones, then the residual if there is one.
         output: the value it makes.
         layers: the layers it computes, for the report.
     """

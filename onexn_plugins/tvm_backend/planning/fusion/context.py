@@ -31,6 +31,9 @@ class Context:
         self.graph, self.planner, self.unit, self.choices = graph, planner, planner.unit, choices
         self._made: set[str] = set()  # values that kernels make
         self._ends: dict[Node, int] = {}  # where in the graph's order the call that covers a node runs
+        self._last_read: dict[str, int] = {}  # where the last call runs that reads a value
+        self._overwritten: set[str] = set()  # values that a call may write over
+        self._makers = {name: node for node in graph.nodes for name in node.outputs}
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._single = graph.single_consumers()
         self._consumers = graph.consumers()
@@ -47,6 +50,16 @@ class Context:
         """The one node that reads this value, if there is just one and no kernel computes it already."""
         node = self._single.get(value)
         return None if node is None or node in self.covered else node
+
+    def maker(self, value: str) -> Node | None:
+        """The node that makes a value, where the caller does not."""
+        return self._makers.get(value)
+
+    def is_readable(self, value: str) -> bool:
+        """Whether a later kernel may read it: it lies in memory, and nothing writes over it."""
+        maker = self.maker(value)
+        inside = maker is not None and maker in self.covered and value not in self._made
+        return not inside and value not in self._overwritten and value not in self.graph.constants
 
     def weights(self, node: Node, groups: int = 1) -> Weights:
         """Constant weight and bias of a Conv, ConvTranspose or Gemm.
@@ -108,7 +121,8 @@ class Context:
         layers = [replace(layer, family=chosen.family.name, refused=chosen.refused if place == 0 else ())
                   for place, layer in enumerate(layers)]
         nodes = tuple(node for link in links for node in (link.node, *link.tail.nodes))
-        return KernelCall(nodes, request, chosen, (links[0].node.inputs[0], *tail.residual), tail.output, tuple(layers))
+        read = tuple(name for link in links for name in link.inputs) or links[0].node.inputs[:1]
+        return KernelCall(nodes, request, chosen, (*read, *tail.residual), tail.output, tuple(layers))
 
     def _choose(self, node: Node, request: Request) -> tuple[Decision | None, Stage]:
         """How the first stage of a request is computed: as tuned, else as decided; None where it has no blocks."""
@@ -136,12 +150,18 @@ class Context:
         if residual not in self._made or residual in self.graph.outputs:
             return False
         readers = [reader for reader in self._consumers[residual] if reader not in tail.nodes]
+        if self._last_read.get(residual, -1) >= end:  # through a view, so that it is no reader in the graph
+            return False
         return all(reader in self._ends and self._ends[reader] < end for reader in readers)
 
     def take(self, call: KernelCall) -> None:
         """Remember what a call covers and makes."""
         self._made.add(call.output)
-        self._ends.update(dict.fromkeys(call.nodes, self._places[call.nodes[-1]]))
+        end = self._places[call.nodes[-1]]
+        self._ends.update(dict.fromkeys(call.nodes, end))
+        self._last_read.update((name, max(end, self._last_read.get(name, end))) for name in call.inputs)
+        if call.request.last.epilogue.in_place:
+            self._overwritten.add(call.inputs[-1])
         self._tails.clear()  # what follows a layer may be covered now
 
     def _describe(self, link: Link, stage: Stage, decision: Decision | None, links: tuple[Link, ...],
