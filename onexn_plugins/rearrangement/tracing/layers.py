@@ -28,9 +28,7 @@ def convolution(tracer: Tracer, call: Call) -> None:
         outgoing = _outgoing(tracer, name, weight.shape[0])
         tracer.facts.carry(name, 0, outgoing)
         tracer.facts.carry(name, 1, incoming, groups)
-        if groups > 1:
-            for labels in (incoming, outgoing):
-                tracer.facts.alike_within(labels, torch.arange(len(labels)) // (len(labels) // groups))
+        _apart(tracer, groups, incoming, outgoing)
     carry_channels(tracer, bias, outgoing, call.name)
     tracer.label(call.result, spread(outgoing, call.result.shape, channel_dim))
 
@@ -47,13 +45,12 @@ def transposed_convolution(tracer: Tracer, call: Call) -> None:
     if name is None:
         return
     tracer.facts.carry(name, 0, incoming)
-    if groups == 1:
-        outgoing = _outgoing(tracer, name, weight.shape[1])
-        tracer.facts.carry(name, 1, outgoing)
-    elif weight.shape[1] == 1 and groups == len(incoming):
-        outgoing = incoming
+    if groups > 1 and groups == len(incoming):  # depthwise
+        outgoing = incoming.repeat_interleave(weight.shape[1])
     else:
-        raise ValueError("a grouped transposed convolution")
+        outgoing = _outgoing(tracer, name, weight.shape[1] * groups)
+        tracer.facts.carry(name, 1, outgoing, groups)
+        _apart(tracer, groups, incoming, outgoing)
     carry_channels(tracer, bias, outgoing, call.name)
     tracer.label(call.result, spread(outgoing, call.result.shape, channel_dim))
 
@@ -155,6 +152,12 @@ def _times_parameter(tracer: Tracer, call: Call, incoming: Tensor, name: str) ->
     tracer.facts.carry(name, 0, incoming)
     tracer.facts.carry(name, 1, outgoing)
     tracer.label(call.result, spread(outgoing, call.result.shape, call.result.dim() - 1))
+
+
+def _apart(tracer: Tracer, groups: int, *channels: Tensor) -> None:
+    """Channels of a grouped convolution are treated alike within their group."""
+    for labels in channels if groups > 1 else ():
+        tracer.facts.alike_within(labels, torch.arange(len(labels)) // (len(labels) // groups))
 
 
 def _own_name(tracer: Tracer, weight: Tensor, incoming: Tensor, call: Call) -> str | None:
