@@ -165,7 +165,7 @@ def fold_gives_a_plain_model_of_the_same_function(adapter: Adapter) -> None:
 
 
 def rearranged_models_are_those_of_the_core(adapter: Adapter) -> None:
-    for call in (Call(rearrange=True), Call(None, 0.7, 3, rearrange="sort"), Call(BY_NAME, 0.75, 2, rearrange=True)):
+    for call in (Call(rearrange=True), Call(None, 0.7, 3, rearrange="sort"), Call(BY_NAME, 0.75, 2, rearrange="sort")):
         model, reference = net(), net()
         with torch.no_grad():
             before = model(IMAGES)
