@@ -269,7 +269,7 @@ def _saved_masks(
     """The file's masks, every one known to fit its layer."""
     layers = weighted_layers(model)
     _check_names(set(masks(model)) - set(about), f"carries a mask that {path} has not", "Load into a fresh model")
-    _check_names(set(about) - set(layers), f"is masked in {path}, but is no Conv2d or Linear of the model",
+    _check_names(set(about) - set(layers), f"is masked in {path}, but has no blocks in the model",
                  "Build the model that was saved, then load")
     saved = {}
     for name, entry in about.items():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from onexn_plugins.errors import MissingDependencyError, OneXNError
 from onexn_plugins.files import check_writable, written_aside
 from onexn_plugins.inputs import call_model, check_inputs, tensors_in
-from onexn_plugins.layers import groups_of, weighted_layers
+from onexn_plugins.layers import groups_of, is_transposed, out_channels, out_first, pattern_of, weighted_layers
 from onexn_plugins.masking import fold, mask_of
 from onexn_plugins.pattern import (
     BlockPattern,
@@ -32,6 +32,7 @@ from onexn_plugins.pattern import (
     is_block_sparse,
     nonzero_blocks,
     nonzero_kernels,
+    turned,
 )
 from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.scores import check_finite
@@ -51,6 +52,7 @@ class _SparseLayer:
 
     Attributes:
         runs: forward calls it; one that does not run, as auxiliary classifiers in eval mode, need not be in the file.
+        transposed: its weight is [in, out / groups, *kernel], here and in the file.
     """
 
     name: str
@@ -58,6 +60,7 @@ class _SparseLayer:
     kept: int
     nonzero: Tensor
     runs: bool
+    transposed: bool
 
 
 def export_onnx(
@@ -155,17 +158,17 @@ def _sparse_layers(
 ) -> list[_SparseLayer]:
     found = []
     for name, layer in weighted_layers(model).items():
-        weight, groups = layer.weight.detach(), groups_of(layer)
+        weight = out_first(layer, layer.weight.detach())
         check_finite(weight, name)
-        block_size = block_sizes.get(name, min(default, weight.shape[0]))
-        pattern = BlockPattern.of(weight, block_size, groups, name)
+        pattern = pattern_of(layer, block_sizes.get(name, min(default, out_channels(layer))), name)
         if not is_block_sparse(weight, pattern):
-            detected = detect_block_size(weight, groups)
+            detected = detect_block_size(weight, groups_of(layer))
             if detected is None or detected == 1:
                 continue
-            pattern = BlockPattern.of(weight, detected, groups, name)
+            pattern = pattern_of(layer, detected, name)
         kept = int(nonzero_blocks(weight, pattern).sum())
-        found.append(_SparseLayer(name, pattern, kept, nonzero_kernels(weight).cpu(), name in running))
+        found.append(_SparseLayer(name, pattern, kept, nonzero_kernels(weight).cpu(), name in running,
+                                  is_transposed(layer)))
     return found
 
 
@@ -265,7 +268,11 @@ def _reaches_a_layer(graph: Any, weight: str) -> bool:
 
 def _nonzero(weight: Tensor, layer: _SparseLayer) -> Iterator[Tensor]:
     """The non-zero kernels of a weight as large as the layer's, whichever way round it is."""
-    for oriented in (weight, weight.T) if weight.dim() == 2 else (weight,):
+    turns = [weight, weight.T] if weight.dim() == 2 else [weight]
+    if layer.transposed:
+        whole = weight.shape[0] % layer.pattern.groups == 0
+        turns = [turned(weight, layer.pattern.groups)] if weight.dim() > 2 and whole else []
+    for oriented in turns:
         if oriented.shape[:2] == layer.nonzero.shape:
             yield nonzero_kernels(oriented)
 

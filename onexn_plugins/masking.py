@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.guards import guard_masked_models
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, is_transposed, out_first, pattern_of
 from onexn_plugins.pattern import BlockPattern, weight_mask
 
 _SHAPE = ("in_channels", "out_channels", "in_features", "out_features", "groups")
@@ -33,17 +33,19 @@ class BlockMask(nn.Module):
         keep: bool [block_rows, in / groups], the blocks that stay; a buffer, so it is saved and moved with the model.
         straight_through: the forward pass sees zeros, but gradients reach the pruned weights too, so that their
             blocks can come back (straight-through estimator, Bengio et al. 2013).
+        transposed: the weight is that of a transposed convolution, [in, out / groups, *kernel].
     """
 
     keep: Tensor
     mask: Tensor
 
-    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor, straight_through: bool = False) -> None:
+    def __init__(self, pattern: BlockPattern, keep: Tensor, weight: Tensor, straight_through: bool = False,
+                 transposed: bool = False) -> None:
         super().__init__()
         self.pattern = pattern
-        self.straight_through = straight_through
+        self.straight_through, self.transposed = straight_through, transposed
         self.register_buffer("keep", keep.to(weight.device))
-        self.register_buffer("mask", weight_mask(self.keep, pattern, weight), persistent=False)
+        self.register_buffer("mask", weight_mask(self.keep, pattern, weight, transposed), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         guard_masked_models()
@@ -56,7 +58,7 @@ class BlockMask(nn.Module):
     def update(self, keep: Tensor) -> None:
         """Take another set of kept blocks; the weights behind them are untouched."""
         self.keep.copy_(keep)
-        self.mask.copy_(self.pattern.expand(self.keep).reshape(self.mask.shape))
+        self.mask.copy_(weight_mask(self.keep, self.pattern, self.mask, self.transposed))
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
@@ -78,6 +80,11 @@ def dense_weight(layer: nn.Module) -> Tensor:
     return layer.parametrizations["weight"].original  # type: ignore[index,return-value,union-attr]
 
 
+def dense_filters(layer: PrunableLayer) -> Tensor:
+    """`dense_weight` as [out, in / groups, *kernel], the form that blocks are cut from."""
+    return out_first(layer, dense_weight(layer))
+
+
 def check_attachable(layer: PrunableLayer, block_size: int, name: str = "layer") -> BlockPattern:
     """The pattern a mask on the layer would have.
 
@@ -92,7 +99,7 @@ def check_attachable(layer: PrunableLayer, block_size: int, name: str = "layer")
     if mask is None and not isinstance(layer._parameters.get("weight"), nn.Parameter):
         raise OneXNError(name, "its weight is no plain parameter (old-style weight_norm or torch.nn.utils.prune)",
                          "Make it one first, with remove_weight_norm or torch.nn.utils.prune.remove")
-    pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+    pattern = pattern_of(layer, block_size, name)
     if mask is not None and mask.pattern != pattern:
         raise OneXNError(name, f"it already carries 1×{mask.pattern.block_size} blocks",
                          "Call fold(model) before pruning with another block_size")
@@ -114,7 +121,7 @@ def attach(
     guard_masked_models()
     mask = mask_of(layer)
     if mask is None:
-        mask = BlockMask(pattern, keep, layer.weight, straight_through)
+        mask = BlockMask(pattern, keep, layer.weight, straight_through, is_transposed(layer))
         with _same_tensor(layer._parameters["weight"]):
             parametrize.register_parametrization(layer, "weight", mask)
         type(layer).__setattr__ = _keep_shape  # type: ignore[assignment]

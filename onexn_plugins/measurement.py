@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from onexn_plugins.inputs import call_model, keep_state
-from onexn_plugins.layers import groups_of, prunable_layers, weighted_layers
-from onexn_plugins.pattern import BlockPattern, check_block_size, is_block_sparse, nonzero_blocks, nonzero_kernels
+from onexn_plugins.inputs import call_model, keep_state, tensors_in
+from onexn_plugins.layers import is_transposed, out_first, pattern_of, prunable_layers, weighted_layers
+from onexn_plugins.pattern import check_block_size, is_block_sparse, nonzero_blocks, nonzero_kernels
 
 
 class Sparsity(NamedTuple):
@@ -26,13 +26,13 @@ class LayerReport:
     """One layer.
 
     Attributes:
-        name, shape: qualified name and weight shape [out, in / groups, *kernel].
+        name, shape: qualified name and weight shape [out, in / groups, *kernel], of transposed convolutions too.
         prunable: 1×N applies to it by default.
         block_sparse: it has zero blocks, and its zero kernels lie in them.
         blocks, kept: blocks in all and with any non-zero weight.
         weights, nonzero: weights in all and in non-zero kernels.
         macs, dense_macs: multiply-accumulates of one forward pass with and without the zero kernels; None
-            without example inputs.
+            without example inputs. Padding counts, as does what a transposed convolution's padding cuts off.
     """
 
     name: str
@@ -85,7 +85,7 @@ class ModelReport:
 
 
 def measure(model: nn.Module, block_size: int = 4, example_inputs: Any = None) -> ModelReport:
-    """Count what every Conv2d and Linear keeps. Layers narrower than block_size count as one tail block per column.
+    """Count what every layer with blocks keeps; one narrower than block_size counts as one tail block per column.
 
     Args:
         model: masked or folded; it is not changed.
@@ -97,8 +97,7 @@ def measure(model: nn.Module, block_size: int = 4, example_inputs: Any = None) -
     positions = _output_positions(model, example_inputs) if example_inputs is not None else {}
     reports = []
     for name, module in weighted_layers(model).items():
-        weight, groups = module.weight.detach(), groups_of(module)
-        pattern = BlockPattern(weight.shape[0], weight.shape[1], block_size, groups)
+        weight, pattern = out_first(module, module.weight.detach()), pattern_of(module, block_size, name)
         taps = weight[0, 0].numel()
         nonzero = int(nonzero_kernels(weight).sum()) * taps
         uses = positions.get(name, 0) if positions else None
@@ -111,16 +110,21 @@ def measure(model: nn.Module, block_size: int = 4, example_inputs: Any = None) -
 
 
 def _output_positions(model: nn.Module, example_inputs: Any) -> dict[str, int]:
-    """How often each layer's weight is applied in one forward pass: output elements per output channel."""
+    """How often each layer's weight is applied in one forward pass.
+
+    Once for every place of its output, or of its input where it is a transposed convolution.
+    """
     counts: dict[str, int] = {}
 
-    def counter(name: str, out_channels: int) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        def count(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            counts[name] = counts.get(name, 0) + output.numel() // out_channels
+    def counter(name: str, transposed: bool, channels: int) -> Callable[[nn.Module, Any, Any, torch.Tensor], None]:
+        def count(module: nn.Module, inputs: Any, named: Any, output: torch.Tensor) -> None:
+            places = tensors_in([inputs, named])[0] if transposed else output
+            counts[name] = counts.get(name, 0) + places.numel() // channels
 
         return count
 
-    handles = [module.register_forward_hook(counter(name, module.weight.shape[0]))
+    handles = [module.register_forward_hook(counter(name, is_transposed(module), module.weight.shape[0]),
+                                            with_kwargs=True)
                for name, module in weighted_layers(model).items()]
     try:
         with keep_state(model):

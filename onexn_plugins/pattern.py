@@ -6,9 +6,10 @@ output channels are not a multiple of N its last block row is a *tail* of fewer 
 than N is one tail.
 
 Everything here works on three shapes:
-    weight      [out_channels, in_channels / groups, *kernel]   Conv2d; a Linear weight has no kernel
+    weight      [out_channels, in_channels / groups, *kernel]   convolutions; a Linear weight has no kernel
     per kernel  [out_channels, in_channels / groups]
     per block   [block_rows, in_channels / groups]
+A transposed convolution stores [in_channels, out_channels / groups, *kernel]; `turned` brings it to the first.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class BlockPattern:
         check_block_size(block_size, layer)
         if weight.dim() < 2:
             raise OneXNError(layer, f"weight of shape {tuple(weight.shape)} has no input channels",
-                             "1×N applies to Conv2d and Linear weights; leave this layer out")
+                             "1×N applies to weights of convolutions and Linear layers; leave this layer out")
         return cls(int(weight.shape[0]), int(weight.shape[1]), block_size, groups)
 
     @property
@@ -112,6 +113,11 @@ def check_block_size(block_size: object, layer: str = "block_size") -> None:
                          "The paper uses 2, 4, 8, 16 or 32")
 
 
+def turned(weight: Tensor, groups: int = 1) -> Tensor:
+    """[in, out / groups, *kernel], as transposed convolutions store it, to [out, in / groups, *kernel], and back."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def kernel_l1(weight: Tensor) -> Tensor:
     """L1 norm of every kernel, float64 [out, in / groups] (float64: the sum must not depend on the dtype)."""
     magnitudes = weight.detach().abs().reshape(*weight.shape[:2], -1)
@@ -129,9 +135,14 @@ def nonzero_blocks(weight: Tensor, pattern: BlockPattern) -> Tensor:
     return pattern.split(nonzero_kernels(weight).to(torch.uint8)).any(1).bool()  # bytes reduce faster than booleans
 
 
-def weight_mask(keep: Tensor, pattern: BlockPattern, weight: Tensor) -> Tensor:
-    """Kept blocks as a mask that broadcasts over `weight`: bool [out, in / groups, 1, 1] for a Conv2d."""
-    return pattern.expand(keep).reshape(*weight.shape[:2], *(1 for _ in weight.shape[2:]))
+def weight_mask(keep: Tensor, pattern: BlockPattern, weight: Tensor, transposed: bool = False) -> Tensor:
+    """Kept blocks as a mask that broadcasts over `weight`: bool [out, in / groups, 1, 1] for a Conv2d.
+
+    transposed: the weight is [in, out / groups, *kernel], and so is the mask.
+    """
+    kernels = pattern.expand(keep)
+    return (turned(kernels, pattern.groups) if transposed else kernels).reshape(
+        *weight.shape[:2], *(1 for _ in weight.shape[2:]))
 
 
 def is_block_sparse(weight: Tensor, pattern: BlockPattern) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layers, groups_of, why_dense
-from onexn_plugins.masking import check_attachable, dense_weight
-from onexn_plugins.pattern import BlockPattern, check_block_size
+from onexn_plugins.layers import PrunableLayer, check_layers, pattern_of, why_dense
+from onexn_plugins.masking import check_attachable, dense_filters, dense_weight
+from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.run import Rearrangement, rearrange_layers
 from onexn_plugins.scores import check_finite, l1
 from onexn_plugins.selection import keep_above, keep_highest, keep_highest_globally, keep_highest_per_row
@@ -55,7 +55,7 @@ def select(chosen: Mapping[str, nn.Module], named: Container[str], fix: str) -> 
     Where a rule chose a layer that has nothing to gain (`why_dense`), it stays dense and the log notes it.
 
     Args:
-        chosen: Conv2d and Linear layers.
+        chosen: layers with a weight that has blocks (`weighted_layers`).
         named: those that the user asked for one by one.
         fix: how the user takes a named layer back.
 
@@ -148,6 +148,5 @@ def _expected_ratio(layer: PrunableLayer, target: Target) -> float:
     """The ratio to arrange for. For a threshold: of the blocks whose L1 norm is below it now."""
     if target.threshold is None:
         return _clamped(target)
-    weight = dense_weight(layer)
-    keep = _keep_in_layer(l1(weight, BlockPattern.of(weight, target.block_size, groups_of(layer))), target)
+    keep = _keep_in_layer(l1(dense_filters(layer), pattern_of(layer, target.block_size)), target)
     return 1 - int(keep.sum()) / keep.numel()

@@ -18,13 +18,13 @@ from torch.nn.utils import parametrizations
 
 from onexn_plugins import export_onnx, fold, load_checkpoint, measure, save_checkpoint, scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import groups_of, weighted_layers
+from onexn_plugins.layers import out_first, pattern_of, weighted_layers
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks
 from onexn_plugins.rearrangement.run import rearrange_layers
 from onexn_plugins.selection import keep_highest, keep_highest_globally, num_pruned
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(7))
-CHOSEN = ("grouped", "narrow", "wide", "point")  # by the default rule
+CHOSEN = ("grouped", "narrow", "wide", "point", "up", "track", "back")  # by the default rule
 BY_NAME = (*CHOSEN, "classifier")
 
 
@@ -57,7 +57,10 @@ class Adapter:
 
 
 class Net(nn.Module):
-    """Tails, conv groups, a depthwise layer, one narrower than a block, one of a single channel, a residual."""
+    """Tails, conv groups, a depthwise layer, one narrower than a block, one of a single channel, a residual.
+
+    Then layers of other kinds: a grouped transposed one, one of one dimension, and one of both.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,13 +71,17 @@ class Net(nn.Module):
         self.wide = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.point = nn.Conv2d(16, 16, 1)
         self.single = nn.Conv2d(16, 1, 1)
-        self.classifier = nn.Linear(16, 5)
+        self.up = nn.ConvTranspose2d(16, 12, 4, 2, 1, groups=2)
+        self.track = nn.Conv1d(12, 14, 3, padding=2, dilation=2)
+        self.back = nn.ConvTranspose1d(14, 14, 2, 2, bias=False)
+        self.classifier = nn.Linear(14, 5)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.grouped(self.depthwise(self.norm(self.stem(images)).relu())).relu()
         features = self.wide(self.narrow(features))
         features = features + self.point(features).relu()
-        return self.classifier((features * self.single(features).sigmoid()).mean((2, 3)))
+        features = self.up(features * self.single(features).sigmoid()).relu()
+        return self.classifier(self.back(self.track(features.mean(2))).relu().mean(2))
 
 
 def net(seed: int = 0) -> Net:
@@ -87,9 +94,8 @@ def expected_masks(model: nn.Module, call: Call) -> dict[str, Tensor]:
     ranked = {}
     for name in CHOSEN if call.layers is None else call.layers:
         layer = model.get_submodule(name)
-        pattern = BlockPattern.of(layer.weight, call.block_size, groups_of(layer))
         ranked[name] = scores.make_score(call.score, scores.Sources(model, seed=call.seed))(
-            layer.weight, pattern, name)
+            out_first(layer, layer.weight), pattern_of(layer, call.block_size), name)
     if call.together:
         return keep_highest_globally(ranked, call.ratio)
     return {name: keep_highest(each, call.ratio) for name, each in ranked.items()}
@@ -100,7 +106,7 @@ def kept(model: nn.Module, layers: tuple[str, ...], block_size: int) -> dict[str
     found = {}
     for name in layers:
         layer = model.get_submodule(name)
-        found[name] = nonzero_blocks(layer.weight, BlockPattern.of(layer.weight, block_size, groups_of(layer)))
+        found[name] = nonzero_blocks(out_first(layer, layer.weight), pattern_of(layer, block_size))
     return found
 
 
@@ -159,7 +165,7 @@ def fold_gives_a_plain_model_of_the_same_function(adapter: Adapter) -> None:
 
 
 def rearranged_models_are_those_of_the_core(adapter: Adapter) -> None:
-    for call in (Call(rearrange=True), Call(None, 0.7, 3, rearrange="sort"), Call(BY_NAME, 0.75, 2, rearrange=True)):
+    for call in (Call(rearrange=True), Call(None, 0.7, 3, rearrange="sort"), Call(BY_NAME, 0.75, 2, rearrange="sort")):
         model, reference = net(), net()
         with torch.no_grad():
             before = model(IMAGES)

@@ -12,9 +12,15 @@ from torch import nn
 from onexn_plugins import fold, nni, pruning, scores, torch_pruning
 from onexn_plugins.cli import main
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import check_layer_name, default_layers, groups_of, is_depthwise, weighted_layers
+from onexn_plugins.layers import (
+    check_layer_name,
+    default_layers,
+    is_depthwise,
+    out_first,
+    pattern_of,
+    weighted_layers,
+)
 from onexn_plugins.masking import attach
-from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.selection import check_ratio
 from onexn_plugins.zoo import load_model
 from tests.adapters import (
@@ -41,7 +47,8 @@ def by_torch_pruning(model: nn.Module, call: Call) -> None:
 
 def by_nni(model: nn.Module, call: Call) -> None:
     entry = {"sparse_ratio": call.ratio} | ({"global_group_id": 1} if call.together else {})
-    entry |= ({"op_types": ["Conv2d"], "exclude_op_names": ["stem"]} if call.layers is None
+    kinds = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+    entry |= ({"op_types": kinds, "exclude_op_names": ["stem"]} if call.layers is None
               else {"op_names": list(call.layers)})
     nni.OneXNPruner(model, [entry], block_size=call.block_size, score=call.score, seed=call.seed,
                     rearrange=call.rearrange, example_inputs=IMAGES).compress()
@@ -60,8 +67,7 @@ def by_hand(model: nn.Module, call: Call) -> None:
     pruning.check(selected, targets)
     if call.rearrange:
         pruning.rearrange(model, IMAGES, selected, targets, call.rearrange)
-    ranked = {name: scores.score_blocks(score, layer.weight, BlockPattern.of(layer.weight, call.block_size,
-                                                                             groups_of(layer)), name)
+    ranked = {name: scores.score_blocks(score, out_first(layer, layer.weight), pattern_of(layer, call.block_size), name)
               for name, layer in selected.items()}
     for name, keep in pruning.keep_blocks(ranked, targets).items():
         attach(selected[name], keep, call.block_size, name)

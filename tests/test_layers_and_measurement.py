@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from onexn_plugins import measure, selection
 from onexn_plugins.errors import OneXNError
@@ -26,6 +27,18 @@ def test_prunable_by_default_as_in_the_paper():
     assert list(prunable_layers(model, ["4"])) == ["6"]
     assert list(prunable_layers(model, [model[6]])) == ["4"]
     assert list(prunable_layers(nn.Sequential(nn.Conv2d(16, 8, 1)))) == ["0"], "a first layer that is no stem"
+
+
+def test_stems_of_networks_of_other_kinds():
+    def names(*layers: nn.Module) -> list[str]:
+        return list(prunable_layers(nn.Sequential(*layers)))
+
+    assert names(nn.Conv1d(1, 8, 3), nn.Conv1d(8, 8, 3), nn.Conv1d(8, 8, 3, groups=8)) == ["1"]
+    assert names(nn.Conv1d(2, 8, 3), nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)) == ["2"], "one stem of each"
+    assert names(nn.ConvTranspose2d(4, 8, 2), nn.Conv2d(8, 8, 3)) == ["1"]
+    assert names(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(4, 8, 2), nn.ConvTranspose1d(8, 8, 2)) == ["1", "2"]
+    assert names(nn.ConvTranspose2d(8, 4, 2), nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)) == ["0", "2"], "a decoder first"
+    assert names(nn.Conv1d(8, 8, 3), nn.ConvTranspose2d(8, 1, 2), nn.ConvTranspose2d(8, 8, 2, groups=8)) == ["0"]
 
 
 def test_a_container_leaves_out_everything_inside():
@@ -64,6 +77,22 @@ def test_measure_counts_blocks_weights_and_macs():
     assert model.training
     assert torch.equal(model[1].running_mean, running_mean)
     assert measure(model).macs is None
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Conv1d(6, 8, 3, 2, 1, groups=2), nn.ConvTranspose1d(6, 8, 3, 2), nn.Conv2d(6, 8, (1, 3), dilation=2),
+    nn.ConvTranspose2d(6, 8, 4, 2, 1, groups=2), nn.ConvTranspose2d(6, 12, 3, 2, 1, 1, groups=6), nn.Linear(6, 8)])
+def test_multiply_accumulates_are_those_that_torch_counts(layer):
+    dims = layer.weight.dim() - 2
+    images = torch.randn(2, 9, 6) if dims == 0 else torch.randn(2, 6, *(9, 7)[:dims])
+    with FlopCounterMode(display=False) as counter:
+        layer(images)
+    report = measure(nn.Sequential(layer), 4, images)
+    assert 2 * report.dense_macs == counter.get_total_flops()
+    assert report.layers[0].shape[0] == (layer.out_features if dims == 0 else layer.out_channels)
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert measure(nn.Sequential(layer), 4, images).macs == 0
 
 
 def test_measure_says_what_a_failing_forward_said():

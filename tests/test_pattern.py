@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import as_stored, groups_of, out_channels, out_first, pattern_of
+from onexn_plugins.masking import attach
 from onexn_plugins.pattern import (
     BlockPattern,
     check_block_size,
@@ -12,9 +15,10 @@ from onexn_plugins.pattern import (
     kernel_l1,
     nonzero_blocks,
     nonzero_kernels,
+    turned,
     weight_mask,
 )
-from tests.strategies import keeps, patterns, weights
+from tests.strategies import block_sizes, keeps, layers, patterns, weights
 
 
 def block_of_channel(pattern: BlockPattern) -> list[int]:
@@ -90,6 +94,52 @@ def test_detection_finds_the_largest_aligned_block_size(data, weight_and_pattern
     assert is_block_sparse(masked, BlockPattern.of(masked, detected, pattern.groups))
     if pattern.block_size in (1, 2, 4, 8, 16, 32) and pattern.block_size < 2 * pattern.out_channels:
         assert detected >= pattern.block_size
+
+
+def one_channel(layer: nn.Module, channel: int) -> Tensor:
+    """An input of which one channel alone is not zero."""
+    shape = (layer.in_features,) if isinstance(layer, nn.Linear) else (layer.in_channels, *[4] * len(layer.kernel_size))
+    images = torch.zeros(1, *shape)
+    images[0, channel] = 1 + torch.rand(shape[1:])
+    return images
+
+
+@given(st.data(), layers(), block_sizes)
+def test_a_masked_layer_of_any_kind_hears_through_its_kept_blocks_alone(data, layer, block_size):
+    """By the definition: output channel o reads input channel i of its group where the block of both is kept."""
+    pattern = pattern_of(layer, block_size)
+    keep = data.draw(keeps(pattern))
+    attach(layer, keep, block_size)
+    rows = block_of_channel(pattern)
+    with torch.no_grad():
+        for channel in range(pattern.in_channels * pattern.groups):
+            group, inside = divmod(channel, pattern.in_channels)
+            answer = layer(one_channel(layer, channel))[0].flatten(1) if layer.weight.dim() > 2 else layer(
+                one_channel(layer, channel))[0][:, None]
+            for output in range(pattern.out_channels):
+                heard = output // pattern.group_channels == group and bool(keep[rows[output], inside])
+                assert bool((answer[output] != 0).any()) == heard
+
+
+@given(layers())
+def test_kernels_of_any_kind_of_layer_lie_where_the_definition_says(layer):
+    weight, groups = layer.weight.detach(), groups_of(layer)
+    turned_weight = out_first(layer, weight)
+    assert turned_weight.shape[0] == out_channels(layer)
+    assert torch.equal(as_stored(layer, turned_weight), weight)
+    if "Transpose" in type(layer).__name__:
+        reads, gives = len(weight) // groups, weight.shape[1]
+        for group in range(groups):
+            for output in range(gives):
+                for inside in range(reads):
+                    assert torch.equal(turned_weight[group * gives + output, inside],
+                                       weight[group * reads + inside, output])
+
+
+def test_turning_twice_changes_nothing():
+    weight = torch.arange(120.0).reshape(6, 4, 5)
+    assert turned(weight, 3).shape == (12, 2, 5)
+    assert torch.equal(turned(turned(weight, 3), 3), weight)
 
 
 def test_detection_of_dense_and_unstructured_weights():

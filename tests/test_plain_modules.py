@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.ao import quantization
 
-from onexn_plugins import export_onnx
+from onexn_plugins import export_onnx, nni, rearrange, torch_pruning
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.plain_modules import check_plain
+from onexn_plugins.repair import repair
+from onexn_plugins.training import Blocks
 from onexn_plugins.zoo import load_model
 
 
@@ -54,6 +56,21 @@ def test_what_cannot_be_pruned(make, complaint, tmp_path):
         load_model(f"tests.test_plain_modules:{make}")
     with pytest.raises(OneXNError, match=complaint):
         export_onnx(globals()[make](), torch.randn(1, 3, 8, 8), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(("make", "complaint"), [
+    (make_scripted, "is a scripted or traced module"), (make_prepared, "is prepared for quantisation"),
+    (make_quantised, "is quantised")])
+def test_whoever_prunes_refuses_them(make, complaint):
+    images, config = torch.randn(1, 3, 8, 8), [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
+    for prune in (lambda model: torch_pruning.OneXNPruner(model, images), lambda model: nni.OneXNPruner(model, config),
+                  lambda model: Blocks().prepare(model, images), lambda model: rearrange(model, images),
+                  lambda model: repair(model, images)):
+        model = make()
+        keys = list(model.state_dict())
+        with pytest.raises(OneXNError, match=complaint):
+            prune(model)
+        assert list(model.state_dict()) == keys
 
 
 def test_ordinary_models_pass():

@@ -14,6 +14,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
 from onexn_plugins.masking import dense_weight
 from onexn_plugins.nni.config import LayerSetting
+from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.scores import SCORES, BlockScore, check_score
 
 
@@ -22,6 +23,7 @@ def check_arguments(model: Any, evaluator: Any, existed: Any, score: Any, seed: 
     """Raise OneXNError for an argument of the wrong kind, or a model that another compressor has wrapped."""
     if not isinstance(model, nn.Module):
         raise OneXNError("model", f"must be a torch.nn.Module, got {type(model).__name__}", "Pass the model itself")
+    check_plain(model)
     if evaluator is not None and not isinstance(evaluator, Evaluator):
         raise OneXNError("evaluator", f"must be an NNI evaluator, got {type(evaluator).__name__}",
                          "Use nni.compression.TorchEvaluator, or leave it out for one-shot pruning")

@@ -17,7 +17,7 @@ from nni.compression.base.config import select_modules_by_config
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name
+from onexn_plugins.layers import PRUNABLE, PrunableLayer, check_layer_name
 from onexn_plugins.nni.spelling import flatten, modern
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.pruning import Target, select
@@ -131,7 +131,7 @@ def _select(model: nn.Module, entry: Mapping[str, Any], where: str) -> list[str]
     named = {canonical[id(model.get_submodule(name))] for name in rules.get("op_names", ())}
     for name, module in layers.items():
         if not isinstance(module, PrunableLayer):
-            raise OneXNError(name or "model", f"is a {type(module).__name__}; 1×N applies to Conv2d and Linear",
+            raise OneXNError(name or "model", f"is a {type(module).__name__}; 1×N applies to {PRUNABLE}",
                              f'Narrow {where}, for example with "op_types": ["Conv2d", "Linear"]')
     layers = {name: layers[name] for name in canonical.values() if name in layers}
     layers = dict(select(layers, named, "Take it out of op_names; it stays dense"))

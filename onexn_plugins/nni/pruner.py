@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from onexn_plugins import pruning
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name
+from onexn_plugins.layers import PrunableLayer, check_layer_name, out_first
 from onexn_plugins.nni.checks import check_arguments, check_wrappable
 from onexn_plugins.nni.config import LayerSetting, resolve
 from onexn_plugins.nni.wrapper import BlockMaskWrapper
@@ -178,6 +178,7 @@ class OneXNPruner(_NormPruner):
 
     def _block_scores(self, name: str, weight: Tensor) -> Tensor:
         wrapper = self._module_wrappers[name]
+        weight = out_first(wrapper.module, weight)
         return only_shrinking(score_blocks(self._score, weight, wrapper.pattern, name), wrapper.keep)
 
     def _generate_sparsity(self, metrics: Masks) -> Masks:

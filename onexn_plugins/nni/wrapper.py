@@ -14,7 +14,7 @@ from nni.compression.base.wrapper import ModuleWrapper
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, is_transposed, out_first, pattern_of
 from onexn_plugins.masking import attach, dense_weight, detach, mask_of, put_weight_first, unwrap_hooks
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, weight_mask
 
@@ -37,13 +37,13 @@ class BlockMaskWrapper(ModuleWrapper):
         # The very parameter, and not NNI's copy, wherever it lies: optimizers that have it go on training it.
         self.weight = dense if isinstance(dense, nn.Parameter) else nn.Parameter(
             dense.detach().clone(), requires_grad=dense.requires_grad)
-        self.pattern = BlockPattern.of(dense, block_size, groups_of(module), name)
+        self.pattern = pattern_of(module, block_size, name)
 
     @classmethod
     def adopt(cls, wrapper: ModuleWrapper, block_size: int) -> BlockMaskWrapper:
         """Make another compressor's wrapper keep block masks too; it stays the same object for that compressor."""
         wrapper.__class__ = cls
-        wrapper.pattern = BlockPattern.of(wrapper.module.weight, block_size, groups_of(wrapper.module), wrapper.name)
+        wrapper.pattern = pattern_of(wrapper.module, block_size, wrapper.name)
         return wrapper
 
     @property
@@ -54,11 +54,14 @@ class BlockMaskWrapper(ModuleWrapper):
     @property
     def keep(self) -> Tensor:
         """The blocks that stay, bool [block_rows, in / groups]."""
-        return nonzero_blocks(self.target.mask, self.pattern)
+        return self._blocks_of(self.target.mask)
 
     def keep_to_mask(self, keep: Tensor) -> Tensor:
         """Kept blocks as NNI's mask: ones and zeros of the weight's dtype, [out, in / groups, 1, 1] for a Conv2d."""
-        return weight_mask(keep, self.pattern, self.weight).to(self.weight)
+        return weight_mask(keep, self.pattern, self.weight, is_transposed(self.module)).to(self.weight)
+
+    def _blocks_of(self, mask: Tensor) -> Tensor:
+        return nonzero_blocks(out_first(self.module, mask), self.pattern)
 
     def extend_target_spaces(self, sub_config: dict[str, Any], mode: str) -> dict[str, Any]:
         if mode != "pruning":
@@ -107,7 +110,7 @@ class BlockMaskWrapper(ModuleWrapper):
     def check_mask(self, mask: Tensor) -> None:
         """Raise OneXNError unless mask holds ones and zeros in whole blocks."""
         if mask.dim() == self.weight.dim() and mask.shape[:2] == self.weight.shape[:2]:
-            whole = self.keep_to_mask(nonzero_blocks(mask, self.pattern)).to(mask)
+            whole = self.keep_to_mask(self._blocks_of(mask)).to(mask)
             if bool((mask == whole).all()):
                 return
         raise OneXNError(self.name, f"the mask is not made of whole 1×{self.pattern.block_size} blocks",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, weighted_layers
+from onexn_plugins.layers import PrunableLayer, out_channels, weighted_layers
 from onexn_plugins.rearrangement.apply import Move, apply_moves
 from onexn_plugins.rearrangement.norms import row_order
 from onexn_plugins.rearrangement.spaces import Member, Space
@@ -53,7 +53,7 @@ def permutations_of(moves: Iterable[Move], layers: Mapping[str, PrunableLayer]) 
     permutations: dict[str, Tensor] = {}
     for move in moves:
         for name, rows in move.space.producers(layers).items() if not move.is_identity else ():
-            order = row_order(rows, move.permutation, layers[name].weight.shape[0])
+            order = row_order(rows, move.permutation, out_channels(layers[name]))
             permutations[name] = permutations[name][order] if name in permutations else order
     return permutations
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.rearrangement.spaces import Member, Space, dim_size, named_tensors
+from onexn_plugins.pattern import turned
+from onexn_plugins.rearrangement.spaces import Member, Space, named_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,5 @@ def _write(tensor: Tensor, member: Member, to: Tensor, source: Tensor) -> None:
     if member.groups == 1:
         tensor.index_copy_(member.dim, to, tensor.index_select(member.dim, source))
         return
-    # [out, in / groups, ...] -> [in, out / groups, ...]: one slice per input channel of all groups
-    grouped = tensor.reshape(member.groups, -1, *tensor.shape[1:]).transpose(1, 2)
-    slices = grouped.reshape(dim_size(tensor, member), *grouped.shape[2:])
-    slices = slices.index_copy(0, to, slices[source])
-    tensor.copy_(slices.reshape(grouped.shape).transpose(1, 2).reshape(tensor.shape))
+    slices = turned(tensor, member.groups)  # one for each channel of all groups
+    tensor.copy_(turned(slices.index_copy(0, to, slices[source]), member.groups))

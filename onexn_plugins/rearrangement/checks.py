@@ -10,8 +10,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.layers import PrunableLayer, out_first
 from onexn_plugins.masking import masks
+from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.rearrangement.search import METHODS
 from onexn_plugins.rearrangement.spaces import Space, named_tensors
 
@@ -39,7 +40,7 @@ def check_saliency(saliency: object, layers: Mapping[str, PrunableLayer]) -> Non
         raise OneXNError("saliency", f"must map layers to tensors, got {type(saliency).__name__}",
                          "Leave it out for the L1 norm")
     for name, layer in layers.items():
-        value, shape = saliency.get(name), tuple(layer.weight.shape[:2])
+        value, shape = saliency.get(name), tuple(out_first(layer, layer.weight).shape[:2])
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise OneXNError(name, f"its saliency must be a tensor {shape}, got {found}",
@@ -52,6 +53,7 @@ def check_model(model: object) -> None:
     """Raise OneXNError unless the model is an unmasked, unwrapped eager torch module with real weights."""
     if not isinstance(model, nn.Module):
         raise OneXNError("model", f"must be a torch module, got {type(model).__name__}", "Pass the model itself")
+    check_plain(model)
     masked = sorted(masks(model))
     if masked:
         raise OneXNError(", ".join(masked), "already masked, and moving channels would tear its blocks apart",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, out_first, pattern_of
 from onexn_plugins.pattern import BlockPattern, kernel_l1
 from onexn_plugins.scores import aggregate
 from onexn_plugins.selection import keep_highest, num_pruned
@@ -36,10 +36,10 @@ class KernelNorms:
     def __init__(self, layers: Mapping[str, PrunableLayer], block_size: int, ratio: float | Mapping[str, float],
                  saliency: Mapping[str, Tensor] | None = None) -> None:
         self.ratios = dict(ratio) if isinstance(ratio, Mapping) else dict.fromkeys(layers, ratio)
-        self.kernels = {name: kernel_l1(layer.weight).cpu() if saliency is None else saliency[name].cpu().double()
-                        for name, layer in layers.items()}
-        self.patterns = {name: BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
-                         for name, layer in layers.items()}
+        self.kernels = {name: kernel_l1(out_first(layer, layer.weight)).cpu() if saliency is None
+                        else saliency[name].cpu().double() for name, layer in layers.items()}
+        self.patterns: dict[str, BlockPattern] = {
+            name: pattern_of(layer, block_size, name) for name, layer in layers.items()}
 
     def total(self, name: str) -> float:
         """L1 norm of the whole layer."""

@@ -228,7 +228,7 @@ def _calibrating(model: nn.Module, generator: torch.Generator) -> Iterator[None]
 
     handles = []
     for module in model.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             handles.append(module.register_forward_hook(scale_output))
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             handles.append(module.register_forward_pre_hook(take_statistics))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import check_inputs
-from onexn_plugins.layers import PrunableLayer, check_layers, prunable_layers
+from onexn_plugins.layers import PrunableLayer, check_layers, out_dim, out_first, prunable_layers
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.applied import applied_moves, permutations_of, remember
 from onexn_plugins.rearrangement.apply import Move, apply_moves
@@ -24,6 +24,7 @@ from onexn_plugins.scores import check_finite
 from onexn_plugins.selection import check_ratio
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
+Still = dict[tuple[str, int], str]  # (tensor name, dim) -> why nothing along it moves
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class LayerRearrangement:
     """One prunable layer.
 
     Attributes:
-        name, shape: qualified name and weight shape [out, in / groups, *kernel].
+        name, shape: qualified name and weight shape [out, in / groups, *kernel], of transposed convolutions too.
         retained_before, retained_after: fraction of its L1 norm that pruning keeps.
         moved: its output channels have a new order.
         refused: why they may not be moved; None where they may.
@@ -135,8 +136,8 @@ def rearrange_layers(model: nn.Module, example_inputs: Any, layers: dict[str, Pr
     report(len(moves) + 1, len(moves) + 1, "done")
     return Rearrangement(
         overall_before, overall_after, proof.max_error, list(refused.items()), permutations,
-        [LayerRearrangement(name, tuple(layer.weight.shape), before[name], after[name], name in permutations,
-                            refused.get(name)) for name, layer in layers.items()],
+        [LayerRearrangement(name, tuple(out_first(layer, layer.weight).shape), before[name], after[name],
+                            name in permutations, refused.get(name)) for name, layer in layers.items()],
         passed,
     )
 
@@ -154,19 +155,20 @@ def _check_layers(layers: dict[str, PrunableLayer], block_size: int,
 
 
 def _spaces(model: nn.Module, example_inputs: Any, spaces: Sequence[Space] | None,
-            report: Progress) -> tuple[list[Space], dict[str, str]]:
-    """The spaces, and for tensors whose rows stay the reason. The tracer has a veto over spaces from elsewhere."""
+            report: Progress) -> tuple[list[Space], Still]:
+    """The spaces, and for tensors that stay the reason. The tracer has a veto over spaces from elsewhere."""
     if spaces is not None:
         check_spaces(model, spaces)
     report(0, 1, "trace")
     found = find_spaces(clean_copy(model), example_inputs)
     if found.unseen:
-        return [], dict.fromkeys(named_tensors(model), f"its channels stay: {found.unseen}")
+        reason = f"its channels stay: {found.unseen}"
+        return [], {(name, dim): reason for name in named_tensors(model) for dim in (0, 1)}
     if spaces is None:
         return list(found.spaces), found.still
     objections = [found.objection(space) for space in spaces]
-    still = {member.name: f"its channels stay: {reason}" for space, reason in zip(spaces, objections, strict=True)
-             if reason for member in space.members if member.dim == 0}
+    still = {(member.name, member.dim): f"its channels stay: {reason}"
+             for space, reason in zip(spaces, objections, strict=True) if reason for member in space.members}
     return [space for space, reason in zip(spaces, objections, strict=True) if not reason], {**found.still, **still}
 
 
@@ -188,13 +190,15 @@ def _search(spaces: Sequence[Space], layers: dict[str, PrunableLayer], norms: Ke
 
 
 def _refused(layers: dict[str, PrunableLayer], spaces: Sequence[Space], moves: Sequence[Move], proof: Proof,
-             still: dict[str, str]) -> dict[str, str]:
+             still: Still) -> dict[str, str]:
     """layer -> why none of its channels may move."""
     reasons: dict[str, str] = {}
     for index, error in proof.failed.items():
         for name in moves[index].space.producers(layers):
             reasons[name] = f"moving its channels changes the output by {error:.1e} of its scale, above {BAR:.0e}"
     movable = {name for index in proof.passed for name in moves[index].space.producers(layers)}
-    stay = {id(layer.weight): still[f"{name}.weight"] for name, layer in layers.items() if f"{name}.weight" in still}
-    return {name: reasons.get(name, stay.get(id(layer.weight), "no channel space reaches it"))
-            for name, layer in layers.items() if name not in movable}
+    places = {name: (id(layer.weight), out_dim(layer)) for name, layer in layers.items()}
+    stay = {(places[name][0], dim): still[f"{name}.weight", dim] for name in layers for dim in (0, 1)
+            if (f"{name}.weight", dim) in still}
+    return {name: reasons.get(name, stay.get(places[name], "no channel space reaches it"))
+            for name in layers if name not in movable}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.layers import PrunableLayer, out_dim
 from onexn_plugins.masking import dense_weight
 
 
@@ -29,8 +29,9 @@ class Member:
         dim: the dimension.
         positions: int64 [channels, copies], where along `dim` each channel lies. Every channel has equally many
             copies: 1 as a rule, 49 where a 7×7 map is flattened before a Linear layer.
-        groups: for the input dimension of a grouped convolution's weight [out, in / groups, ...] its conv groups:
-            positions then number the input channels of all groups, and a channel stays in its group. Else 1.
+        groups: for dimension 1 of a grouped convolution's weight, [out, in / groups, ...] or, transposed,
+            [in, out / groups, ...], its conv groups: positions then number the channels of all groups, and a channel
+            stays in its group. Else 1.
     """
 
     name: str
@@ -71,10 +72,11 @@ class Space:
 
         A member goes by one name; layers tied to its weight are found by the weight itself.
         """
-        rows = {member.name: member.positions for member in self.members if member.dim == 0}
         weights = {name: id(dense_weight(layer)) for name, layer in layers.items()}
-        of_weight = {weight: rows[f"{name}.weight"] for name, weight in weights.items() if f"{name}.weight" in rows}
-        return {name: of_weight[weight] for name, weight in weights.items() if weight in of_weight}
+        own = {f"{name}.weight": weight for name, weight in weights.items()}
+        rows = {(own[member.name], member.dim): member.positions for member in self.members if member.name in own}
+        places = {name: (weights[name], out_dim(layer)) for name, layer in layers.items()}
+        return {name: rows[place] for name, place in places.items() if place in rows}
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -119,7 +121,7 @@ def _tensor_of(member: Member, tensors: Mapping[str, Tensor]) -> Tensor:
     if not 0 <= member.dim < tensor.dim():
         raise _invalid(member, f"has no dimension {member.dim}")
     if member.groups > 1 and (member.dim != 1 or tensor.shape[0] % member.groups):
-        raise _invalid(member, f"cannot be the input dimension of {member.groups} conv groups")
+        raise _invalid(member, f"cannot be the channels of {member.groups} conv groups")
     return tensor
 
 

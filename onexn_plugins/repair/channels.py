@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.layers import PrunableLayer, is_depthwise
+from onexn_plugins.layers import PrunableLayer, groups_of, is_depthwise, is_transposed
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement import Move, Space
 from onexn_plugins.rearrangement.spaces import named_tensors
@@ -66,10 +66,10 @@ def _role(module: nn.Module, kind: str, dim: int, whole: bool) -> str:
         return "other"
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return "norm"
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
+    if isinstance(module, PrunableLayer) and not is_transposed(module):
         if is_depthwise(module):
             return "passes" if module.in_channels == module.out_channels else "other"  # type: ignore[union-attr]
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
+        if groups_of(module) > 1:
             return "other"
         if dim == 0:
             return "makes"
@@ -124,7 +124,9 @@ def resize(module: Any) -> None:
         module.num_features = module.num_features if each is None else len(each)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.Conv2d) and is_depthwise(module) and module.in_channels == module.out_channels:
+    elif not isinstance(module, PrunableLayer) or is_transposed(module):
+        return  # whose channels stay
+    elif is_depthwise(module) and module.in_channels == module.out_channels:
         module.groups = module.in_channels = module.out_channels = len(module.weight)
-    elif isinstance(module, nn.Conv2d) and module.groups == 1:
+    elif module.groups == 1:
         module.out_channels, module.in_channels = module.weight.shape[:2]

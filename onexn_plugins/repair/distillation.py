@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.inputs import call_model
-from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.layers import mask_for, weighted_layers
+from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.divergence import loss
 from onexn_plugins.repair.images import Images
 
@@ -74,8 +75,8 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
         DistillationError: the networks do not take a step on these images.
     """
     state = state or Distillation()
-    masks = {name: weight_mask(keep[name], patterns[name], weight).to(weight.device) for name in keep
-             if isinstance(weight := pruned.get_submodule(name).weight, Tensor)}
+    layers = weighted_layers(pruned)
+    masks = {name: mask_for(layers[name], keep[name], patterns[name]).to(layers[name].weight.device) for name in keep}
     parameters = [each for each in pruned.parameters() if each.is_floating_point()]
     before = [each.requires_grad for each in parameters]
     pruned.eval()

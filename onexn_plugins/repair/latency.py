@@ -17,8 +17,7 @@ from torch import nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
 from onexn_plugins.inputs import tensors_in
-from onexn_plugins.layers import PrunableLayer, groups_of
-from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.layers import PrunableLayer, mask_for, pattern_of
 from onexn_plugins.repair.budget import GRID
 from onexn_plugins.scores import random as random_scores
 from onexn_plugins.selection import keep_highest
@@ -116,10 +115,10 @@ def _compiled(model: nn.Module, layers: Mapping[str, PrunableLayer], example_inp
     pruned = copy.deepcopy(model).eval()
     for name in layers:
         layer: Any = pruned.get_submodule(name)
-        pattern = BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
+        pattern = pattern_of(layer, block_size, name)
         keep = keep_highest(random_scores(pattern, layer=name), ratio)
         with torch.no_grad():
-            layer.weight.mul_(weight_mask(keep, pattern, layer.weight))
+            layer.weight.mul_(mask_for(layer, keep, pattern))
     return compile_module(pruned, example_inputs, target=target)
 
 

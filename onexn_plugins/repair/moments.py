@@ -5,6 +5,7 @@ A convolution is a linear layer over patches: `samples` makes both the same, [gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from onexn_plugins.repair.lockstep import Call
 
 # Positions of feature maps that are looked at in all images together: more do not change a layer's moments.
 SAMPLES = 50_000
+TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d)
 
 
 class Moments:
@@ -93,6 +95,7 @@ def outputs(call: Call, values: Tensor, step: int, dtype: torch.dtype) -> Tensor
     """What the layer gives, or something of the same shape, where `samples` looks: [groups, samples, out / groups]."""
     if call.function is F.linear:
         return values.reshape(1, -1, values.shape[-1])[:, ::step].to(dtype)
+    step = _seeing_all_phases(call, step)
     picked = values[(slice(None), slice(None), *(slice(None, None, step) for _ in values.shape[2:]))].to(dtype)
     return _rows(picked.unflatten(1, (groups_of(call), -1)).flatten(3))
 
@@ -105,8 +108,16 @@ def groups_of(call: Call) -> int:
 def samples(call: Call, weight: Tensor, step: int = 1, layer: str = "layer") -> Tensor:
     """What every looked-at output reads: [groups, samples, in / groups × taps], taps last, in the order of the weight.
 
+    A transposed convolution is one of stride 1 over its input with zeros in between, and with its taps in reverse.
+
+    Args:
+        call: of the layer.
+        weight: as the layer stores it; its kernel's size and dtype count.
+        step: which positions are looked at, see `step_of`.
+        layer: its name.
+
     Raises:
-        OneXNError: it holds NaN or infinity, or comes from a layer that has no patches (a transposed convolution).
+        OneXNError: it holds NaN or infinity.
     """
     inputs = call.inputs.to(weight.dtype)
     if not bool(torch.isfinite(inputs).all()):
@@ -116,17 +127,45 @@ def samples(call: Call, weight: Tensor, step: int = 1, layer: str = "layer") -> 
         return inputs.reshape(1, -1, inputs.shape[-1])[:, ::step]
     groups = groups_of(call)
     kernel = weight.shape[2:]
-    if call.function not in (torch.conv1d, torch.conv2d):
-        raise OneXNError(layer, "a transposed convolution's outputs read no common patches", "Leave this layer out")
     stride, dilation = (_each(call.options.get(key, 1), len(kernel)) for key in ("stride", "dilation"))
-    inputs = F.pad(inputs, _padding(call.options.get("padding", 0), kernel, dilation))
+    transposed = call.function in TRANSPOSED
+    if transposed:
+        inputs, stride = _spread(call, inputs, kernel, stride, dilation), (1,) * len(kernel)
+        step = _seeing_all_phases(call, step)
+    else:
+        inputs = F.pad(inputs, _padding(call.options.get("padding", 0), kernel, dilation))
     if kernel.numel() == 1:
         picked = inputs[(slice(None), slice(None), *(slice(None, None, each * step) for each in stride))]
         return _rows(picked.unflatten(1, (groups, -1)).flatten(3))
     if len(kernel) == 1:  # unfold knows maps alone
         inputs, kernel, dilation, stride = inputs[:, :, None], torch.Size((1, *kernel)), (1, *dilation), (1, *stride)
     patches = F.unfold(inputs, tuple(kernel), dilation, 0, tuple(each * step for each in stride))
+    if transposed:
+        patches = patches.unflatten(1, (-1, kernel.numel())).flip(2).flatten(1, 2)
     return _rows(patches.unflatten(1, (groups, -1)))
+
+
+def _spread(call: Call, inputs: Tensor, kernel: Sequence[int], stride: Sequence[int],
+            dilation: Sequence[int]) -> Tensor:
+    """A transposed convolution's input with zeros between its positions, as far as its outputs read."""
+    dims = len(kernel)
+    sides: list[int] = []
+    spread = inputs.new_zeros(*inputs.shape[:2], *((size - 1) * each + 1 for size, each in
+                                                   zip(inputs.shape[2:], stride, strict=True)))
+    spread[(slice(None), slice(None), *(slice(None, None, each) for each in stride))] = inputs
+    padding, more = (_each(call.options.get(key, 0), dims) for key in ("padding", "output_padding"))
+    for dim in reversed(range(dims)):
+        reach = dilation[dim] * (kernel[dim] - 1) - padding[dim]
+        sides += [reach, reach + more[dim]]
+    return F.pad(spread, sides)
+
+
+def _seeing_all_phases(call: Call, step: int) -> int:
+    """The step, or the next one, that meets outputs of every phase: each is computed by other taps."""
+    strides = _each(call.options.get("stride", 1), 2) if call.function in TRANSPOSED else ()
+    while any(math.gcd(step, stride) > 1 for stride in strides):
+        step += 1
+    return step
 
 
 def _rows(values: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import check_inputs
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, pattern_of
 from onexn_plugins.measurement import measure
-from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.budget import GRID, at, choose
 from onexn_plugins.repair.images import read_images
@@ -111,8 +110,7 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
     copy, context = clean_copy(model).eval(), Context(model)
     layers: dict[str, Any] = {name: copy.get_submodule(name) for name in names}
     around = surroundings(copy, example_inputs, {name: layer.weight for name, layer in layers.items()})
-    patterns = {name: BlockPattern.of(layer.weight, block_size, groups_of(layer), name)
-                for name, layer in layers.items()}
+    patterns = {name: pattern_of(layer, block_size, name) for name, layer in layers.items()}
     known = survey(copy, found, layers, around, patterns, context=context, progress=progress)
     return budget.ratios(known, copy, layers, example_inputs, block_size)
 

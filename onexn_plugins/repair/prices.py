@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.layers import PrunableLayer, out_first
 from onexn_plugins.measurement import ModelReport
 from onexn_plugins.repair.budget import GRID
 
@@ -26,7 +26,7 @@ def bytes_prices(model: nn.Module, layers: Mapping[str, PrunableLayer], block_si
     """(prices, fixed bytes): weights that stay, and the index of each kept block once anything is pruned."""
     prices = {}
     for name, layer in layers.items():
-        weight = layer.weight
+        weight = out_first(layer, layer.weight)
         taps, size = weight[0, 0].numel(), weight.element_size()
         kept = weight.numel() * size + weight.numel() / taps / block_size * INDEX_BYTES
         prices[name] = np.where(GRID > 0, kept * (1 - GRID), float(weight.numel() * size))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import check_layer_name, groups_of, prunable_layers, weighted_layers
+from onexn_plugins.layers import check_layer_name, out_first, pattern_of, prunable_layers, weighted_layers
 from onexn_plugins.masking import fold
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement.proof import clean_copy
@@ -64,8 +64,8 @@ class EliminationScore:
         around = surroundings(copy, self._images.batches[0], {name: each.weight for name, each in chosen.items()})
         found = {}
         for name, moments in layer_moments(copy, self._images, chosen, around, Context(copy)):
-            own = chosen[name].weight.detach()
-            pattern = BlockPattern.of(own, block_size, groups_of(chosen[name]), name)
+            own = out_first(chosen[name], chosen[name].weight.detach())
+            pattern = pattern_of(chosen[name], block_size, name)
             found[name] = pattern, eliminate(own, pattern, moments.statistics(
                 has_offset(chosen[name], around[name])).inputs).scores
         return found

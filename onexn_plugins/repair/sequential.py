@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.layers import PrunableLayer, as_stored, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.elimination import DAMPING
 from onexn_plugins.repair.images import Images
@@ -59,7 +59,7 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
                                  "Repair takes models that compute the same layers whatever the values")
             if progress is not None:
                 progress(done, len(keep), f"correction: {name}")
-            moments = _gathered(whole, parts, layers[name].weight.detach(), around[name], images.count, name)
+            moments = _gathered(whole, parts, layers[name], around[name], images.count, name)
             mean = _running_mean(dense, pruned, around[name])
             _correct(layers[name], keep[name], around[name], moments, patterns[name], damping, mean)
             _forget(around[name].skip, wanted, [*whole, *parts])
@@ -68,20 +68,20 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
             done += 1
 
 
-def _gathered(whole: list[Run], parts: list[Run], weight: Tensor, around: Surroundings, count: int,
+def _gathered(whole: list[Run], parts: list[Run], layer: PrunableLayer, around: Surroundings, count: int,
               name: str) -> Moments:
     """Moments of what reaches the layer in the pruned network with what it should give; the dense runs go on."""
-    step = step_of(around.size, count)
+    step, weight, channels = step_of(around.size, count), layer.weight.detach(), out_channels(layer)
     moments: Moments | None = None
     for dense, pruned in zip(whole, parts, strict=True):
         assert dense.call is not None
         assert pruned.call is not None
         call: Call = pruned.call
         inputs = samples(call, weight, step, name)
-        targets = outputs(call, _first(call, dense.result(), len(weight)), step, weight.dtype)
+        targets = outputs(call, _first(call, dense.result(), channels), step, weight.dtype)
         if around.skip is not None:
             there = pruned.listener.kept[around.skip]
-            lost = _first(call, dense.listener.kept[around.skip], len(weight)) - there
+            lost = _first(call, dense.listener.kept[around.skip], channels) - there
             targets = targets + _before_norm(outputs(call, lost, step, weight.dtype), around)
         moments = moments or Moments(len(inputs), inputs.shape[2], targets.shape[2])
         moments.add(inputs, targets)
@@ -112,9 +112,9 @@ def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, moments: 
              damping: float, mean: Tensor | None) -> None:
     centred = has_offset(layer, around)
     statistics = moments.statistics(centred)
-    fitted = fit(layer.weight, keep, pattern, statistics, damping=damping)
+    fitted = fit(out_first(layer, layer.weight), keep, pattern, statistics, damping=damping)
     with torch.no_grad():
-        layer.weight.copy_(fitted)
+        layer.weight.copy_(as_stored(layer, fitted))
     if centred:
         set_offset(layer, around, offset(fitted, statistics), mean)
 

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onexn_plugins.layers import groups_of
+from onexn_plugins.layers import groups_of, mask_for, out_first
 from onexn_plugins.measurement import measure
-from onexn_plugins.pattern import weight_mask
 from onexn_plugins.rearrangement import apply_moves
 from onexn_plugins.rearrangement.run import rearrange_layers
 from onexn_plugins.repair.distillation import Distillation, DistillationError
@@ -40,7 +39,8 @@ def arrange(work: Work, wanted: bool, ratio: Any) -> None:
         for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
             layer = work.layers[name]
             work.report(len(saliency), len(around), f"saliency: {name}")
-            saliency[name] = kernel_saliency(layer.weight, _covariance(work, name, moments), groups_of(layer))
+            saliency[name] = kernel_saliency(out_first(layer, layer.weight), _covariance(work, name, moments),
+                                             groups_of(layer))
         done = rearrange_layers(
             work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
             pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
@@ -73,7 +73,7 @@ def remove(work: Work, ratio: Any) -> None:
         layer = work.layers[name]
         work.keep[name] = keep_highest(found.eliminations[name].scores, share)
         with torch.no_grad():
-            mask = weight_mask(work.keep[name], work.patterns[name], layer.weight)
+            mask = mask_for(layer, work.keep[name], work.patterns[name])
             layer.weight.mul_(mask.to(layer.weight.device))
     work.judge("blocks removed", started)
     work.save("removed", {"keep": work.keep, "ratios": work.result.ratios})
@@ -147,8 +147,9 @@ def _note_missing(work: Work) -> None:
         looked_at = work.images.count
         for side in around.size:
             looked_at *= -(-side // step)
-        if looked_at < layer.weight[0].numel():
-            work.result.notes.append(f"{name} reads {layer.weight[0].numel()} values and is fitted on {looked_at} "
+        reads = out_first(layer, layer.weight)[0].numel()
+        if looked_at < reads:
+            work.result.notes.append(f"{name} reads {reads} values and is fitted on {looked_at} "
                                      "samples, damped towards its old weights: more images would serve it better")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, as_stored, groups_of, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.divergence import Divergence, divergence
 from onexn_plugins.repair.elimination import Elimination, eliminate
@@ -48,7 +48,7 @@ def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
     with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
         while (name := layer_of(group)) is not None:
             layer, step = layers[name], step_of(around[name].size, images.count)
-            moments = Moments(groups_of(layer), layer.weight[0].numel())
+            moments = Moments(groups_of(layer), out_first(layer, layer.weight)[0].numel())
             for run in group:
                 assert run.call is not None
                 moments.add(samples(run.call, layer.weight.detach(), step, name))
@@ -86,8 +86,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     halved: dict[str, tuple[Tensor, Tensor]] = {}
     for name, moments in layer_moments(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
-        weight = layers[name].weight.detach()
-        pattern = patterns[name]
+        weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
         statistics = moments.statistics(has_offset(layers[name], around[name]))
         found = (known or {}).get(name) or eliminate(weight, pattern, statistics.inputs)
         eliminations[name] = found
@@ -132,7 +131,7 @@ def _exchanged(layer: PrunableLayer, around: Surroundings, weight: Tensor, shift
     before = layer.weight.detach().clone(), None if place is None else place.detach().clone()
     try:
         with torch.no_grad():
-            layer.weight.copy_(weight)
+            layer.weight.copy_(as_stored(layer, weight))
         add_offset(layer, around, shift)
         yield
     finally:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model, map_tensors
-from onexn_plugins.layers import PrunableLayer, groups_of
+from onexn_plugins.layers import PrunableLayer, pattern_of
 from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement import applied_moves, apply_moves
@@ -63,8 +63,7 @@ class Work:
     @property
     def patterns(self) -> dict[str, BlockPattern]:
         """The blocks of each layer."""
-        return {name: BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
-                for name, layer in self.layers.items()}
+        return {name: pattern_of(layer, self.block_size, name) for name, layer in self.layers.items()}
 
     def judge(self, name: str, started: float, before: Mapping[str, Tensor] | None = None,
               seconds: float | None = None) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import call_model, check_inputs, keep_state
-from onexn_plugins.layers import PrunableLayer
+from onexn_plugins.layers import PrunableLayer, out_channels
+from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.selection import SCOPES, check_ratio
 
 Scheduler = Callable[[float, int], Sequence[float]]
@@ -66,7 +67,7 @@ def check_widths(layers: Mapping[str, PrunableLayer], round_to: object) -> None:
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise OneXNError("round_to", f"must be a positive integer, got {round_to!r}", "Leave it out")
     for name, layer in layers.items():
-        width = layer.weight.shape[0]
+        width = out_channels(layer)
         if width % round_to:
             raise OneXNError("round_to", f"{NO_CHANNELS}, so {name} keeps its {width} channels, no multiple of "
                              f"{round_to}", "Give round_to to the structural pruner that runs before this one")
@@ -142,6 +143,7 @@ def check_model(model: object, example_inputs: Any, forward_fn: Callable[..., An
     """Raise OneXNError unless the model runs on example_inputs; its mode and buffers are given back."""
     if not isinstance(model, nn.Module):
         raise OneXNError("model", f"must be a torch.nn.Module, got {type(model).__name__}", "Pass the network itself")
+    check_plain(model)
     check_inputs(example_inputs)
     with keep_state(model):
         model.eval()

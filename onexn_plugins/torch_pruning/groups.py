@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch_pruning._helpers import GroupItem
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, groups_of
-from onexn_plugins.masking import attach, dense_weight
+from onexn_plugins.layers import PrunableConv, PrunableLayer, pattern_of
+from onexn_plugins.masking import attach
 from onexn_plugins.pattern import BlockPattern
 
 
@@ -36,7 +36,7 @@ class BlockGroup(tp.dependency.Group):  # type: ignore[misc]
 
     @property
     def pattern(self) -> BlockPattern:
-        return BlockPattern.of(dense_weight(self.layer), self.block_size, groups_of(self.layer), self.name)
+        return pattern_of(self.layer, self.block_size, self.name)
 
     def prune(self, idxs: Any = None, record_history: bool = True) -> None:
         """Mask the layer to `keep`.
@@ -54,7 +54,7 @@ class BlockGroup(tp.dependency.Group):  # type: ignore[misc]
 
 def root_item(layer: nn.Module, name: str) -> GroupItem:
     """The group's only item, as torch-pruning writes it: all output channels of `layer`."""
-    convolution = isinstance(layer, nn.Conv2d)
+    convolution = isinstance(layer, PrunableConv)
     function = tp.prune_conv_out_channels if convolution else tp.prune_linear_out_channels
     node = tp.dependency.Node(layer, None, name)
     channels = list(range(layer.out_channels if convolution else layer.out_features))  # type: ignore[arg-type]

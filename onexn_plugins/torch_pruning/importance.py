@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, groups_of, is_depthwise
-from onexn_plugins.masking import dense_weight
+from onexn_plugins.layers import PRUNABLE, PrunableLayer, is_depthwise, out_first, pattern_of
+from onexn_plugins.masking import dense_filters, dense_weight
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.scores import BlockScore
 from onexn_plugins.torch_pruning.groups import BlockGroup, root_item
@@ -39,13 +39,11 @@ class BlockImportance(tp.importance.Importance):  # type: ignore[misc]
     @torch.no_grad()
     def __call__(self, group: Any) -> Tensor:
         layer, name = group[0].dep.target.module, _name_of(group)
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or is_depthwise(layer):
-            raise OneXNError(name, f"a {type(layer).__name__} that is no dense Conv2d or Linear has no blocks",
-                             "Score Conv2d and Linear layers only")
-        weight = dense_weight(layer)
+        if not isinstance(layer, PrunableLayer) or is_depthwise(layer):
+            raise OneXNError(name, f"is a {'depthwise ' * is_depthwise(layer)}{type(layer).__name__}, which has no "
+                             "1×N blocks", f"Score {PRUNABLE} layers that are not depthwise")
         block_size = group.block_size if isinstance(group, BlockGroup) else self.block_size
-        pattern = BlockPattern.of(weight, block_size, groups_of(layer), name)
-        return scores.score_blocks(self.score, weight, pattern, name)
+        return scores.score_blocks(self.score, dense_filters(layer), pattern_of(layer, block_size, name), name)
 
     @abc.abstractmethod
     def score(self, weight: Tensor, pattern: BlockPattern, name: str) -> Tensor:
@@ -159,7 +157,7 @@ def _blocks_as_channels(layer: PrunableLayer, pattern: BlockPattern) -> tp.depen
     weight = dense_weight(layer)
 
     def as_matrix(tensor: Tensor) -> Tensor:
-        return pattern.blocks(tensor.detach()).reshape(pattern.num_blocks, -1)
+        return pattern.blocks(out_first(layer, tensor.detach())).reshape(pattern.num_blocks, -1)
 
     matrix = as_matrix(weight)
     stand_in = nn.Linear(matrix.shape[1], matrix.shape[0], bias=False, device="meta")

@@ -14,7 +14,7 @@ from torch_pruning.pruner.algorithms.scheduler import linear_scheduler
 
 from onexn_plugins import pruning
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.masking import dense_weight, fold, mask_of
+from onexn_plugins.masking import dense_filters, fold, mask_of
 from onexn_plugins.measurement import ModelReport, measure
 from onexn_plugins.pattern import nonzero_blocks
 from onexn_plugins.pruning import Target
@@ -39,7 +39,8 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
     """Prunes 1×N blocks the way torch-pruning prunes channels: construct it, then call `step()`.
 
     Layers are masked, never cut: shapes and names stay, and training keeps the zeros. Pruned by default is every
-    Conv2d but the stem and depthwise ones. The model need not be traceable, it only has to run.
+    convolution of one or two dimensions, transposed ones too, but the stem and depthwise ones. The model need not be
+    traceable, it only has to run.
 
     Arguments that BasePruner has too may be given by position, in its order.
 
@@ -98,7 +99,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         min_pruning_ratio: float = 0.0,
         straight_through: bool = False,
         regrowth: Regrowth = 0.0,
-        root_module_types: Any = (nn.Conv2d, nn.Linear),
+        root_module_types: Any = (nn.modules.conv._ConvNd, nn.Linear),
         **others: Any,
     ) -> None:
         # BasePruner.__init__ is left out: it traces the model, which masks do not need and some models do not
@@ -244,7 +245,7 @@ class OneXNPruner(tp.pruner.BasePruner):  # type: ignore[misc]
         mask, pattern = mask_of(group.layer), group.pattern
         keep_before = mask.keep if mask is not None else None
         if keep_before is None and self.current_step > 0:
-            keep_before = nonzero_blocks(dense_weight(group.layer), pattern)
+            keep_before = nonzero_blocks(dense_filters(group.layer), pattern)
         return only_shrinking(self.estimate_importance(group), keep_before,
                               self._regrowth(step, self.iterative_steps))
 

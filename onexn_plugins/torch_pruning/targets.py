@@ -10,6 +10,7 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import (
+    PRUNABLE,
     PrunableLayer,
     check_layer_name,
     default_layers,
@@ -60,7 +61,7 @@ def named_ratios(
         inside = frozenset(name for name in ignored_names(model, names) if name in layers)
         if not inside or any(is_depthwise(modules[name]) for name in names):
             raise OneXNError(label, "pruning_ratio_dict names it, but it has no 1×N blocks",
-                             "Name Conv2d layers that are not depthwise, Linear layers, or what contains them")
+                             f"Name {PRUNABLE} layers that are not depthwise, or what contains them")
         entries.append(NamedRatio(inside.intersection(names), inside, per_step(ratio, label)))
     return entries
 

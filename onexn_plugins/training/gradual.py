@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from onexn_plugins import scores
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer
-from onexn_plugins.masking import BlockMask, dense_weight, masks
+from onexn_plugins.masking import BlockMask, dense_filters, dense_weight, masks
 from onexn_plugins.pruning import keep_blocks
 from onexn_plugins.selection import only_shrinking
 from onexn_plugins.training.methods import Blocks
@@ -59,7 +59,7 @@ class GradualBlocks(Blocks):
         if step > end or (step % interval and step != end):
             return
         ratio = self.pruning_ratio * (1 - (1 - step / end) ** 3) if step < last else self.pruning_ratio
-        ranked = {name: scores.l1(dense_weight(layer).detach(), mask.pattern)
+        ranked = {name: scores.l1(dense_filters(layer).detach(), mask.pattern)
                   for name, (layer, mask) in self._layers.items()}
         if not self.straight_through:
             ranked = {name: only_shrinking(each, self._layers[name][1].keep) for name, each in ranked.items()}

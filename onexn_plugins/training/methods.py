@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
-from onexn_plugins.masking import attach, check_attachable, dense_weight
+from onexn_plugins.masking import attach, check_attachable, dense_filters
+from onexn_plugins.plain_modules import check_plain
 from onexn_plugins.pruning import Target, check, keep_blocks, rearrange
 from onexn_plugins.scores import Sources, check_score, make_score, score_blocks
 from onexn_plugins.selection import SCOPES, check_ratio
@@ -72,6 +73,7 @@ class Blocks(Method):
         self.score, self.scope, self.rearrange, self.full, self.seed = score, scope, rearrange, full, seed
 
     def prepare(self, model: nn.Module, example: Tensor) -> nn.Module:
+        check_plain(model)
         layers = prunable_layers(model, full=self.full)
         targets = self.targets(layers, self.pruning_ratio)
         score = make_score(self.score, Sources(model, seed=self.seed))
@@ -79,7 +81,7 @@ class Blocks(Method):
         if self.rearrange != "none" and self.pruning_ratio:
             rearrange(model, example, layers, targets, self.rearrange)
         patterns = {name: check_attachable(layer, self.block_size, name) for name, layer in layers.items()}
-        keep = keep_blocks({name: score_blocks(score, dense_weight(layer), patterns[name], name)
+        keep = keep_blocks({name: score_blocks(score, dense_filters(layer), patterns[name], name)
                             for name, layer in layers.items()}, targets)
         for name, layer in layers.items():
             attach(layer, keep[name], self.block_size, name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import map_tensors, tensors_in
+from onexn_plugins.layers import out_first
 from onexn_plugins.rearrangement import Rearrangement, rearrange
 
 
@@ -57,10 +58,14 @@ def rearranged_alike(model: nn.Module, inputs: Any, **arguments: Any) -> Rearran
     return result
 
 
+def _rows(layer: Any) -> Tensor:
+    """One for each output channel."""
+    return out_first(layer, layer.weight.detach())
+
+
 def assert_rows_moved(model: nn.Module, original: nn.Module, result: Rearrangement) -> None:
     """Every permutation that was reported is the one that the layer's rows went through."""
     for name, order in result.permutations.items():
-        now, then = (each.get_submodule(name).weight.detach().double().abs().flatten(1).sum(1)
-                     for each in (model, original))
+        now, then = (_rows(each.get_submodule(name)).double().abs().flatten(1).sum(1) for each in (model, original))
         assert torch.allclose(now, then[order], rtol=1e-12, atol=0), name
         assert not torch.equal(now, then), name

@@ -202,6 +202,31 @@ class Transposed(Small):
         return self.up(self.middle(features).relu()).relu()
 
 
+class TransposedGroups(Small):
+    """Channels go into and out of the groups of transposed layers, one of them depthwise with two outputs each."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.up, self.middle = nn.ConvTranspose2d(12, 18, 3, 2, groups=3), conv(18, 8)
+        self.depthwise = nn.ConvTranspose2d(8, 16, 2, groups=8)
+
+    def between(self, features: Tensor) -> Tensor:
+        return self.depthwise(self.middle(self.up(features).relu()).relu()).relu()
+
+
+class Sequence(Small):
+    """Layers of one dimension: dilated, grouped, transposed; a residual couples two of them."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+        self.wide, self.grouped = nn.Conv1d(12, 8, 3, padding=2, dilation=2), nn.Conv1d(8, 8, 1, groups=2)
+        self.back = nn.ConvTranspose1d(8, 9, 2, 2)
+
+    def between(self, features: Tensor) -> Tensor:
+        steps = self.wide(features.flatten(2)).relu()
+        return self.back(steps + self.grouped(steps).relu()).relu()[..., None]
+
+
 class Gated(Small):
     """Halves meet in a gated linear unit."""
 
@@ -251,7 +276,7 @@ class TwoInputs(nn.Module):
 
 
 KINDS = (Small, Split, Chunks, Concat, Shuffle, Grouped, SqueezeExcite, Flattened, Tied, Reused, Buffers, Residual,
-         Norms, Pixels, Transposed, Gated, Products, FromInput)
+         Norms, Pixels, Transposed, TransposedGroups, Sequence, Gated, Products, FromInput)
 
 
 def pictures(seed: int = 3) -> Tensor:

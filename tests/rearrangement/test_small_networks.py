@@ -57,7 +57,7 @@ def test_spaces_are_consistent_and_leave_the_output_alone(kind):
     check_spaces(model, found.spaces)
     carried = {(member.name, member.dim) for space in found.spaces for member in space.members}
     assert not carried & {("out.weight", 0), ("out.bias", 0), ("stem.weight", 1)}
-    assert OUTPUT in found.still["out.weight"]
+    assert OUTPUT in found.still["out.weight", 0]
 
 
 def members(kind: type[nn.Module], layer: str) -> set[tuple[str, int]]:
@@ -84,6 +84,33 @@ def test_channels_stay_in_their_convolution_group():
     for layer in ("stem", "grouped"):
         space = next(space for space in spaces if space.producers({layer: model.get_submodule(layer)}))
         assert space.classes.unique_consecutive().tolist() == [0, 1, 2]
+
+
+def test_a_transposed_layer_makes_its_second_dimension_and_reads_its_first():
+    assert members(networks.Transposed, "up") == {("up.weight", 1), ("up.bias", 0), ("head.weight", 1)}
+    assert members(networks.Transposed, "middle") == {("middle.weight", 0), ("middle.bias", 0), ("up.weight", 0)}
+    model = build(networks.TransposedGroups)
+    space = next(each for each in find_spaces(model, pictures()).spaces if each.producers({"up": model.up}))
+    assert space.classes.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_a_decoder_that_shares_the_encoders_weight_moves_with_it():
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.code = conv(5, 12, 3), conv(12, 8, 2, bias=False)
+            self.back, self.out = nn.ConvTranspose2d(8, 12, 2, padding=1), conv(12, 4)
+            self.back.weight = self.code.weight
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.out(self.back(self.code(self.stem(images).relu()).relu()).relu())
+
+    torch.manual_seed(0)
+    model = lively(Autoencoder())
+    before = model.code.weight.detach().clone()
+    result = rearranged_alike(model, pictures(), method="sort", block_size=2)
+    assert {"code", "back"} <= set(result.permutations)
+    assert torch.equal(model.back.weight, before[result.permutations["code"]][:, result.permutations["back"]])
 
 
 def test_each_chunk_of_a_split_is_a_space_of_its_own():

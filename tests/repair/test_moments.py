@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import out_first
 from onexn_plugins.repair.lockstep import layer_of, runs
 from onexn_plugins.repair.moments import SAMPLES, groups_of, outputs, samples, step_of
 
@@ -21,6 +22,11 @@ LAYERS = {
     "grouped": (nn.Conv2d(6, 8, 3, padding=1, groups=2), (2, 6, 5, 7)),
     "conv1d": (nn.Conv1d(6, 8, 3, padding=1, stride=2), (2, 6, 9)),
     "conv1d, grouped": (nn.Conv1d(6, 8, 5, groups=2), (2, 6, 9)),
+    "transposed": (nn.ConvTranspose2d(6, 8, 2, stride=2), (2, 6, 3, 4)),
+    "transposed, cut": (nn.ConvTranspose2d(6, 8, (4, 3), stride=(2, 3), padding=(1, 2), dilation=(1, 2)), (2, 6, 5, 4)),
+    "transposed, grouped": (nn.ConvTranspose2d(6, 8, 3, 2, 1, output_padding=1, groups=2), (2, 6, 4, 5)),
+    "transposed, 1×1": (nn.ConvTranspose2d(6, 8, 1, stride=2, padding=1), (2, 6, 4, 5)),
+    "transposed 1d": (nn.ConvTranspose1d(6, 8, 5, stride=3, padding=1, output_padding=2, groups=2), (2, 6, 7)),
     "linear": (nn.Linear(6, 8), (4, 6)),
     "linear on tokens": (nn.Linear(6, 8), (2, 3, 6)),
 }
@@ -36,11 +42,19 @@ def test_samples_times_weight_are_the_outputs(case, step):
         assert layer_of([run]) == "layer"
         inputs = samples(run.call, layer.weight.detach(), step)
         targets = outputs(run.call, run.result(), step, torch.float64)
-        rows = layer.weight.detach().flatten(1).unflatten(0, (groups_of(run.call), -1))
+        rows = out_first(layer, layer.weight.detach()).flatten(1).unflatten(0, (groups_of(run.call), -1))
         bias = layer.bias.detach().unflatten(0, (groups_of(run.call), 1, -1))
         torch.testing.assert_close(inputs @ rows.mT + bias, targets)
         run.advance()
         torch.testing.assert_close(run.output, layer(batch))
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 6])
+def test_every_tap_of_a_transposed_layer_is_looked_at_however_few_positions_are(step):
+    layer = nn.ConvTranspose2d(3, 4, (4, 3), stride=(2, 3))
+    with runs(layer, [torch.rand(1, 3, 9, 9) + 1], {"layer": layer.weight}) as (run,):
+        assert layer_of([run]) == "layer"
+        assert bool((samples(run.call, layer.weight.detach(), step) != 0).any(1).all())
 
 
 def test_a_changed_layer_gives_its_new_outputs_and_the_next_one_sees_them():

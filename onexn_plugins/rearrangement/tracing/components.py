@@ -22,14 +22,14 @@ class Found:
 
     Attributes:
         spaces: channels that move together.
-        still: tensor name -> why none of the rows (dimension 0) of this parameter or buffer move.
+        still: (tensor name, dim) -> why nothing along this dimension of the parameter or buffer moves.
         unseen: why the model may do something that was not seen, so that nothing may move; None if not.
         pinned: (tensor name, dim) -> reason at each position, None where other sources of spaces may move it.
         fixed: tensor name -> why nobody may move anything about it.
     """
 
     spaces: tuple[Space, ...]
-    still: dict[str, str]
+    still: dict[tuple[str, int], str]
     unseen: str | None
     pinned: dict[tuple[str, int], list[str | None]]
     fixed: dict[str, str | None]
@@ -59,7 +59,7 @@ class Found:
 def spaces_from(facts: Facts) -> Found:
     """The spaces a trace's facts allow, and the reasons where they allow none."""
     if facts.unseen:
-        still = {name: f"its channels stay: {facts.unseen}" for name, dim, _ in facts.carried if dim == 0}
+        still = {(name, dim): f"its channels stay: {facts.unseen}" for name, dim, _ in facts.carried}
         return Found((), still, facts.unseen, {}, {})
     channel_of = _merge(facts)
     carried = {carrier: channel_of[labels.long()] for carrier, labels in facts.carried.items()}
@@ -152,11 +152,12 @@ def _positions(channels: Tensor, place: Tensor) -> Tensor:
     return found[order].reshape(len(channels), -1)
 
 
-def _still(carried: dict[Carrier, Tensor], frozen: dict[int, str], spaces: list[Space]) -> dict[str, str]:
-    moving = {member.name for space in spaces for member in space.members if member.dim == 0}
+def _still(carried: dict[Carrier, Tensor], frozen: dict[int, str],
+           spaces: list[Space]) -> dict[tuple[str, int], str]:
+    moving = {(member.name, member.dim) for space in spaces for member in space.members}
     still = {}
     for (name, dim, _), channels in carried.items():
-        if dim == 0 and name not in moving:
+        if (name, dim) not in moving:
             reasons = Counter(frozen.get(channel, "no two of them are used alike") for channel in channels.tolist())
-            still[name] = f"its channels stay: {reasons.most_common(1)[0][0]}"
+            still[name, dim] = f"its channels stay: {reasons.most_common(1)[0][0]}"
     return still

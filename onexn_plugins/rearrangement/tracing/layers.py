@@ -28,9 +28,7 @@ def convolution(tracer: Tracer, call: Call) -> None:
         outgoing = _outgoing(tracer, name, weight.shape[0])
         tracer.facts.carry(name, 0, outgoing)
         tracer.facts.carry(name, 1, incoming, groups)
-        if groups > 1:
-            for labels in (incoming, outgoing):
-                tracer.facts.alike_within(labels, torch.arange(len(labels)) // (len(labels) // groups))
+        _apart(tracer, groups, incoming, outgoing)
     carry_channels(tracer, bias, outgoing, call.name)
     tracer.label(call.result, spread(outgoing, call.result.shape, channel_dim))
 
@@ -47,13 +45,12 @@ def transposed_convolution(tracer: Tracer, call: Call) -> None:
     if name is None:
         return
     tracer.facts.carry(name, 0, incoming)
-    if groups == 1:
-        outgoing = _outgoing(tracer, name, weight.shape[1])
-        tracer.facts.carry(name, 1, outgoing)
-    elif weight.shape[1] == 1 and groups == len(incoming):
-        outgoing = incoming
+    if groups > 1 and groups == len(incoming):  # depthwise
+        outgoing = incoming.repeat_interleave(weight.shape[1])
     else:
-        raise ValueError("a grouped transposed convolution")
+        outgoing = _outgoing(tracer, name, weight.shape[1] * groups, dim=1)
+        tracer.facts.carry(name, 1, outgoing, groups)
+        _apart(tracer, groups, incoming, outgoing)
     carry_channels(tracer, bias, outgoing, call.name)
     tracer.label(call.result, spread(outgoing, call.result.shape, channel_dim))
 
@@ -80,7 +77,8 @@ def embedding(tracer: Tracer, call: Call) -> None:
     name = _own_name(tracer, weight, torch.zeros(1, dtype=torch.int32), call)
     if name is None:
         return
-    outgoing = _outgoing(tracer, name, weight.shape[1])
+    tracer.facts.carry(name, 0, frozen(weight.shape[:1]))  # the input says their numbers
+    outgoing = _outgoing(tracer, name, weight.shape[1], dim=1)
     tracer.facts.carry(name, 1, outgoing)
     tracer.label(call.result, spread(outgoing, call.result.shape, call.result.dim() - 1))
 
@@ -151,10 +149,16 @@ def product(tracer: Tracer, call: Call) -> None:
 
 def _times_parameter(tracer: Tracer, call: Call, incoming: Tensor, name: str) -> None:
     """[..., in] × a parameter [in, out]: a linear layer whose weight lies the other way round."""
-    outgoing = _outgoing(tracer, name, tracer.registered(name).shape[1])
+    outgoing = _outgoing(tracer, name, tracer.registered(name).shape[1], dim=1)
     tracer.facts.carry(name, 0, incoming)
     tracer.facts.carry(name, 1, outgoing)
     tracer.label(call.result, spread(outgoing, call.result.shape, call.result.dim() - 1))
+
+
+def _apart(tracer: Tracer, groups: int, *channels: Tensor) -> None:
+    """Channels of a grouped convolution are treated alike within their group."""
+    for labels in channels if groups > 1 else ():
+        tracer.facts.alike_within(labels, torch.arange(len(labels)) // (len(labels) // groups))
 
 
 def _own_name(tracer: Tracer, weight: Tensor, incoming: Tensor, call: Call) -> str | None:
@@ -166,11 +170,11 @@ def _own_name(tracer: Tracer, weight: Tensor, incoming: Tensor, call: Call) -> s
     return name
 
 
-def _outgoing(tracer: Tracer, name: str, channels: int) -> Tensor:
-    """Labels of a layer's output channels: the same ones at every use of its weight."""
-    if name not in tracer.output_labels:
-        tracer.output_labels[name] = tracer.facts.fresh(channels)
-    return tracer.output_labels[name]
+def _outgoing(tracer: Tracer, name: str, channels: int, dim: int = 0) -> Tensor:
+    """Labels of a layer's output channels, which lie along `dim`: the same ones at every such use of its weight."""
+    if (name, dim) not in tracer.output_labels:
+        tracer.output_labels[name, dim] = tracer.facts.fresh(channels)
+    return tracer.output_labels[name, dim]
 
 
 def _carry_elementwise(tracer: Tracer, parameter: Tensor, labels: Tensor, function: str) -> None:

@@ -80,7 +80,7 @@ class Tracer(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.facts = Facts()
-        self.output_labels: dict[str, Tensor] = {}  # one vector per weight: a layer used twice has the same channels
+        self.output_labels: dict[tuple[str, int], Tensor] = {}  # (weight, dim): the same at every use
         self._labels = WeakTensorKeyDictionary()
         self._origins = WeakTensorKeyDictionary()
         self._names: dict[int, str] = {}
