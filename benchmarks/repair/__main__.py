@@ -20,7 +20,6 @@ from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
-from onexn_plugins.repair.options import Context
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -49,7 +48,6 @@ def main() -> None:
                f"{arguments.block_size} --distil {arguments.distil}")
     content: dict[str, Any] = record(command) | {
         "network": "EfficientNet-Lite0",
-        "judged_in": "bfloat16" if Context(dense).fast else "float32",
         "block_size": arguments.block_size, "share": arguments.share,
         "calibrated_on": photos.calibrate.count, "reported_on": int(photos.reported.sum()), "rungs": []}
     baseline = ranks(dense, photos)
