@@ -16,7 +16,7 @@ from onexn_plugins.repair.divergence import is_classes
 from onexn_plugins.repair.images import Images
 
 FLOOR = 1e-4  # of a layer's mean: no channel is worth nothing, on a few images it may only look so
-IMAGES = 128  # that it is measured on
+IMAGES = 64  # that it is measured on
 BATCH = 8  # of them whose activations are held at a time
 
 

@@ -24,7 +24,7 @@ from onexn_plugins.repair.offsets import add_offset, has_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
-JUDGES = 64  # images that measure it
+JUDGES = 40  # images that measure it
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
 

@@ -24,7 +24,7 @@ from onexn_plugins.repair.resume import Resume
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.repair.survey import Progress
 
-JUDGES = 200  # calibration images that every step is judged on
+JUDGES = 120  # calibration images that every step is judged on
 
 
 class Work:
