@@ -59,6 +59,11 @@ def out_channels(layer: PrunableLayer) -> int:
     return layer.weight.shape[1] * groups_of(layer) if is_transposed(layer) else layer.weight.shape[0]
 
 
+def fan_in(layer: PrunableLayer) -> int:
+    """How many weights each of its output channels has."""
+    return out_first(layer, layer.weight)[0].numel()
+
+
 def out_dim(layer: PrunableLayer) -> int:
     """The dimension of its weight that its output channels lie along."""
     return 1 if is_transposed(layer) else 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.record import record
+from benchmarks.common.record import commit, record
 from benchmarks.demo.steps import load
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder, zeros
@@ -20,7 +20,6 @@ from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
-from onexn_plugins.repair.options import Context
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,6 +31,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the multiply-adds of 1×1 layers (default 0.5)")
     parser.add_argument("--block-size", type=int, default=4, metavar="N")
     parser.add_argument("--distil", type=int, default=140, metavar="STEPS", help="of distillation (default 140)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the longest rung, which goes on from it")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (default: results/)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -49,18 +49,19 @@ def main() -> None:
                f"{arguments.block_size} --distil {arguments.distil}")
     content: dict[str, Any] = record(command) | {
         "network": "EfficientNet-Lite0",
-        "judged_in": "bfloat16" if Context(dense).fast else "float32",
         "block_size": arguments.block_size, "share": arguments.share,
         "calibrated_on": photos.calibrate.count, "reported_on": int(photos.reported.sum()), "rungs": []}
     baseline = ranks(dense, photos)
     content["dense_macs"] = measure(dense, arguments.block_size, photos.judge[:1]).dense_macs
     content["dense"] = accuracy(baseline[photos.reported]) | {"ranks": written(baseline)}
-    ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say)
-    for title, model, ratios, seconds in ladder.rungs():
+    content["rungs"] = climbed(path, content)
+    ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say,
+                    arguments.checkpoint)
+    for title, model, ratios, seconds in ladder.rungs({rung["step"] for rung in content["rungs"]}):
         places = ranks(model, photos)
         report = measure(model, arguments.block_size, photos.judge[:1])
         content["rungs"].append({
-            "step": title, **accuracy(places[photos.reported]), "chosen_on": accuracy(places[~photos.reported]),
+            "step": title, "commit": commit(), **accuracy(places[photos.reported]), "chosen_on": accuracy(places[~photos.reported]),
             "minus_dense": paired(places[photos.reported], baseline[photos.reported]), "macs": report.macs,
             "dense_macs": content["dense_macs"], "blocks_gone": zeros(model, arguments.block_size),
             "cpu_seconds": round(seconds, 1), "ratios": ratios, "ranks": written(places)})
@@ -71,6 +72,15 @@ def main() -> None:
             publish()
         say(f"{title}: top-1 {100 * content_of(content, title)['top1']['value']:.1f} on the photos reported, "
             f"{100 * float((places < 1).double().mean()):.1f} on all, {seconds:.0f} s of CPU")
+
+
+def climbed(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rungs that the file holds already, if it is of the same command and photos; a run goes on behind them."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    same = ("command", "calibrated_on", "reported_on", "dense")
+    return before["rungs"] if all(before.get(key) == content[key] for key in same) else []
 
 
 def content_of(content: dict[str, Any], step: str) -> dict[str, Any]:

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.repair.photos import Photos
-from onexn_plugins import fold, rearrange, scores
+from onexn_plugins import fold, scores
 from onexn_plugins.layers import groups_of, prunable_layers, weighted_layers
+from onexn_plugins.masking import masks
 from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import BlockPattern, weight_mask
+from onexn_plugins.rearrangement import applied_moves, apply_moves
 from onexn_plugins.repair import repair
 from onexn_plugins.repair.distillation import distil
-from onexn_plugins.repair.elimination import kernel_saliency
-from onexn_plugins.repair.options import Context
+from onexn_plugins.repair.importance import channel_importance
+from onexn_plugins.repair.options import Context, depthwise_layers
 from onexn_plugins.repair.plan import Budget
 from onexn_plugins.repair.sequential import correct_layers
-from onexn_plugins.repair.surroundings import Surroundings, surroundings
-from onexn_plugins.repair.survey import Survey, layer_moments, survey
+from onexn_plugins.repair.surroundings import surroundings
+from onexn_plugins.repair.survey import Survey, survey
 from onexn_plugins.selection import keep_highest
 
 L1 = "L1, nothing else"
 ALONE = "elimination and least squares, uniform ratios"
-SUMS = "targets of residual sums"
+SUMS = "targets of residual sums, depthwise layers corrected"
 PLANNED = "planned ratios"
+WEIGHED = "channels weighed by what they mean to the outputs"
 REARRANGED = "channels rearranged first"
 DISTILLED = "distillation"
-CHANNELS = "instead: half of it as whole hidden channels, then rearranged and the rest as blocks"
-ORDER = (L1, ALONE, SUMS, PLANNED, REARRANGED, DISTILLED, CHANNELS)  # as the table shows them
+FILTERS = "instead: hidden channels alone, the same repair"
+BOTH = "instead: hidden channels and blocks, planned together"
+ORDER = (L1, ALONE, SUMS, PLANNED, WEIGHED, REARRANGED, DISTILLED, FILTERS, BOTH)  # as the table shows them
+
+Rung = tuple[nn.Module, dict[str, float]]  # a network and the share of its blocks that each layer lost
 
 
 @dataclass
@@ -46,6 +53,7 @@ class Ladder:
         block_size: N.
         steps: of distillation; none without.
         say: told what runs.
+        checkpoint: of the rung that takes longest, which goes on from it.
     """
 
     dense: nn.Module
@@ -54,47 +62,80 @@ class Ladder:
     block_size: int
     steps: int
     say: Callable[[str], None]
+    checkpoint: Path | None = None
     context: Context = field(init=False)
 
     def __post_init__(self) -> None:
         self.context = Context(self.dense)
+        self._surveys: dict[bool, Survey] = {}
 
-    def rungs(self) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
-        """(step, network, ratios, seconds of CPU from the dense network on), the whole method first."""
-        names = list(prunable_layers(self.dense))
-        uniform = dict.fromkeys(names, self.share)
-        yield L1, self._by_l1(uniform), uniform, 0.0
-        start = time.process_time()
-        self.say(REARRANGED)
-        moved = self._rearranged(names)
-        found, around = self._survey(moved, names)
-        planned = self._planned(found, moved, names)
-        model = self._corrected(moved, found, around, planned, False)
-        spent = time.process_time() - start
-        yield REARRANGED, model, planned, spent
-        yield from self._with_channels()
-        start = time.process_time()
-        plain, around = self._survey(self.dense, names)
-        surveyed = time.process_time() - start
-        for title, ratios, alone in ((PLANNED, self._planned(plain, self.dense, names), False),
-                                     (SUMS, uniform, False), (ALONE, uniform, True)):
-            self.say(title)
-            start = time.process_time()
-            copied = self._corrected(self.dense, plain, around, ratios, alone)
-            yield title, copied, ratios, surveyed + time.process_time() - start
-        if self.steps:
-            start = time.process_time()
-            keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in planned.items()}
-            distil(moved, model, self.photos.calibrate, keep, self._patterns(prunable_layers(model)), 0,
-                   steps=self.steps, progress=self._now_and_then)
-            yield DISTILLED, model, planned, spent + time.process_time() - start
+    def rungs(self, done: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
+        """(step, network, ratios, seconds of CPU it took), what matters most first; without those that are done."""
+        climb: dict[str, Callable[[], Rung]] = {
+            L1: self._by_l1, REARRANGED: self._rearranged, BOTH: self._both, FILTERS: self._filters,
+            WEIGHED: lambda: self._corrected(self._survey(True), self._planned(self._survey(True))),
+            PLANNED: lambda: self._corrected(self._survey(False), self._planned(self._survey(False))),
+            SUMS: lambda: self._corrected(self._survey(False), self._uniform),
+            ALONE: lambda: self._corrected(self._survey(False), self._uniform, alone=True),
+            **({DISTILLED: self._distilled} if self.steps else {})}
+        for title, rung in climb.items():
+            if title not in done:
+                self.say(title)
+                start = time.process_time()
+                model, ratios = rung()
+                yield title, model, ratios, time.process_time() - start
 
-    def _with_channels(self) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
-        self.say(CHANNELS)
-        model, start = copy.deepcopy(self.dense), time.process_time()
-        result = repair(model, self.photos.calibrate.batches, block_size=self.block_size, channels=self.share / 2,
-                        pruning_ratio=Budget(macs=self._macs_left()))
-        yield CHANNELS, fold(model), result.ratios, time.process_time() - start
+    @property
+    def _uniform(self) -> dict[str, float]:
+        return dict.fromkeys(prunable_layers(self.dense), self.share)
+
+    def _by_l1(self) -> Rung:
+        model = copy.deepcopy(self.dense)
+        for name, layer in prunable_layers(model).items():
+            pattern = self._pattern(layer, name)
+            keep = keep_highest(scores.l1(layer.weight, pattern), self.share)
+            layer.weight.data.mul_(weight_mask(keep, pattern, layer.weight))
+        return model, self._uniform
+
+    def _rearranged(self) -> Rung:
+        """The whole method for blocks."""
+        model, ratios = self._repaired(checkpoint=self.checkpoint)
+        return fold(model), ratios
+
+    def _both(self) -> Rung:
+        model, ratios = self._repaired(channels="auto")
+        return fold(model), ratios
+
+    def _filters(self) -> Rung:
+        model, ratios = self._repaired(dict.fromkeys(self._uniform, 0.0), channels=self.share, rearrange=False)
+        return fold(model), ratios
+
+    def _distilled(self) -> Rung:
+        model, ratios = self._repaired(checkpoint=self.checkpoint)
+        dense = copy.deepcopy(self.dense)
+        apply_moves(dense, applied_moves(model))
+        keep = {name: mask.keep for name, mask in masks(model).items()}
+        fold(model)
+        distil(dense, model, self.photos.calibrate, keep, self._patterns(prunable_layers(model)), 0, steps=self.steps,
+               progress=self._now_and_then)
+        return model, ratios
+
+    def _repaired(self, ratio: Any = None, **options: Any) -> Rung:
+        model, budget = copy.deepcopy(self.dense), Budget(macs=self._macs_left())
+        result = repair(model, self.photos.calibrate.batches, block_size=self.block_size, progress=self._stages(),
+                        pruning_ratio=budget if ratio is None else ratio, **options)
+        return model, result.ratios
+
+    def _stages(self) -> Callable[[int, int, str], None]:
+        seen = set[str]()
+
+        def report(done: int, total: int, what: str) -> None:
+            title = what.split(":")[0]
+            if title not in seen:
+                seen.add(title)
+                self.say(title)
+
+        return report
 
     def _now_and_then(self, done: int, total: int, what: str) -> None:
         if done % 20 == 0:
@@ -105,19 +146,16 @@ class Ladder:
         pruned = sum(layer.dense_macs or 0 for layer in report.layers if layer.prunable)
         return (report.dense_macs or 0) - self.share * pruned
 
-    def _survey(self, model: nn.Module, names: list[str]) -> tuple[Survey, dict[str, Surroundings]]:
-        layers = {name: weighted_layers(model)[name] for name in names}
-        around = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
-        seen = set[str]()
-
-        def report(done: int, total: int, what: str) -> None:
-            title = what.split(":")[0]
-            if title not in seen:
-                seen.add(title)
-                self.say(title)
-
-        return survey(model, self.photos.calibrate, layers, around, self._patterns(layers), context=self.context,
-                      progress=report), around
+    def _survey(self, weighed: bool) -> Survey:
+        """Of the network with its channels where they are; once."""
+        if weighed not in self._surveys:
+            layers = prunable_layers(self.dense)
+            around = surroundings(self.dense, self._example, {name: layer.weight for name, layer in layers.items()})
+            importance = channel_importance(self.dense, self.photos.calibrate, layers) if weighed else {}
+            self._surveys[weighed] = survey(
+                self.dense, self.photos.calibrate, layers, around, self._patterns(layers), context=self.context,
+                progress=self._stages(), importance=importance)
+        return self._surveys[weighed]
 
     @property
     def _example(self) -> Tensor:
@@ -129,41 +167,25 @@ class Ladder:
     def _pattern(self, layer: Any, name: str) -> BlockPattern:
         return BlockPattern.of(layer.weight, self.block_size, groups_of(layer), name)
 
-    def _by_l1(self, ratios: Mapping[str, float]) -> nn.Module:
-        model = copy.deepcopy(self.dense)
-        for name, ratio in ratios.items():
-            layer: Any = model.get_submodule(name)
-            pattern = self._pattern(layer, name)
-            keep = keep_highest(scores.l1(layer.weight, pattern), ratio)
-            layer.weight.data.mul_(weight_mask(keep, pattern, layer.weight))
-        return model
-
-    def _planned(self, found: Survey, model: nn.Module, names: list[str]) -> dict[str, float]:
+    def _planned(self, found: Survey) -> dict[str, float]:
         budget = Budget(macs=self._macs_left())
-        layers = {name: weighted_layers(model)[name] for name in names}
-        return budget.ratios(found, model, layers, self._example, self.block_size)
+        return budget.ratios(found, self.dense, prunable_layers(self.dense), self._example, self.block_size)
 
-    def _corrected(self, dense: nn.Module, found: Survey, around: Mapping[str, Surroundings],
-                   ratios: Mapping[str, float], alone: bool) -> nn.Module:
-        """A repaired copy; alone: every layer's target is what it gives itself."""
-        model = copy.deepcopy(dense)
-        layers = {name: weighted_layers(model)[name] for name in ratios}
-        keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in ratios.items()}
-        own = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
-        if alone:
-            own = {name: replace(each, skip=None) for name, each in own.items()}
-        correct_layers(dense, model, self.photos.calibrate, layers, keep, own, self._patterns(layers),
-                       context=self.context)
-        return model
-
-    def _rearranged(self, names: list[str]) -> nn.Module:
+    def _corrected(self, found: Survey, ratios: Mapping[str, float], alone: bool = False) -> Rung:
+        """A repaired copy; alone: every layer's target is what it gives itself, and depthwise layers stay."""
         model = copy.deepcopy(self.dense)
-        layers = {name: weighted_layers(model)[name] for name in names}
-        around = surroundings(model, self._example, {name: layer.weight for name, layer in layers.items()})
-        saliency = {name: kernel_saliency(layers[name].weight, moments.statistics().inputs, groups_of(layers[name]))
-                    for name, moments in layer_moments(model, self.photos.calibrate, layers, around, self.context)}
-        rearrange(model, self._example, block_size=self.block_size, pruning_ratio=self.share, saliency=saliency)
-        return model
+        layers, patterns = prunable_layers(model), self._patterns(prunable_layers(model))
+        keep = {name: keep_highest(found.eliminations[name].scores, ratio) for name, ratio in ratios.items()}
+        if not alone:
+            for name in depthwise_layers(model, ()):
+                layers[name] = weighted_layers(model)[name]
+                patterns[name] = BlockPattern.of(layers[name].weight, 1, groups_of(layers[name]), name)
+                keep[name] = torch.ones(patterns[name].shape, dtype=torch.bool)
+        around = surroundings(model, self._example, {name: layers[name].weight for name in keep})
+        if alone:
+            around = {name: replace(each, skip=None) for name, each in around.items()}
+        correct_layers(self.dense, model, self.photos.calibrate, layers, keep, around, patterns, context=self.context)
+        return model, dict(ratios)
 
 
 def zeros(model: nn.Module, block_size: int) -> float:

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from onexn_plugins.evaluation import labelled_photos
+from onexn_plugins.evaluation import check_scores, labelled_photos
 from onexn_plugins.repair.images import Images, Preprocess
-from onexn_plugins.repair.options import Context
 
 BATCH = 25
 # EfficientNet-Lite's own: (pixels - 127) / 128.
@@ -51,11 +50,17 @@ class Photos:
 def ranks(model: nn.Module, photos: Photos) -> Tensor:
     """Place of the right class among the scores of every judging photo, 0 for the first: int64 [photos].
 
-    Run in bfloat16 where the processor is faster at it, dense and pruned networks alike.
+    In the model's own dtype. Classes of equal scores stand in the order of their numbers, as argmax has them: a network
+    that tells nothing apart is right by chance alone.
+
+    Raises:
+        OneXNError: a score is not finite.
     """
     places = []
-    with torch.inference_mode(), Context(model)():
+    with torch.inference_mode():
         for images, labels in zip(photos.judge.split(BATCH), photos.labels.split(BATCH), strict=True):
-            scores = model(images)
-            places.append((scores > scores.gather(1, labels[:, None])).sum(1))
+            scores, own = check_scores(model(images)), labels[:, None]
+            right = scores.gather(1, own)
+            ahead = (scores > right) | ((scores == right) & (torch.arange(scores.shape[1]) < own))
+            places.append(ahead.sum(1))
     return torch.cat(places)

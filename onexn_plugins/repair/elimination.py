@@ -59,19 +59,20 @@ def damped(inputs: Tensor, damping: float = DAMPING) -> Tensor:
     return inputs + added[..., None, None] * torch.eye(inputs.shape[-1], dtype=inputs.dtype)
 
 
-def eliminate(weight: Tensor, pattern: BlockPattern, inputs: Tensor, *, damping: float = DAMPING,
-              max_ratio: float = MAX_RATIO, at_once: int | None = None) -> Elimination:
+def eliminate(weight: Tensor, pattern: BlockPattern, inputs: Tensor, *, importance: Tensor | None = None,
+              damping: float = DAMPING, max_ratio: float = MAX_RATIO, at_once: int | None = None) -> Elimination:
     """Remove blocks row by row until `max_ratio` of each row is gone.
 
     Args:
         weight: [out, in / groups, *kernel].
         pattern: its blocks.
         inputs: covariance of what the layer reads, float64 [groups, d, d], d = in / groups × taps.
+        importance: weights of the output channels' squared errors, [out]; all alike without.
         damping: added to the diagonal, in its mean.
         max_ratio: of the blocks of every row.
         at_once: blocks of a row that go in one step.
     """
-    rows = block_rows(weight, pattern)
+    rows = block_rows(weighted(weight, importance), pattern)
     dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
     at_once = at_once or max(1, pattern.in_channels // STEPS)
     parts = []
@@ -83,6 +84,13 @@ def eliminate(weight: Tensor, pattern: BlockPattern, inputs: Tensor, *, damping:
             parts.append(_eliminate_rows(chunk, inverse, steps, at_once))
     scores, losses = (torch.cat(each).double() for each in zip(*parts, strict=True))
     return Elimination(fill_tails(scores, pattern), losses)
+
+
+def weighted(weight: Tensor, importance: Tensor | None) -> Tensor:
+    """The weight whose plain squared error is the weighted one of `weight`."""
+    if importance is None:
+        return weight
+    return weight * importance.sqrt().to(weight).reshape(-1, *(1,) * (weight.dim() - 1))
 
 
 def block_rows(weight: Tensor, pattern: BlockPattern) -> Tensor:

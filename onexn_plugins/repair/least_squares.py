@@ -39,7 +39,10 @@ def fit(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statist
             own = hessian[row // pattern.rows_per_group][kept][:, kept].to(dtype)
             solved = torch.cholesky_solve(wanted[channels][:, kept].T.to(dtype), torch.linalg.cholesky(own))
             fitted[channels[:, None], kept] = solved.T.double()
-    return fitted.reshape(weight.shape).to(weight)
+    fitted = fitted.reshape(weight.shape).to(weight)
+    masked = (old * columns[row_of]).reshape(weight.shape).to(weight)
+    better = squared_error(fitted, statistics) <= squared_error(masked, statistics)  # but for rounding it always is
+    return torch.where(better.flatten().reshape(-1, *(1,) * (weight.dim() - 1)).to(weight.device), fitted, masked)
 
 
 def squared_error(weight: Tensor, statistics: Statistics) -> Tensor:

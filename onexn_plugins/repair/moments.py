@@ -19,6 +19,7 @@ from onexn_plugins.repair.lockstep import Call
 # Positions of feature maps that are looked at in all images together: more do not change a layer's moments.
 SAMPLES = 50_000
 TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d)
+LEAST_SAMPLES, PER_INPUT = 10_000, 40  # narrow layers are content with fewer
 
 
 class Moments:
@@ -78,15 +79,16 @@ class Statistics:
     target_variance: Tensor
 
 
-def step_of(outputs: Sequence[int], images: int) -> int:
+def step_of(outputs: Sequence[int], images: int, inputs: int) -> int:
     """Which share of a feature map's positions is looked at: every step-th in each direction.
 
     Args:
         outputs: size of the layer's feature map, without batch and channels; () where every image is one sample.
         images: in all.
+        inputs: values that each output reads.
     """
-    step = 1
-    while outputs and images * _positions(outputs, step + 1) >= SAMPLES:
+    step, wanted = 1, min(SAMPLES, max(LEAST_SAMPLES, PER_INPUT * inputs))
+    while outputs and images * _positions(outputs, step + 1) >= wanted:
         step += 1
     return step
 

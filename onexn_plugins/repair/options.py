@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, check_layer_name, check_layers, prunable_layers
+from onexn_plugins.layers import (
+    PrunableLayer,
+    check_layer_name,
+    check_layers,
+    default_layers,
+    is_depthwise,
+    prunable_layers,
+)
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.rearrangement.checks import check_model
 from onexn_plugins.selection import check_ratio
@@ -29,6 +36,11 @@ def layers_to_prune(model: nn.Module, ignored_layers: Any, full: bool | None, bl
     check_block_size(block_size)
     check_layers(layers)
     return layers
+
+
+def depthwise_layers(model: nn.Module, ignored_layers: Any) -> list[str]:
+    """Depthwise convolutions that are not ignored: they lose nothing, but read what pruned layers give."""
+    return [name for name, layer in default_layers(model, ignored_layers).items() if is_depthwise(layer)]
 
 
 def check_ratios(pruning_ratio: Any, layers: Mapping[str, PrunableLayer]) -> float | dict[str, float]:

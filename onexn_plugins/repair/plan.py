@@ -18,9 +18,10 @@ from onexn_plugins.measurement import measure
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.budget import GRID, at, choose
 from onexn_plugins.repair.images import read_images
+from onexn_plugins.repair.importance import channel_importance
 from onexn_plugins.repair.latency import LatencyTable, check_target
 from onexn_plugins.repair.options import Context, check_amount, layers_to_prune
-from onexn_plugins.repair.prices import bytes_prices, macs_prices
+from onexn_plugins.repair.prices import bytes_prices, kept_share, macs_prices
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import Progress, Survey, survey
 
@@ -66,11 +67,21 @@ class Budget:
         if self.latency_ms is not None:
             table = LatencyTable.measured(model, known, example_inputs, block_size, self.target, self.table)
             return choose(losses(found), table.prices, self.latency_ms, " ms", fixed=table.fixed)
+        kept = kept_shares(found, known, block_size)
         if self.macs is not None:
-            prices, fixed = macs_prices(measure(model, block_size, example_inputs), known)
+            prices, fixed = macs_prices(measure(model, block_size, example_inputs), kept)
             return choose(losses(found), prices, self.macs, " multiply-adds", fixed=fixed)
-        prices, fixed = bytes_prices(model, known, block_size)
+        prices, fixed = bytes_prices(model, kept, block_size)
         return choose(losses(found), prices, float(self.bytes or 0), " bytes", fixed=fixed)
+
+    def macs_left(self, found: Survey, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
+                  block_size: int) -> float:
+        """Multiply-adds that are about left where it is met with blocks alone: what channels are planned for."""
+        macs = {layer.name: layer.dense_macs or 0 for layer in measure(model, block_size, example_inputs).layers}
+        if self.macs is not None:
+            return float(self.macs)
+        ratios = self.ratios(found, model, layers, example_inputs, block_size)
+        return sum(count * (1 - ratios.get(name, 0.0)) for name, count in macs.items())
 
 
 def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: str = "host",
@@ -111,8 +122,15 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
     layers: dict[str, Any] = {name: copy.get_submodule(name) for name in names}
     around = surroundings(copy, example_inputs, {name: layer.weight for name, layer in layers.items()})
     patterns = {name: pattern_of(layer, block_size, name) for name, layer in layers.items()}
-    known = survey(copy, found, layers, around, patterns, context=context, progress=progress)
+    known = survey(copy, found, layers, around, patterns, context=context, progress=progress,
+                   importance=channel_importance(copy, found, layers))
     return budget.ratios(known, copy, layers, example_inputs, block_size)
+
+
+def kept_shares(found: Survey, layers: Mapping[str, PrunableLayer], block_size: int) -> dict[str, np.ndarray]:
+    """Share of each layer's weights that stays at every ratio of GRID."""
+    patterns = {name: pattern_of(layers[name], block_size, name) for name in found.eliminations}
+    return {name: kept_share(found.eliminations[name].scores, pattern) for name, pattern in patterns.items()}
 
 
 def losses(found: Survey) -> dict[str, np.ndarray]:
@@ -133,8 +151,10 @@ def share_ratios(found: Survey, layers: Mapping[str, PrunableLayer], macs: Mappi
     if ratio > GRID[-1] or ratio == 0:
         return dict.fromkeys(names, ratio)
     blocks = {name: found.eliminations[name].scores.numel() for name in names}
-    prices, gone = ({name: each[name] / max(1, sum(each[name] for name in names)) * curve for name in names}
-                    for each, curve in ((macs, 1 - GRID), (blocks, GRID)))
+    kept = kept_shares(found, layers, block_size)
+    total = max(1, sum(macs[name] for name in names))
+    prices = {name: macs[name] / total * kept[name] for name in names}
+    gone = {name: blocks[name] / sum(blocks.values()) * GRID for name in names}
     curves = losses(found)
 
     def chosen(worth: float) -> tuple[dict[str, float], float]:
@@ -152,5 +172,5 @@ def share_ratios(found: Survey, layers: Mapping[str, PrunableLayer], macs: Mappi
             low, many, surplus = middle, ratios, difference
         else:
             high, few, lack = middle, ratios, difference
-    share = lack / (lack - surplus) if surplus > lack else 0.0  # both hold in between: prices are linear in ratios
+    share = lack / (lack - surplus) if surplus > lack else 0.0  # both hold in between: prices are all but linear
     return {name: share * many[name] + (1 - share) * few[name] for name in names}

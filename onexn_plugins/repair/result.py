@@ -33,6 +33,7 @@ class Repaired:
     Attributes:
         steps: in order.
         ratios: layer -> share of its blocks that went.
+        channels: layer -> share of its output channels that went whole, before the blocks.
         images, skipped: how many calibrated, and files that could not be read, with the reason.
         notes: what else the caller should know, in sentences.
         retained_before, retained_after: fraction of L1 that pruning every layer alike would keep, before and after
@@ -41,6 +42,7 @@ class Repaired:
 
     steps: list[Step] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
+    channels: dict[str, float] = field(default_factory=dict)
     images: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.repair.commit import commit
 from onexn_plugins.repair.images import read_images
-from onexn_plugins.repair.options import check_amount, check_ratios, layers_to_prune
+from onexn_plugins.repair.options import check_amount, check_ratios, depthwise_layers, layers_to_prune
 from onexn_plugins.repair.plan import Budget
 from onexn_plugins.repair.result import Repaired
 from onexn_plugins.repair.resume import Resume, fingerprint
 from onexn_plugins.repair.stages import arrange, correct, distil, remove
 from onexn_plugins.repair.survey import Progress
-from onexn_plugins.repair.thinning import remove_channels
+from onexn_plugins.repair.thinning import AUTO, remove_channels
 from onexn_plugins.repair.work import Work
 
 
 def repair(model: nn.Module, images: Any, *, block_size: int = 4,
-           pruning_ratio: float | Mapping[str, float] | Budget = 0.5, channels: float = 0.0, rearrange: bool = True,
-           distil_minutes: float = 0, ignored_layers: Iterable[str | nn.Module] = (), full: bool | None = None,
+           pruning_ratio: float | Mapping[str, float] | Budget = 0.5, channels: float | str = 0.0,
+           rearrange: bool = True, distil_minutes: float = 0,
+           ignored_layers: Iterable[str | nn.Module] = (), full: bool | None = None,
            preprocess: Callable[[Any], Tensor] | None = None, seed: int = 0,
            checkpoint: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Repaired:
     """Prune a model in 1×N blocks and correct what stays, in place, from unlabelled images.
@@ -40,7 +41,8 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
         pruning_ratio: the share of all blocks that goes, and at least of their multiply-adds, where it harms least; or
             {layer: share of its blocks}, in which layers that are not named stay dense; or a `Budget`.
         channels: share of the layers' multiply-adds that goes with whole hidden channels, before the blocks and within
-            pruning_ratio. They are really gone: tensors become smaller, in multiples of block_size. 0 for blocks alone.
+            pruning_ratio; "auto" for as many as pay in each layer, planned with the blocks. They are really gone:
+            tensors become smaller, in multiples of block_size. 0 for blocks alone.
         rearrange: move channels first, so that blocks gather what matters.
         distil_minutes: train on the dense network's outputs afterwards, for so long.
         ignored_layers: names or modules that stay dense.
@@ -63,7 +65,8 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
     settings = {"block_size": block_size, "ratio": str(ratio), "rearrange": rearrange, "minutes": minutes, "seed": seed,
                 "layers": list(layers), "images": found.count}
     resume = Resume(checkpoint, fingerprint(model, settings, found.batches) if checkpoint is not None else "")
-    work = Work(model, found, list(layers), block_size, seed, resume, progress or (lambda done, total, what: None))
+    work = Work(model, found, list(layers), depthwise_layers(model, ignored_layers), block_size, seed, resume,
+                progress or (lambda done, total, what: None))
     ratio = remove_channels(work, share, ratio)
     arrange(work, rearrange, ratio)
     remove(work, ratio)
@@ -73,12 +76,15 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
     return work.result
 
 
-def check_channels(channels: Any, ratio: Any, checkpoint: Any) -> float:
-    """The share of hidden channels; OneXNError unless it is a number from 0 to below the whole ratio."""
-    share = check_amount(channels, "channels")
-    if share >= (ratio if isinstance(ratio, float) else 1.0) and share:
+def check_channels(channels: Any, ratio: Any, checkpoint: Any) -> float | str:
+    """The share of hidden channels or AUTO; OneXNError unless it is that or a number from 0 to below the ratio."""
+    if channels == AUTO and isinstance(ratio, dict):
+        raise OneXNError("channels", "are planned together with the ratios of blocks, and those are given by name",
+                         "Give one pruning_ratio or a Budget, or a share of channels")
+    share = 1.0 if channels == AUTO else check_amount(channels, "channels")
+    if channels != AUTO and share >= (ratio if isinstance(ratio, float) else 1.0) and share:
         raise OneXNError("channels", f"a share of {share:g} leaves nothing to blocks", "Give less than pruning_ratio")
     if share and checkpoint is not None:
         raise OneXNError("checkpoint", "a network that loses channels no longer fits the file",
                          "Leave out channels or checkpoint")
-    return share
+    return AUTO if channels == AUTO else share

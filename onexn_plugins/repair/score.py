@@ -15,6 +15,7 @@ from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.elimination import eliminate
 from onexn_plugins.repair.images import read_images
+from onexn_plugins.repair.importance import channel_importance
 from onexn_plugins.repair.offsets import has_offset
 from onexn_plugins.repair.options import Context
 from onexn_plugins.repair.surroundings import surroundings
@@ -62,10 +63,10 @@ class EliminationScore:
         names: Iterable[str] = {asked} if asked not in prunable_layers(copy) else prunable_layers(copy)
         chosen = {name: layers[name] for name in names}
         around = surroundings(copy, self._images.batches[0], {name: each.weight for name, each in chosen.items()})
-        found = {}
+        importance, found = channel_importance(copy, self._images, chosen), {}
         for name, moments in layer_moments(copy, self._images, chosen, around, Context(copy)):
             own = out_first(chosen[name], chosen[name].weight.detach())
             pattern = pattern_of(chosen[name], block_size, name)
             found[name] = pattern, eliminate(own, pattern, moments.statistics(
-                has_offset(chosen[name], around[name])).inputs).scores
+                has_offset(chosen[name], around[name])).inputs, importance=importance.get(name)).scores
         return found

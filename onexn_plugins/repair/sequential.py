@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, as_stored, out_channels, out_first
+from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.elimination import DAMPING
 from onexn_plugins.repair.images import Images
@@ -38,8 +38,8 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
         dense: the reference, in evaluation mode.
         pruned: of the same form; its channels may be the first of the reference's.
         images: that calibrate.
-        layers: of `pruned`.
-        keep: layer -> bool [block_rows, in / groups].
+        layers: of `pruned`; those without blocks to lose, such as depthwise ones, may be among them.
+        keep: layer -> bool [block_rows, in / groups]; all of it where nothing goes.
         around: layer -> what stands behind it in `pruned`.
         patterns: the blocks of each layer.
         damping: towards the old weights.
@@ -71,7 +71,8 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
 def _gathered(whole: list[Run], parts: list[Run], layer: PrunableLayer, around: Surroundings, count: int,
               name: str) -> Moments:
     """Moments of what reaches the layer in the pruned network with what it should give; the dense runs go on."""
-    step, weight, channels = step_of(around.size, count), layer.weight.detach(), out_channels(layer)
+    weight, channels = layer.weight.detach(), out_channels(layer)
+    step = step_of(around.size, count, fan_in(layer))
     moments: Moments | None = None
     for dense, pruned in zip(whole, parts, strict=True):
         assert dense.call is not None

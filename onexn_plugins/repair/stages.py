@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onexn_plugins.layers import groups_of, mask_for, out_first
+from onexn_plugins.layers import PrunableLayer, fan_in, groups_of, mask_for, out_first, pattern_of
 from onexn_plugins.measurement import measure
+from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement import apply_moves
 from onexn_plugins.rearrangement.run import rearrange_layers
 from onexn_plugins.repair.distillation import Distillation, DistillationError
 from onexn_plugins.repair.distillation import distil as train
-from onexn_plugins.repair.elimination import Elimination, kernel_saliency
+from onexn_plugins.repair.elimination import Elimination, kernel_saliency, weighted
 from onexn_plugins.repair.moments import Moments, step_of
 from onexn_plugins.repair.offsets import has_offset
 from onexn_plugins.repair.plan import Budget, share_ratios
@@ -30,8 +31,11 @@ from onexn_plugins.selection import keep_highest
 def arrange(work: Work, wanted: bool, ratio: Any) -> None:
     """Move channels by what their kernels are worth on these images."""
     if work.resume.reached("arranged"):
-        vars(work.result).update(work.resume.values["arranged"])
+        saved = dict(work.resume.values["arranged"])
+        work.importance = saved.pop("importance")
+        vars(work.result).update(saved)
         return
+    work.weigh()
     if wanted:
         around = work.around = surroundings(
             work.student, work.example, {name: each.weight for name, each in work.layers.items()})
@@ -39,15 +43,19 @@ def arrange(work: Work, wanted: bool, ratio: Any) -> None:
         for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
             layer = work.layers[name]
             work.report(len(saliency), len(around), f"saliency: {name}")
-            saliency[name] = kernel_saliency(out_first(layer, layer.weight), _covariance(work, name, moments),
-                                             groups_of(layer))
+            saliency[name] = kernel_saliency(
+                weighted(out_first(layer, layer.weight), work.importance.get(name)), _covariance(work, name, moments),
+                groups_of(layer))
         done = rearrange_layers(
             work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
             pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
         apply_moves(work.dense, done.moves)
+        for name, order in done.permutations.items():
+            if name in work.importance:
+                work.importance[name] = work.importance[name][order]
         work.result.retained_before, work.result.retained_after = done.retained_before, done.retained_after
         work.result.notes += [f"{name} is not rearranged: {reason}" for name, reason in done.refused]
-    work.resume.save(work.student, "arranged", {
+    work.resume.save(work.student, "arranged", {"importance": work.importance} | {
         key: getattr(work.result, key) for key in ("retained_before", "retained_after", "notes")})
 
 
@@ -65,7 +73,7 @@ def remove(work: Work, ratio: Any) -> None:
     ratio = _among(ratio, around)
     known = {name: Elimination(**each) for name, each in work.resume.values.get("surveyed", {}).items()}
     found = survey(work.student, work.images, work.layers, around, work.patterns, context=work.context,
-                   known=known, progress=work.report, harm=not isinstance(ratio, dict),
+                   known=known, progress=work.report, harm=not isinstance(ratio, dict), importance=work.importance,
                    finished=lambda name, each: work.resume.note(work.student, "surveyed", name, vars(each)))
     work.result.ratios = _ratios(work, found, ratio)
     work.whole = {name: layer.weight.detach().clone() for name, layer in work.layers.items()}
@@ -87,14 +95,27 @@ def correct(work: Work) -> None:
     started, before = time.monotonic(), values(work.student)
     for name in work.keep:  # damped towards the weights before the removal
         work.layers[name].weight.data.copy_(work.whole[name])
-    correct_layers(work.dense, work.student, work.images, work.layers, work.keep,
-                   {name: each for name, each in work.around.items() if name in work.keep}, work.patterns,
-                   context=work.context, progress=work.report)
+    correct_with_depthwise(work, work.keep, work.layers, work.patterns)
     work.judge("least squares", started, before)
     started, before = time.monotonic(), values(work.student)
     if reestimate_norms(work.student, work.images.batches, work.context):
         work.judge("batch-norm statistics", started, before)
     work.save("corrected", {"ratios": work.result.ratios})
+
+
+def correct_with_depthwise(work: Work, keep: Mapping[str, Tensor], layers: Mapping[str, PrunableLayer],
+                           patterns: Mapping[str, BlockPattern]) -> None:
+    """Fit these layers of the student, and the depthwise ones behind the first of them."""
+    between: dict[str, Any] = {name: work.student.get_submodule(name) for name in work.depthwise}
+    cut = {name: pattern_of(layer, 1, name) for name, layer in between.items()}
+    every = {**{name: layers[name] for name in keep}, **between}
+    around = surroundings(work.student, work.example, {name: layer.weight for name, layer in every.items()})
+    order = list(around)
+    order = order[min(order.index(name) for name in keep) :] if keep else []
+    correct_layers(
+        work.dense, work.student, work.images, every,
+        {name: keep[name] if name in keep else torch.ones(cut[name].shape, dtype=torch.bool) for name in order},
+        {name: around[name] for name in order}, {**patterns, **cut}, context=work.context, progress=work.report)
 
 
 def distil(work: Work, minutes: float) -> None:
@@ -143,11 +164,11 @@ def _note_missing(work: Work) -> None:
             work.result.notes.append(f"{name} stays dense: forward does not compute it")
             continue
         around, layer = work.around[name], work.layers[name]
-        step = step_of(around.size, work.images.count)
+        step = step_of(around.size, work.images.count, fan_in(layer))
         looked_at = work.images.count
         for side in around.size:
             looked_at *= -(-side // step)
-        reads = out_first(layer, layer.weight)[0].numel()
+        reads = fan_in(layer)
         if looked_at < reads:
             work.result.notes.append(f"{name} reads {reads} values and is fitted on {looked_at} "
                                      "samples, damped towards its old weights: more images would serve it better")

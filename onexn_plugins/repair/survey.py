@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model
-from onexn_plugins.layers import PrunableLayer, as_stored, groups_of, out_first
+from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_first
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.channels import as_one_row
 from onexn_plugins.repair.divergence import Divergence, divergence
 from onexn_plugins.repair.elimination import Elimination, eliminate
 from onexn_plugins.repair.images import Images
@@ -23,7 +24,7 @@ from onexn_plugins.repair.offsets import add_offset, has_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
-JUDGES = 64  # images that measure it
+JUDGES = 40  # images that measure it
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
 
@@ -35,10 +36,12 @@ class Survey:
     Attributes:
         eliminations: order and loss of every block.
         harm: divergence of the network's outputs when this layer's `Elimination.half` is gone and the rest corrected.
+        columns: eliminations in whole input channels, of the layers for which they were asked.
     """
 
     eliminations: dict[str, Elimination]
     harm: dict[str, float]
+    columns: dict[str, Elimination] = field(default_factory=dict)
 
 
 def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
@@ -47,8 +50,8 @@ def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
     images = images.fitting(held(around))
     with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
         while (name := layer_of(group)) is not None:
-            layer, step = layers[name], step_of(around[name].size, images.count)
-            moments = Moments(groups_of(layer), out_first(layer, layer.weight)[0].numel())
+            layer, step = layers[name], step_of(around[name].size, images.count, fan_in(layers[name]))
+            moments = Moments(groups_of(layer), fan_in(layer))
             for run in group:
                 assert run.call is not None
                 moments.add(samples(run.call, layer.weight.detach(), step, name))
@@ -66,7 +69,8 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
            around: Mapping[str, Surroundings], patterns: Mapping[str, BlockPattern], *,
            context: Callable[[], Any] = torch.no_grad,
            known: Mapping[str, Elimination] | None = None, progress: Progress | None = None,
-           finished: Callable[[str, Elimination], None] | None = None, harm: bool = True) -> Survey:
+           finished: Callable[[str, Elimination], None] | None = None, harm: bool = True,
+           importance: Mapping[str, Tensor] | None = None, columns: Collection[str] = ()) -> Survey:
     """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of half of them.
 
     Args:
@@ -80,21 +84,28 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
         progress: called as progress(done, total, what).
         finished: called with every elimination that was made.
         harm: False: leave it out.
+        importance: layer -> weights of its output channels' squared errors, see `channel_importance`.
+        columns: layers whose input channels are eliminated as well.
     """
     report = progress or (lambda done, total, what: None)
     eliminations: dict[str, Elimination] = {}
+    whole: dict[str, Elimination] = {}
     halved: dict[str, tuple[Tensor, Tensor]] = {}
     for name, moments in layer_moments(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
         statistics = moments.statistics(has_offset(layers[name], around[name]))
-        found = (known or {}).get(name) or eliminate(weight, pattern, statistics.inputs)
+        found = (known or {}).get(name) or eliminate(
+            weight, pattern, statistics.inputs, importance=(importance or {}).get(name))
         eliminations[name] = found
+        if name in columns:
+            whole[name] = eliminate(weight, as_one_row(weight), statistics.inputs,
+                                    importance=(importance or {}).get(name))
         if finished is not None:
             finished(name, found)
         if harm:
             halved[name] = _corrected(weight, keep_highest(found.scores, found.half()), pattern, statistics)
-    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report))
+    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report), whole)
 
 
 def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:

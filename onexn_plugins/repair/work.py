@@ -17,13 +17,14 @@ from onexn_plugins.rearrangement import applied_moves, apply_moves
 from onexn_plugins.rearrangement.proof import clean_copy
 from onexn_plugins.repair.divergence import Divergence, divergence
 from onexn_plugins.repair.images import Images
+from onexn_plugins.repair.importance import channel_importance
 from onexn_plugins.repair.options import Context
 from onexn_plugins.repair.result import Repaired, Step
 from onexn_plugins.repair.resume import Resume
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.repair.survey import Progress
 
-JUDGES = 200  # calibration images that every step is judged on
+JUDGES = 120  # calibration images that every step is judged on
 
 
 class Work:
@@ -32,17 +33,20 @@ class Work:
     Attributes:
         student: the copy that is pruned.
         dense: what it should do.
+        depthwise: layers between those that are pruned, which lose nothing and are corrected with them.
         keep: layer -> bool [block_rows, in / groups].
         around: layer -> what stands behind it.
         whole: layer -> its weight before blocks were removed.
+        importance: layer -> weights of its output channels' squared errors.
         result: so far.
     """
 
-    def __init__(self, model: nn.Module, images: Images, names: list[str], block_size: int, seed: int, resume: Resume,
-                 progress: Progress) -> None:
-        self.images, self.names, self.block_size, self.seed = images, names, block_size, seed
+    def __init__(self, model: nn.Module, images: Images, names: list[str], depthwise: list[str], block_size: int,
+                 seed: int, resume: Resume, progress: Progress) -> None:
+        self.images, self.names, self.depthwise = images, names, depthwise
+        self.block_size, self.seed = block_size, seed
         self.report, self.resume = progress, resume
-        self.student, self.dense = clean_copy(model).eval(), clean_copy(model).eval()
+        self.student, self.dense = _fast(clean_copy(model).eval()), _fast(clean_copy(model).eval())
         self.keep: dict[str, Tensor] = {}
         self.result = Repaired(images=images.count, skipped=images.skipped)
         self.context = Context(model)
@@ -53,6 +57,7 @@ class Work:
             apply_moves(self.dense, applied_moves(self.student)[len(applied_moves(model)):])
         self.around: dict[str, Surroundings] = {}
         self.whole: dict[str, Tensor] = {}
+        self.importance: dict[str, Tensor] = {}
         self._expected: list[Any] | None = None
 
     @property
@@ -79,6 +84,12 @@ class Work:
             restore(self.student, before)
         self.result.steps.append(Step(name, found.kl, found.agreement, macs, seconds, kept))
 
+    def weigh(self) -> None:
+        """Find what each output channel of the layers means to the network's outputs."""
+        self.report(0, 1, "importance of channels")
+        self.importance = channel_importance(self.student, self.images, self.layers, seed=self.seed,
+                                             note=self.result.notes.append)
+
     def outputs(self, model: nn.Module) -> list[Any]:
         """Of a model on the judging images."""
         with torch.no_grad(), self.context():
@@ -101,6 +112,14 @@ def worse(found: Divergence, last: Step) -> bool:
     Re-estimated norms, for one, can lower the KL, which hangs on the scale of the outputs, and turn many first classes.
     """
     return found.kl > last.kl or (found.agreement or 0.0) < (last.agreement or 0.0)
+
+
+def _fast(model: nn.Module) -> nn.Module:
+    """In the order of numbers in memory in which float32 convolutions are faster on CPUs."""
+    parameters = list(model.parameters())
+    if parameters and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in parameters):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder
 from benchmarks.repair.page import FOLDER, MARKS, tables
 from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins import measure
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.repair.images import Images
 from tests.repair.networks import photos, residual_net
 
@@ -27,6 +29,17 @@ def test_every_rung_is_climbed_at_the_same_price():
     pruned = sum(layer.dense_macs for layer in wanted.layers if layer.prunable)
     for macs in seen.values():
         assert macs == pytest.approx(wanted.dense_macs - 0.4 * pruned, rel=0.1)  # whole blocks of a small network
+
+
+def test_equal_scores_are_right_by_chance_alone():
+    images, labels = torch.zeros(30, 3, 4, 4), torch.arange(30) % 6
+    data = Photos(Images([images], 30), images, labels)
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(48, 6))
+    nn.init.zeros_(constant[1].weight), nn.init.zeros_(constant[1].bias)
+    assert torch.equal(ranks(constant, data), labels)
+    nn.init.constant_(constant[1].bias, float("nan"))
+    with pytest.raises(OneXNError, match="NaN"):
+        ranks(constant, data)
 
 
 def test_figures():

@@ -12,8 +12,10 @@ from onexn_plugins.layers import prunable_layers
 from onexn_plugins.masking import masks
 from onexn_plugins.rearrangement import find_spaces
 from onexn_plugins.rearrangement.apply import apply_moves
-from onexn_plugins.repair import repair
+from onexn_plugins.repair import Budget, repair
 from onexn_plugins.repair.channels import cut, hidden_spaces, kept_channels, to_front
+from onexn_plugins.repair.elimination import Elimination
+from onexn_plugins.repair.together import shares_of_channels
 from tests.repair.networks import photos, residual_net
 
 
@@ -66,6 +68,47 @@ def test_channels_and_blocks_together():
     assert net[3].expand.weight.grad.shape == net[3].expand.weight.shape
 
 
+def test_channels_are_planned_with_the_blocks():
+    net, images = residual_net(), photos()
+    whole = sum(layer.dense_macs for layer in measure(net, 4, images[:1]).layers if layer.prunable)
+    result = repair(net, images, channels="auto", pruning_ratio=0.6)
+    assert set(result.channels) <= {"3.expand", "4.expand"}
+    for name, share in result.channels.items():
+        assert net.get_submodule(name).out_channels == round(24 * (1 - share))
+    left = sum(layer.macs for layer in measure(fold(net), 4, images[:1]).layers if layer.prunable)
+    assert left == pytest.approx(0.4 * whole, rel=0.1)
+
+
+def test_channels_and_blocks_meet_one_budget():
+    net, images = residual_net(), photos()
+    wanted = 0.6 * measure(net, 4, images[:1]).dense_macs
+    repair(net, images, channels="auto", pruning_ratio=Budget(macs=wanted))
+    assert measure(fold(net), 4, images[:1]).macs == pytest.approx(wanted, rel=0.03)  # a block of 5 is 2 %
+
+
+@pytest.mark.parametrize("cheap", ["columns", "blocks"])
+def test_the_plan_takes_what_loses_less(cheap):
+    """Columns that mean nothing go whole; where single blocks mean nothing and no column does, channels stay."""
+    net = residual_net()
+    hidden = {"4.project": hidden_spaces(net, list(find_spaces(net, photos(1)).spaces), prunable_layers(net))[
+        "4.project"]}
+    generator = torch.Generator().manual_seed(0)
+    makes = torch.rand(6, 12, generator=generator, dtype=torch.float64) + 1
+    reads = torch.rand(3, 24, generator=generator, dtype=torch.float64) + 1
+    if cheap == "columns":
+        reads[:, ::2], column = 1e-6, torch.tensor([1e-6, 3.0] * 12, dtype=torch.float64)[None]
+    else:
+        reads[torch.arange(24) % 3, torch.arange(24)] = makes[:, ::2] = 1e-6
+        column = torch.full((1, 24), 50.0, dtype=torch.float64)
+    blocks = {"4.expand": Elimination(makes, makes), "4.project": Elimination(reads, reads)}
+    macs = {"4.expand": 100.0, "4.project": 100.0, "4.depthwise": 30.0}
+    shares = shares_of_channels(hidden, blocks, {"4.project": Elimination(column, column)},
+                                dict.fromkeys(blocks, 1.0), macs, 0.6 * 230)
+    assert (shares["4.project"] > 0.35) is (cheap == "columns")
+    assert shares_of_channels(hidden, blocks, {"4.project": Elimination(column, column)}, dict.fromkeys(blocks, 1.0),
+                              macs, 230.0) == {"4.project": 0.0}
+
+
 def test_a_failure_gives_the_channels_back(monkeypatch):
     from onexn_plugins.repair import commit
 
@@ -85,6 +128,7 @@ def test_a_failure_gives_the_channels_back(monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "message"), [
+    ({"channels": "auto", "pruning_ratio": {"5": 0.5}}, "planned together"),
     ({"channels": 0.6}, "leaves nothing to blocks"), ({"channels": "some"}, "channels"),
     ({"channels": 0.2, "checkpoint": "x.safetensors"}, "no longer fits")])
 def test_bad_shares(options, message):
@@ -96,3 +140,6 @@ def test_a_model_without_hidden_channels():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(OneXNError, match="no hidden channels"):
         repair(net, photos(), channels=0.2)
+    result = repair(net, photos(), channels="auto")
+    assert not result.channels
+    assert any("no channels are removed" in note for note in result.notes)

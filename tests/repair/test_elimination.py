@@ -132,4 +132,5 @@ def test_least_squares_never_does_worse_than_the_masked_weight(case, ratio, seed
     fitted = fit(weight, keep, pattern, statistics, damping=damping)
     masked = weight * weight_mask(keep, pattern, weight)
     assert bool((fitted.masked_select(~weight_mask(keep, pattern, weight)) == 0).all())
+    assert (squared_error(fitted, statistics) <= squared_error(masked, statistics)).all()
     assert squared_error(fitted, statistics).sum() <= squared_error(masked, statistics).sum() * (1 + 1e-9)

@@ -104,6 +104,7 @@ def test_a_layer_that_only_some_images_reach_is_named():
 
 
 def test_how_densely_positions_are_looked_at():
-    assert step_of((7, 7), 100) == 1
-    assert step_of((56, 56), 1000) == 7
-    assert step_of((), 10 * SAMPLES) == 1, "an image is one sample where a layer reads [n, in]"
+    assert step_of((7, 7), 100, 2000) == 1
+    assert step_of((56, 56), 1000, 2000) == 7
+    assert step_of((56, 56), 1000, 9) == 14, "a narrow layer is content with fewer"
+    assert step_of((), 10 * SAMPLES, 9) == 1, "an image is one sample where a layer reads [n, in]"

@@ -22,11 +22,6 @@ from onexn_plugins.repair.survey import survey
 from tests.repair.networks import photos, residual_net
 
 
-def macs_left(net, ratios) -> float:
-    report = measure(net, 4, photos(1))
-    return sum(layer.dense_macs * (1 - ratios.get(layer.name, 0.0)) for layer in report.layers)
-
-
 def test_choosing_is_as_good_as_trying_everything():
     generator = np.random.default_rng(0)
     coarse = GRID[::6]
@@ -89,9 +84,8 @@ def test_a_budget_of_macs_is_met(share):
     wanted = share * measure(net, 4, photos(1)).dense_macs
     ratios = plan_ratios(net, photos(), photos(1), macs=wanted)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
-    assert macs_left(net, ratios) == pytest.approx(wanted, rel=0.02)
-    repair(net, photos(), pruning_ratio=ratios)
-    assert measure(net, 4, photos(1)).macs == pytest.approx(wanted, rel=0.04)  # whole blocks of a small network
+    repair(net, photos(), pruning_ratio=ratios, rearrange=False)
+    assert measure(net, 4, photos(1)).macs == pytest.approx(wanted, rel=0.03)  # tails as they are; a block of 5 is 3 %
 
 
 def test_a_budget_of_bytes_is_met():

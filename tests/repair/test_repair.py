@@ -66,6 +66,20 @@ def test_ratios_by_name_are_kept_exactly_and_other_layers_stay_dense():
     assert result.retained_before is None
 
 
+def test_depthwise_layers_lose_nothing_and_make_up_for_what_reaches_them():
+    net, images = residual_net(), photos()
+    dense, pruned = copy.deepcopy(net), copy.deepcopy(net)
+    result = repair(net, images, pruning_ratio={"3.expand": 0.5}, rearrange=False)
+    assert not torch.equal(net[3].depthwise.weight, dense[3].depthwise.weight)
+    assert "3.depthwise" not in masks(net)
+    assert torch.equal(net[0].weight, dense[0].weight), "before the first pruned layer nothing changes"
+    repair(pruned, images, pruning_ratio={"3.expand": 0.5}, rearrange=False,
+           ignored_layers=["3.depthwise", "4.depthwise"])
+    assert torch.equal(pruned[3].depthwise.weight, dense[3].depthwise.weight)
+    assert kl(dense, net, images) < kl(dense, pruned, images)
+    assert result.steps[1].kept
+
+
 def test_masks_last_through_training():
     net, images = residual_net(), photos()
     repair(net, images)
