@@ -1,4 +1,4 @@
-"""python -m benchmarks.experiment comparison --data cifar10-jpeg.zip: an NNI experiment over pruners; `tables`: the page.
+"""python -m benchmarks.experiment comparison --data cifar10-jpeg.zip: NNI chooses among pruners; `tables`: the page.
 
 Start it again to go on: trials whose results are kept report them again.
 """
