@@ -21,7 +21,7 @@ from onexn_plugins.training.data.zipped import cache_folder
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 COMPARISON = RESULTS / "comparison.json"
-PAGE = RESULTS / "comparison.html"
+SEARCHES = RESULTS / "search.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.verb == "comparison":
         return _comparison(options)
+    if options.verb == "search":
+        return _search(options)
     from benchmarks.experiment.page import write_readme
 
     write_readme(HERE / "README.md", COMPARISON)
@@ -63,6 +65,15 @@ def _comparison(options: argparse.Namespace) -> int:
     return int(not result.succeeded)
 
 
+def _search(options: argparse.Namespace) -> int:
+    from benchmarks.experiment.search import run
+    from onexn_plugins.training import read_zip
+
+    run(read_zip(options.data), options.out, command_line("benchmarks.experiment"),
+        lambda line: print(line, flush=True), options.trials)
+    return 0
+
+
 def published(values: dict[str, object]) -> dict[str, object]:
     """Without the paths of the machine that it ran on."""
     text = json.dumps(values)
@@ -81,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
                       help="folder of what trials leave behind (default %(default)s)")
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help="stop then, and publish what there is")
     verb.add_argument("--out", type=Path, default=COMPARISON, help="the experiment as JSON, with its page beside it")
+    verb = verbs.add_parser("search", help="run the searches under a latency that are missing")
+    verb.add_argument("--data", type=Path, required=True, help="zip of train/CLASS/*.jpg and test/CLASS/*.jpg")
+    verb.add_argument("--trials", type=int, default=12, help="of each search (default %(default)s)")
+    verb.add_argument("--out", type=Path, default=SEARCHES, help="the searches as JSON")
     verbs.add_parser("tables", help="fill the README from the results")
     return parser
 

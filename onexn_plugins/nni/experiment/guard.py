@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 OVER = b"over"
@@ -58,7 +59,8 @@ def main() -> None:
     told = json.loads(sys.stdin.buffer.readline() or b"null")
     if sys.stdin.buffer.read() == OVER or told is None:
         return
-    from processes import end_all, marked  # type: ignore[import-not-found]  # beside this script
+    sys.path.insert(0, str(Path(__file__).parent))
+    from processes import end_all, marked  # type: ignore[import-not-found]
 
     experiment = told["experiment"]
     with contextlib.suppress(OSError):  # NNI's own way first, which also ends trials on other machines
