@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _search(options)
     from benchmarks.experiment.page import write_readme
 
-    write_readme(HERE / "README.md", COMPARISON)
+    write_readme(HERE / "README.md", COMPARISON, SEARCHES)
     return 0
 
 

@@ -68,6 +68,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
     except ModuleNotFoundError as error:
         raise MissingDependencyError("apache-tvm", "tvm") from error
     find_target(target)
+    if dense is not None and not isinstance(dense, nn.Module):
+        raise OneXNError("dense", f"must be a network, got {type(dense).__name__}", "Pass the one before pruning")
     file = None if path is None else check_writable(path)
     model = _network(pruner)
     selected = _selected(pruner)
@@ -89,9 +91,9 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
             result["max_error"] = _compared(compiled, model, example_inputs)
             engines = _engines(compiled, onnx, example_inputs)
             if dense is not None:
-                file = Path(export_onnx(dense.eval(), example_inputs, Path(folder) / "dense.onnx"))
+                whole = Path(export_onnx(dense, example_inputs, Path(folder) / "dense.onnx"))
                 engines |= {f"dense {name}": run
-                            for name, run in _engines(compile_model(file), file, example_inputs).items()}
+                            for name, run in _engines(compile_model(whole), whole, example_inputs).items()}
             result |= _timed(engines)
     macs, dense = result["macs"], result["dense_macs"]
     return result | {DEFAULT: dense / macs if macs else float(dense or 1)}
