@@ -53,6 +53,8 @@ BENCHMARKS = (
     Benchmark("transposed", "How fast are transposed convolutions, dense and pruned, beside ONNX Runtime's?",
               "transposed/results/transposed.json"),
     Benchmark("tune", "What does tuning bring over the default tiles?", "tune/results/avx2.json"),
+    Benchmark("experiment", "Which pruner does NNI find best at equal work, and does a search under a latency pay?",
+              "experiment/README.md"),
     Benchmark("filters", "Which networks do NNI's filter pruners really make smaller?", "filters/README.md"),
     Benchmark("onnx_backend", "How many of the ONNX project's own backend tests are right?",
               "onnx_backend/results/onnx_backend.json"),

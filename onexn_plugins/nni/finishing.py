@@ -24,10 +24,12 @@ from onexn_plugins.timing import interleave
 ROUNDS = 20
 TOLERANCE = 1e-3  # of the output's scale, between torch and the compiled network
 DEFAULT = "default"
+TIMES = ("latency_ms", "onnxruntime_ms", "speedup")
+DENSE_TIMES = ("dense_latency_ms", "dense_onnxruntime_ms", "faster", "onnxruntime_faster")
 
 
 def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str | os.PathLike[str] | None = None,
-           ) -> dict[str, Any]:
+           dense: nn.Module | None = None) -> dict[str, Any]:
     """Fold, measure, export, compile, compare and time the pruner's network: one flat dict to report.
 
         nni.report_final_result(finish(pruner, images[:1]) | {"default": accuracy})
@@ -38,6 +40,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
         example_inputs: a tensor, a tuple or a dict; latency is for inputs of their shape.
         target: the processor to compile for; times are measured for "host" alone.
         path: where to keep the ONNX file; without it none is kept.
+        dense: the network before pruning, to take turns with: how many times faster the pruned one is holds on a busy
+            machine too, where milliseconds do not.
 
     Returns:
         What was chosen (pruner, its options, sparse_ratio), and
@@ -48,6 +52,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
         onnx_bytes, compiled_bytes: of the exported file and of the compiled network;
         max_error: largest difference of the compiled network from torch, over the output's scale;
         latency_ms, onnxruntime_ms, speedup: medians of interleaved runs on one thread, and their ratio;
+        with dense: dense_latency_ms, dense_onnxruntime_ms, and how many times faster than those this network is, by
+            our backend and by onnxruntime, each beside itself: faster, onnxruntime_faster;
         cut_by: who cut filters; default: how many times fewer MACs there are, a stand-in for your own metric.
         What cannot be measured for the target is None.
 
@@ -62,6 +68,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
     except ModuleNotFoundError as error:
         raise MissingDependencyError("apache-tvm", "tvm") from error
     find_target(target)
+    if dense is not None and not isinstance(dense, nn.Module):
+        raise OneXNError("dense", f"must be a network, got {type(dense).__name__}", "Pass the one before pruning")
     file = None if path is None else check_writable(path)
     model = _network(pruner)
     selected = _selected(pruner)
@@ -77,8 +85,16 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
         result |= {"target": target, "onnx_bytes": onnx.stat().st_size,
                    "compiled_bytes": sum(part.stat().st_size for part in saved.rglob("*") if part.is_file()),
                    "sparse_layers": sum(layer.sparse for layer in compiled.layers)}
-        result |= _run(compiled, model, example_inputs, onnx) if target == "host" else dict.fromkeys(
-            ("max_error", "latency_ms", "onnxruntime_ms", "speedup"))
+        if target != "host":
+            result |= dict.fromkeys(("max_error", *TIMES, *(DENSE_TIMES if dense is not None else ())))
+        else:
+            result["max_error"] = _compared(compiled, model, example_inputs)
+            engines = _engines(compiled, onnx, example_inputs)
+            if dense is not None:
+                whole = Path(export_onnx(dense, example_inputs, Path(folder) / "dense.onnx"))
+                engines |= {f"dense {name}": run
+                            for name, run in _engines(compile_model(whole), whole, example_inputs).items()}
+            result |= _timed(engines)
     macs, dense = result["macs"], result["dense_macs"]
     return result | {DEFAULT: dense / macs if macs else float(dense or 1)}
 
@@ -127,27 +143,41 @@ def _measured(model: nn.Module, selected: set[str], block_size: int, example_inp
     }
 
 
-def _run(compiled: Any, model: nn.Module, example_inputs: Any, onnx: Path) -> dict[str, Any]:
-    """The compiled network beside torch, and beside onnxruntime on the same file."""
+def _compared(compiled: Any, model: nn.Module, example_inputs: Any) -> float:
+    """The compiled network's largest difference from torch, over the output's scale; raises where it is too large."""
+    expected = [tensor.detach().cpu().numpy() for tensor in tensors_in(call_model(model, example_inputs))]
+    outputs = compiled.run(*_arrays(example_inputs, [item.name for item in compiled.inputs]))
+    error = _difference(outputs if isinstance(outputs, list) else [outputs], expected)
+    if not error <= TOLERANCE:
+        raise OneXNError("network", f"compiled, it differs from torch by {error:.1e} of the output's scale",
+                         "Report the network; until then run the ONNX file with onnxruntime")
+    return error
+
+
+def _engines(compiled: Any, onnx: Path, example_inputs: Any) -> dict[str, Callable[[], object]]:
+    """What runs the network once: our backend, and onnxruntime on the same file, each on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-    expected = [tensor.detach().cpu().numpy() for tensor in tensors_in(call_model(model, example_inputs))]
     arrays = _arrays(example_inputs, [item.name for item in compiled.inputs])
-    outputs = compiled.run(*arrays)
-    error = _difference(outputs if isinstance(outputs, list) else [outputs], expected)
-    if not error <= TOLERANCE:
-        raise OneXNError("network", f"compiled, it differs from torch by {error:.1e} of the output's scale",
-                         "Report the network; until then run the ONNX file with onnxruntime")
     feed = dict(zip([item.name for item in session.get_inputs()], arrays, strict=True))
-    contenders: dict[str, Callable[[], object]] = {"onexn": lambda: compiled.run(*arrays),
-                                                   "onnxruntime": lambda: session.run(None, feed)}
-    timings = interleave(contenders, rounds=ROUNDS)
-    return {"max_error": error, "latency_ms": timings.milliseconds("onexn").value,
-            "onnxruntime_ms": timings.milliseconds("onnxruntime").value,
-            "speedup": timings.speedup("onexn", "onnxruntime").value}
+    return {"onexn": lambda: compiled.run(*arrays), "onnxruntime": lambda: session.run(None, feed)}
+
+
+def _timed(engines: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Medians of turns A B A B, and ratios of what took turns."""
+    timings = interleave(engines, rounds=ROUNDS)
+    pruned = {"latency_ms": timings.milliseconds("onexn").value,
+              "onnxruntime_ms": timings.milliseconds("onnxruntime").value,
+              "speedup": timings.speedup("onexn", "onnxruntime").value}
+    if "dense onexn" not in engines:
+        return pruned
+    return pruned | {"dense_latency_ms": timings.milliseconds("dense onexn").value,
+                     "dense_onnxruntime_ms": timings.milliseconds("dense onnxruntime").value,
+                     "faster": timings.speedup("onexn", "dense onexn").value,
+                     "onnxruntime_faster": timings.speedup("onnxruntime", "dense onnxruntime").value}
 
 
 def _arrays(example_inputs: Any, names: list[str]) -> list[np.ndarray]:

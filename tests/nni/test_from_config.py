@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -197,17 +198,33 @@ def test_finish_tells_what_cut_filters_were():
         made.compress()
 
 
+def test_finish_takes_turns_with_the_dense_network_and_leaves_it_alone():
+    dense = make_net()
+    before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    modes = [module.training for module in dense.modules()]
+    made = pruner_from_config(copy.deepcopy(dense), {"sparse_ratio": 0.5}, layers=["3", "6"])
+    made.compress()
+    reported = finish(made, IMAGE, dense=dense)
+    times = ("latency_ms", "onnxruntime_ms", "dense_latency_ms", "dense_onnxruntime_ms", "faster", "onnxruntime_faster")
+    assert all(reported[name] > 0 for name in times)
+    assert len({reported[name] for name in times}) == len(times), "one was timed for another"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in dense.state_dict().items())
+    assert [module.training for module in dense.modules()] == modes
+    assert "faster" not in finish(made, IMAGE)
+
+
 def test_finish_takes_another_target_and_leaves_out_what_it_cannot_measure():
     made = pruner_from_config(make_net(), {"sparse_ratio": 0.5}, layers=["3"])
     made.compress()
-    reported = finish(made, IMAGE, target="cortex-a72")
+    reported = finish(made, IMAGE, target="cortex-a72", dense=make_net())
     assert reported["latency_ms"] is None
+    assert reported["faster"] is None
     assert reported["compiled_bytes"] > 0
 
 
 @pytest.mark.parametrize("change", [
     {"target": "cortex-a1"}, {"path": "/no/such/folder/network.onnx"}, {"example_inputs": None},
-    {"pruner": object()}])
+    {"pruner": object()}, {"dense": "mobilenet_v2"}])
 def test_finish_refuses_before_it_folds(change):
     made = pruner_from_config(make_net(), {"sparse_ratio": 0.5}, layers=["3"])
     made.compress()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 
 # Where the reason stands, the most telling first: the tuner's traceback, what node printed, NNI's own log.
@@ -10,6 +12,7 @@ _ERRORS = ("Traceback", "ERROR", "Error:")
 _FULL = ("No space left on device", "ENOSPC", "SQLITE_FULL", "disk is full")
 # An exception of the tuner ends the thread it works in; its process lives on and waits.
 _TUNER_DIED = "ERROR (nni.runtime.msg_dispatcher_base"
+_NOTHING = 2**16  # bytes; NNI's database does not grow by less
 _LINES = 4
 _TAIL_BYTES = 65536
 
@@ -40,7 +43,10 @@ def tuner_raised(directory: Path) -> bool:
 
 
 def disk_is_full(directory: Path) -> bool:
-    """One of the logs, or a file of a trial, speaks of a full disk."""
+    """Nothing more can be written; or one of the logs, or a file of a trial, speaks of a full disk."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(directory).free < _NOTHING:
+            return True
     files = [directory / name for name in LOGS] + list(directory.glob("**/*stderr"))
     return any(sign in line for file in files for line in tail(file) for sign in _FULL)
 

@@ -1,7 +1,8 @@
 """NNI's manager and everything it starts: brought up patiently, and gone when the experiment is over.
 
 NNI leaves processes behind where its manager is killed, or where the process that owns the experiment is. So all that
-an experiment starts carries a mark in its environment, and is found by that.
+an experiment starts carries a mark in its environment, and is found by that (`processes.py`); and a guard outlives the
+owner (`guard.py`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from nni.experiment import Experiment, RunMode, launcher, rest
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.nni.experiment.config import Checked
+from onexn_plugins.nni.experiment.guard import Guard
 from onexn_plugins.nni.experiment.logs import disk_is_full, last_words, tuner_raised, tuner_started
+from onexn_plugins.nni.experiment.processes import KILL_SECONDS, MARK, end_all, marked
 from onexn_plugins.nni.experiment.quiet import quiet
 
 STARTS = 5
-SERVER_SECONDS, STOP_SECONDS, KILL_SECONDS = 60.0, 30.0, 5.0
-LOOPBACK = "127.0.0.1"
-_MARK = "ONEXN_EXPERIMENT"
-_SHIM = Path(__file__).with_name("loopback.cjs")
+# A machine with ten times more work than cores needs a minute for what takes three seconds of its time.
+SERVER_SECONDS, TUNER_SECONDS, STOP_SECONDS = 120.0, 120.0, 30.0
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
+_PRELOAD = Path(__file__).with_name("preload.cjs")
 
 
 class Manager:
@@ -43,12 +46,21 @@ class Manager:
         self.id: str = self._experiment.id
         self.directory = checked.directory / self.id
         self.port, self._listen = port, listen
+        self._guard: Guard | None = None
 
-    def start(self) -> None:
-        """Raises what NNI raises where its server does not come up; nothing is left running then."""
-        variables = {_MARK: self.id}
-        if self._listen != "0.0.0.0":
-            variables |= {"ONEXN_LISTEN": self._listen, "NODE_OPTIONS": f'--require "{_SHIM}"'}
+    def start(self, result: dict[str, Any]) -> None:
+        """Raises what NNI raises where its server does not come up; nothing is left running then.
+
+        Args:
+            result: what is written down should this process be killed: `ExperimentResult`'s record and name.
+        """
+        killed = {"id": self.id, "directory": str(self.directory), "ended": "killed",
+                  "reason": "the process that ran the experiment was killed"}
+        self._guard = Guard(self.id, self.port, result | killed)
+        variables = {MARK: self.id,
+                     "NODE_OPTIONS": f'--require "{_PRELOAD}"', "ONEXN_TUNER_SECONDS": str(TUNER_SECONDS)}
+        if self._listen != EVERYWHERE:
+            variables["ONEXN_LISTEN"] = self._listen
         try:
             with _environment(variables), quiet(), _patience(self._await_server):
                 self._experiment.start(self.port, run_mode=RunMode.Detach)  # its output goes to files in the log folder
@@ -64,7 +76,7 @@ class Manager:
                 rest.get(port, "/check-status", url_prefix)
                 return
             except Exception:
-                if time.monotonic() > deadline or not self._marked():
+                if time.monotonic() > deadline or not marked(self.id):
                     raise
                 time.sleep(0.5)
 
@@ -84,7 +96,7 @@ class Manager:
 
     def tuner_runs(self) -> bool:
         """NNI's dispatcher, in which the tuner lives, is there."""
-        return any("--exp_params" in " ".join(_command(process)) for process in self._marked())
+        return any("--exp_params" in " ".join(_command(process)) for process in marked(self.id))
 
     def stop(self) -> None:
         """End the manager, tuner and trials; by NNI's own way first, which also ends trials on other machines."""
@@ -94,26 +106,26 @@ class Manager:
                 with contextlib.suppress(Exception):
                     rest.delete(self.port, "/experiment")
                     process.wait(STOP_SECONDS)
-            _end([*self._marked(), *self._orphans()])
+            end_all(self.id)
             if process is not None:
                 with contextlib.suppress(Exception):
                     process.wait(KILL_SECONDS)
             self._experiment.stop()  # what is left of it: NNI's logging in this process
-
-    def _marked(self) -> list[psutil.Process]:
-        return [process for process in psutil.process_iter() if _carries(process, self.id)]
-
-    def _orphans(self) -> list[psutil.Process]:
-        """Children of what carries the mark, should one have changed its environment."""
-        found: list[psutil.Process] = []
-        for process in self._marked():
-            with contextlib.suppress(psutil.Error):
-                found += process.children(recursive=True)
-        return found
+        if self._guard is not None:
+            self._guard.over()
+            self._guard = None
 
 
-def start(checked: Checked, port: int | None, listen: str, say: Callable[[str], None]) -> Manager:
+def start(checked: Checked, port: int | None, listen: str, result: dict[str, Any],
+          say: Callable[[str], None]) -> Manager:
     """A manager whose tuner has connected. A slow first start, of an installation never used yet, is tried again.
+
+    Args:
+        checked: what to run.
+        port: of NNI's page and REST.
+        listen: the address these listen on.
+        result: the experiment's name and record, for the case that this process is killed.
+        say: told what happens.
 
     Raises:
         OneXNError: it does not start, and the reason that its log gives.
@@ -121,7 +133,7 @@ def start(checked: Checked, port: int | None, listen: str, say: Callable[[str], 
     for attempt in range(1, STARTS + 1):
         manager = Manager(checked, port or free_port(), listen)
         try:
-            manager.start()
+            manager.start(result)
             _await_tuner(manager)
         except Exception as error:
             manager.stop()
@@ -139,14 +151,18 @@ def start(checked: Checked, port: int | None, listen: str, say: Callable[[str], 
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _await_tuner(manager: Manager, seconds: float = 20.0) -> None:
-    """NNI gives its tuner 10 seconds to connect, which a busy machine may not make; it then fails by itself."""
-    deadline = time.monotonic() + seconds
-    while manager.alive and manager.status() != "ERROR":
-        if tuner_started(manager.directory) or time.monotonic() > deadline:
+def _await_tuner(manager: Manager) -> None:
+    """Until the tuner has connected; raises where it, or the manager, ends before."""
+    deadline, seen = time.monotonic() + TUNER_SECONDS, False
+    while manager.alive and manager.status() != "ERROR" and time.monotonic() < deadline:
+        if tuner_started(manager.directory):
             return
+        runs = manager.tuner_runs()
+        if seen and not runs:
+            raise RuntimeError("NNI's tuner ended at its start")
+        seen |= runs
         time.sleep(0.3)
-    raise RuntimeError("NNI's manager ended at its start")
+    raise RuntimeError("NNI's manager ended at its start" if not manager.alive else "NNI's tuner did not connect")
 
 
 def free_port() -> int:
@@ -198,27 +214,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _carries(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.pid != os.getpid() and process.environ().get(_MARK) == mark
-    except (psutil.Error, OSError):
-        return False
-
-
 def _command(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except (psutil.Error, OSError):
         return []
-
-
-def _end(processes: list[Any]) -> None:
-    """Ask them to end, then make them."""
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, KILL_SECONDS)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, KILL_SECONDS)

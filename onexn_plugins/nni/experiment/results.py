@@ -57,7 +57,8 @@ class ExperimentResult:
     Attributes:
         id, name: NNI's id, and the name in its configuration.
         directory: where its logs, trials and this result are.
-        ended: "done", "timeout", "failed", or the signal that ended it, "SIGINT" for one.
+        ended: "done", "timeout", "failed", the signal that ended it, "SIGINT" for one, or "killed", where the process
+            that ran it left without a word.
         reason: what went wrong; empty if "done".
         trials: in the order they were started.
         record: when and how long it ran, versions, what was tried.
@@ -93,6 +94,13 @@ class ExperimentResult:
         with written_aside(path) as aside:
             aside.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return path
+
+
+def write_down(told: str) -> Path:
+    """The result of an experiment whose owner was killed, from all of `ExperimentResult` but the trials, as JSON."""
+    known = json.loads(told)
+    return ExperimentResult(**known, trials=read_trials(Path(known["directory"]))).save(
+        Path(known["directory"]) / RESULT_FILE)
 
 
 def read_trials(directory: Path, *, over: bool = True) -> tuple[Trial, ...]:

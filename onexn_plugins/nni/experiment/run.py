@@ -12,12 +12,11 @@ from typing import Any
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.nni.experiment.config import Checked, read_config
 from onexn_plugins.nni.experiment.logs import disk_is_full
-from onexn_plugins.nni.experiment.manager import LOOPBACK, Manager, check_port, start
+from onexn_plugins.nni.experiment.manager import EVERYWHERE, LOOPBACK, Manager, check_port, start
 from onexn_plugins.nni.experiment.quiet import quiet
 from onexn_plugins.nni.experiment.results import RESULT_FILE, ExperimentResult, read_trials
 from onexn_plugins.nni.experiment.watching import Interrupted, signals_raise, wait
 
-EVERYWHERE = "0.0.0.0"
 PACKAGES = ("onexn-plugins", "nni", "torch", "torch-pruning", "apache-tvm", "onnxruntime")
 
 
@@ -64,7 +63,8 @@ def run_experiment(
     with signals_raise():
         manager: Manager | None = None
         try:
-            manager = start(checked, port, address, progress)
+            known = {"name": _name(checked), "record": _record(checked, started)}
+            manager = start(checked, port, address, known, progress)
             progress(_where(manager, address))
             ended, reason = wait(manager, began + (timeout or float("inf")), progress)
         except Interrupted as interruption:
@@ -75,7 +75,7 @@ def run_experiment(
             if manager is not None:
                 manager.stop()
         assert manager is not None
-        record = _record(checked, started, time.monotonic() - began)
+        record = _record(checked, started) | {"seconds": round(time.monotonic() - began, 1)}
         return _collected(manager, checked, ended, reason, record)
 
 
@@ -83,7 +83,7 @@ def _collected(manager: Manager, checked: Checked, ended: str, reason: str, reco
     trials = read_trials(manager.directory)
     if ended != "done" and disk_is_full(manager.directory) and "disk is full" not in reason:
         reason = f"{reason}; the disk is full"
-    result = ExperimentResult(manager.id, checked.config.experiment_name or "experiment", str(manager.directory),
+    result = ExperimentResult(manager.id, _name(checked), str(manager.directory),
                               ended, reason, trials, record)
     result.save(manager.directory / RESULT_FILE)
     return result
@@ -97,11 +97,15 @@ def _where(manager: Manager, address: str) -> str:
     return page if address == LOOPBACK else f"{page}, and on {address} without a password"
 
 
-def _record(checked: Checked, started: str, seconds: float) -> dict[str, Any]:
+def _name(checked: Checked) -> str:
+    return checked.config.experiment_name or "experiment"
+
+
+def _record(checked: Checked, started: str) -> dict[str, Any]:
     with quiet():
         canonical = checked.config.canonical_copy()
     tuner = canonical.tuner
-    return {"started": started, "seconds": round(seconds, 1), "platform": checked.platform,
+    return {"started": started, "platform": checked.platform,
             "tuner": tuner.name or tuner.class_name, "trial_command": canonical.trial_command,
             "search_space": canonical.search_space, "versions": {name: _version(name) for name in PACKAGES}}
 

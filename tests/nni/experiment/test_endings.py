@@ -59,6 +59,17 @@ def test_a_killed_manager_is_noticed(tmp_path):
     assert_kept(tmp_path, "failed")
 
 
+def test_a_killed_owner_leaves_nothing_running_and_its_trials_are_kept(tmp_path):
+    process = running.begin(tmp_path, SETTINGS)
+    wait_for_the_second_trial(tmp_path, process)
+    process.kill()  # no handler runs, no finally
+    process.communicate()
+    deadline = time.monotonic() + 150
+    while running.left_running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert "was killed" in assert_kept(tmp_path, "killed")["reason"]
+
+
 def test_a_tuner_that_dies_is_noticed_with_the_reason_in_its_log(tmp_path):
     tuner = {"className": "dying_tuner.DyingTuner", "codeDirectory": str(running.HERE)}
     code, out, err = running.end(running.begin(tmp_path, running.config(("Table",), tuner=tuner)))

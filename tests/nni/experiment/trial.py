@@ -29,6 +29,10 @@ if pruner["_name"] == "Crash":
     sys.exit("crashed on purpose")
 if pruner["_name"] == "Slow":
     time.sleep(600)
+if pruner["_name"] == "Fill":
+    with open(os.path.join(os.environ["NNI_OUTPUT_DIR"], "everything"), "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
 if pruner["_name"] == "Number":
     nni.report_final_result(0.5)
 else:

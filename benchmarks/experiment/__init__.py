@@ -1,0 +1,1 @@
+"""NNI experiments on real images: which pruner keeps most, and a search under a latency."""
