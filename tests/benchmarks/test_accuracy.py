@@ -64,10 +64,11 @@ def test_the_grid_names_every_run_once():
     assert [row.epochs for row in grid()][1:] == [rows.TUNE_EPOCHS] * (len(listed) - 1), "one budget for all"
 
 
-@pytest.mark.parametrize("method", ["block_l1", "block_random", "block_distil", "kernels_l1", "kernels_random",
-                                    "weights_level"])
+@pytest.mark.parametrize("method", ["block_l1", "block_random", "block_distil", "block_uniform", "kernels_l1",
+                                    "kernels_random", "weights_level"])
 def test_masks_remove_what_the_ratio_says(method):
-    model = METHODS[method](Row(method=method, pruning_ratio=0.75)).prepare(mobilenet_v2_small().eval(), EXAMPLE)
+    model = METHODS[method](Row(method=method, pruning_ratio=0.75), photos()).prepare(mobilenet_v2_small().eval(),
+                                                                                     EXAMPLE)
     weights = [layer.weight for layer in prunable_layers(plain(model)).values()]
     kept = sum(int((weight != 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
     assert kept == pytest.approx(0.25, abs=0.005)
@@ -76,7 +77,8 @@ def test_masks_remove_what_the_ratio_says(method):
 @pytest.mark.parametrize("grouped", [False, True])
 def test_filters_are_cut_to_the_work_that_blocks_leave(grouped):
     dense = mobilenet_v2_small().eval()
-    target = METHODS["block_l1"](Row(method="block_l1", pruning_ratio=0.75)).prepare(mobilenet_v2_small(), EXAMPLE)
+    target = METHODS["block_l1"](Row(method="block_l1", pruning_ratio=0.75), photos()).prepare(
+        mobilenet_v2_small(), EXAMPLE)
     blocks = measure(target, 4, EXAMPLE).macs
     cut = TorchPruningFilters(0.75, grouped).prepare(dense, EXAMPLE)
     left = measure(cut, 4, EXAMPLE).dense_macs
