@@ -173,6 +173,7 @@ METHODS: dict[str, Callable[[Row, Images], Method]] = {
     "weights_level": lambda row, images: Weights(row.pruning_ratio),
     "filters_magnitude": lambda row, images: TorchPruningFilters(row.pruning_ratio, grouped=False),
     "filters_group_norm": lambda row, images: TorchPruningFilters(row.pruning_ratio, grouped=True),
+    "filters_distil": lambda row, images: Distilled(TorchPruningFilters(row.pruning_ratio, grouped=False)),
     "filters_at_ratio": lambda row, images: FiltersAtRatio(row.pruning_ratio, grouped=False),
     "filters_l1_nni": lambda row, images: NNIFilters(row.pruning_ratio, "L1NormPruner"),
     "filters_fpgm_nni": lambda row, images: NNIFilters(row.pruning_ratio, "FPGMPruner"),

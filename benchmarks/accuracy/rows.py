@@ -105,9 +105,10 @@ def _improved(ratio: float, seed: int) -> Iterator[Row]:
 
 
 def _improved_later(ratio: float, seed: int) -> Iterator[Row]:
-    """More of it: other starts, alternating phases (AC/DC), uniform rows (SUBP)."""
+    """More of it: other starts, alternating phases (AC/DC), uniform rows (SUBP); and filters with the same teacher."""
     for method in ("block_repair", "block_channels", "block_acdc", "block_uniform"):
         yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
+    yield Row(method="filters_distil", pruning_ratio=ratio, seed=seed)
 
 
 def _controls(ratio: float, seed: int) -> Iterator[Row]:

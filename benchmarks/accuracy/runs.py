@@ -24,6 +24,7 @@ TITLES = {
     "weights_level": "single weights (NNI LevelPruner)", "filters_magnitude": "filters, equal MACs (torch-pruning, L1)",
     "filters_at_ratio": "filters, equal ratio (torch-pruning, L1)",
     "filters_l1_nni": "filters, equal MACs (NNI L1Norm)", "filters_fpgm_nni": "filters, equal MACs (NNI FPGM)",
+    "filters_distil": "filters, equal MACs, distilled",
     "filters_group_norm": "filters, equal MACs (torch-pruning, group norm)",
 }
 
