@@ -24,6 +24,7 @@ import torch
 from onexn_plugins import export_onnx
 from onexn_plugins.cli.train import finish, is_first_process, start_model, training_shown
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.files import written_aside
 from onexn_plugins.training import Blocks, Method, Recipe, evaluate, read_data, read_evaluation, start_fabric, train
 from onexn_plugins.training.data import ImageData
 from onexn_plugins.training.loop import STATE
@@ -120,7 +121,8 @@ def _train(arguments: argparse.Namespace) -> None:
     _say(result.text)
     if is_first_process():
         best = max(trained.history, key=lambda entry: entry["top1"])
-        (folder / "result.json").write_text(json.dumps({**result.values, "best": best}, indent=1) + "\n")
+        with written_aside(folder / "result.json") as aside:
+            aside.write_text(json.dumps({**result.values, "best": best}, indent=1) + "\n", encoding="utf-8")
         if arguments.export_onnx:
             example = torch.zeros(1, *data.held_out.shape)
             _say("ONNX: " + str(export_onnx(trained.model.cpu(), example, folder / "model.onnx",

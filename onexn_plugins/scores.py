@@ -13,9 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.pattern import BlockPattern, kernel_l1
+
+# How many cosines between blocks are held at a time.
+_COSINES = 2**24
 
 # (weight [out, in / groups, *kernel], its pattern, the layer's name) -> scores [block_rows, in / groups]
 BlockScore = Callable[[Tensor, BlockPattern, str], Tensor]
@@ -38,6 +42,27 @@ def fill_tails(per_block: Tensor, pattern: BlockPattern) -> Tensor:
     """Summed block scores [block_rows, in / groups] with those of tail blocks scaled up to N kernels."""
     fill = pattern.block_size / pattern.row_heights().to(per_block)
     return per_block * fill[:, None]
+
+
+def angular(weight: Tensor, pattern: BlockPattern) -> Tensor:
+    """Norm against redundancy within a block row (SUBP, NeurIPS 2023), float64 [block_rows, in / groups].
+
+    A block's share of its row's L1 norm, less its share of the row's |cos| between blocks: of blocks that point the
+    same way one is enough. Shares are in units of 1 / in, and one is added, so that every row's mean is 1.
+    """
+    blocks = pattern.blocks(weight.detach()).double()
+    norms = blocks.abs().sum(-1)
+    directions = F.normalize(blocks, dim=-1)
+    rows = max(1, _COSINES // pattern.in_channels**2)
+    cosines = torch.cat([(part @ part.mT).abs().sum(-1) for part in directions.split(rows)])
+    cosines = cosines.where(norms > 0, float(pattern.in_channels))  # zeros have no direction, and are no loss
+    return pattern.in_channels * (_shares(norms) - _shares(cosines)) + 1
+
+
+def _shares(values: Tensor) -> Tensor:
+    """Of each row's sum; equal ones where that is zero."""
+    sums = values.sum(1, keepdim=True)
+    return torch.where(sums > 0, values / sums, 1 / values.shape[1])
 
 
 def random(pattern: BlockPattern, *, seed: int = 0, layer: str = "", step: int = 0) -> Tensor:
@@ -91,6 +116,8 @@ def _obs(sources: Sources) -> BlockScore:
 SCORES: dict[str, ScoreEntry] = {
     "l1": ScoreEntry(lambda sources: lambda weight, pattern, layer: l1(weight, pattern),
                      "L1 norm of every block, as in the paper", is_norm=True),
+    "angular": ScoreEntry(lambda sources: lambda weight, pattern, layer: angular(weight, pattern),
+                          "L1 norm less redundancy within the block row, as in SUBP; for scope row"),
     "random": ScoreEntry(lambda sources: lambda weight, pattern, layer: random(pattern, seed=sources.seed, layer=layer),
                          "drawn without replacement, the same blocks in every toolkit"),
     "obs": ScoreEntry(_obs, "what each block's removal costs on unlabelled images, the others corrected"),

@@ -29,6 +29,29 @@ def test_tail_blocks_compete_per_kernel():
 
 
 @given(weights())
+def test_angular_is_the_norms_share_less_that_of_the_cosines(weight_and_pattern):
+    weight, pattern = weight_and_pattern
+    computed = scores.angular(weight, pattern)
+    row = pattern.rows_per_group - 1  # of the first group, its tail
+    channels = weight[row * pattern.block_size : pattern.group_channels].double()
+    blocks = [channels[:, place].flatten() for place in range(pattern.in_channels)]
+    norms = [float(block.abs().sum()) for block in blocks]
+    cosines = [sum(abs(float(one @ other / one.norm() / other.norm())) for other in blocks) for one in blocks]
+    for place in range(pattern.in_channels):
+        expected = norms[place] / sum(norms) - cosines[place] / sum(cosines)
+        assert float(computed[row, place]) == pytest.approx(1 + pattern.in_channels * expected)
+    torch.testing.assert_close(computed.mean(1), torch.ones(pattern.block_rows, dtype=torch.float64))
+
+
+def test_of_blocks_that_point_the_same_way_one_goes_and_zeros_are_ranked_too():
+    weight = torch.tensor([[1.0, 1.0, -1.0, 0.0], [0.1, 0.1, 1.0, 0.0]])[:, :, None, None]
+    pattern = BlockPattern.of(weight, 2)
+    score = scores.angular(weight, pattern)
+    assert score[0, 2] > score[0, 0] == score[0, 1] > score[0, 3]
+    assert torch.equal(scores.angular(torch.zeros_like(weight), pattern), torch.ones(1, 4, dtype=torch.float64))
+
+
+@given(weights())
 def test_scores_do_not_depend_on_the_dtype_they_are_stored_in(weight_and_pattern):
     weight, pattern = weight_and_pattern
     assert torch.equal(scores.l1(weight, pattern), scores.l1(weight.double(), pattern))

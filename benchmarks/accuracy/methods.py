@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,13 @@ from benchmarks.accuracy.rows import Row
 from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
-from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
+from onexn_plugins.training import AlternatingBlocks, Blocks, Distilled, GradualBlocks, Method, RepairedBlocks
+from onexn_plugins.training.data import Images
 
 BISECTIONS = 10
 # Gradual methods reach their ratio after this share of the steps; SR-STE's decay is its paper's.
 UNTIL, SR_STE = 0.5, 2e-4
+CALIBRATED = 512  # training images that repair looks at, without their labels
 
 
 class FixedMask(nn.Module):
@@ -137,33 +140,43 @@ class NNIFilters(Filters):
         return prune_filters(model, getattr(nni.compression.pruning, self._pruner), config, example)
 
 
-def _blocks(row: Row, score: str, block_size: int) -> Method:
-    return Blocks(block_size=block_size, pruning_ratio=row.pruning_ratio, score=score, rearrange=row.rearrange,
-                  seed=row.seed)
+def _options(row: Row) -> dict[str, Any]:
+    return {"block_size": row.block_size, "pruning_ratio": row.pruning_ratio, "rearrange": row.rearrange}
 
 
-def _gradual(row: Row, **options: Any) -> Method:
-    return GradualBlocks(until=UNTIL, block_size=row.block_size, pruning_ratio=row.pruning_ratio,
-                         rearrange=row.rearrange, **options)
+def _kernels(row: Row, score: str) -> Method:
+    return Blocks(block_size=1, pruning_ratio=row.pruning_ratio, score=score, seed=row.seed)
 
 
-METHODS: dict[str, Callable[[Row], Method]] = {
-    "start": lambda row: Method(),
-    "dense": lambda row: Method(),
-    "block_l1": lambda row: _blocks(row, "l1", row.block_size),
-    "block_random": lambda row: _blocks(row, "random", row.block_size),
-    "block_gradual": lambda row: _gradual(row),
-    "block_regrow": lambda row: _gradual(row, straight_through=True),
-    "block_srste": lambda row: _gradual(row, straight_through=True, decay=SR_STE),
-    "block_distil": lambda row: Distilled(_blocks(row, "l1", row.block_size)),
-    "kernels_l1": lambda row: _blocks(row, "l1", 1),
-    "kernels_random": lambda row: _blocks(row, "random", 1),
-    "weights_level": lambda row: Weights(row.pruning_ratio),
-    "filters_magnitude": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=False),
-    "filters_group_norm": lambda row: TorchPruningFilters(row.pruning_ratio, grouped=True),
-    "filters_at_ratio": lambda row: FiltersAtRatio(row.pruning_ratio, grouped=False),
-    "filters_l1_nni": lambda row: NNIFilters(row.pruning_ratio, "L1NormPruner"),
-    "filters_fpgm_nni": lambda row: NNIFilters(row.pruning_ratio, "FPGMPruner"),
+def _repaired(row: Row, images: Images, channels: float = 0.0) -> Method:
+    return RepairedBlocks(images, count=CALIBRATED, channels=channels, seed=row.seed, **_options(row))
+
+
+# A row and the training images -> what is done to the network.
+METHODS: dict[str, Callable[[Row, Images], Method]] = {
+    "start": lambda row, images: Method(),
+    "dense": lambda row, images: Method(),
+    "block_l1": lambda row, images: Blocks(**_options(row)),
+    "block_random": lambda row, images: Blocks(score="random", seed=row.seed, **_options(row)),
+    "block_gradual": lambda row, images: GradualBlocks(until=UNTIL, **_options(row)),
+    "block_regrow": lambda row, images: GradualBlocks(until=UNTIL, straight_through=True, **_options(row)),
+    "block_srste": lambda row, images: GradualBlocks(until=UNTIL, straight_through=True, decay=SR_STE,
+                                                     **_options(row)),
+    "block_distil": lambda row, images: Distilled(Blocks(**_options(row))),
+    "block_acdc": lambda row, images: AlternatingBlocks(until=UNTIL, dense_phases=2, **_options(row)),
+    "block_uniform": lambda row, images: Blocks(scope="row", score="angular", **_options(row)),
+    "block_repair": _repaired,
+    # What channels leave, and what blocks leave of that, are equal shares.
+    "block_channels": lambda row, images: _repaired(row, images, 1 - math.sqrt(1 - row.pruning_ratio)),
+    "kernels_l1": lambda row, images: _kernels(row, "l1"),
+    "kernels_random": lambda row, images: _kernels(row, "random"),
+    "weights_level": lambda row, images: Weights(row.pruning_ratio),
+    "filters_magnitude": lambda row, images: TorchPruningFilters(row.pruning_ratio, grouped=False),
+    "filters_group_norm": lambda row, images: TorchPruningFilters(row.pruning_ratio, grouped=True),
+    "filters_distil": lambda row, images: Distilled(TorchPruningFilters(row.pruning_ratio, grouped=False)),
+    "filters_at_ratio": lambda row, images: FiltersAtRatio(row.pruning_ratio, grouped=False),
+    "filters_l1_nni": lambda row, images: NNIFilters(row.pruning_ratio, "L1NormPruner"),
+    "filters_fpgm_nni": lambda row, images: NNIFilters(row.pruning_ratio, "FPGMPruner"),
 }
 
 

@@ -85,6 +85,9 @@ def grid() -> Iterator[Row]:
         for block_size in (2, 8, 16, 32):
             for rearrange in ("none", "swap"):
                 yield Row(method="block_l1", pruning_ratio=0.5, block_size=block_size, rearrange=rearrange, seed=seed)
+    for seed in range(3):
+        for ratio in HARD_RATIOS[::-1]:
+            yield from _improved_later(ratio, seed)
 
 
 def _compared(ratio: float, seed: int) -> Iterator[Row]:
@@ -99,6 +102,13 @@ def _improved(ratio: float, seed: int) -> Iterator[Row]:
     """What may be better than the paper's pruning at once."""
     for method in ("block_gradual", "block_regrow", "block_srste", "block_distil"):
         yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
+
+
+def _improved_later(ratio: float, seed: int) -> Iterator[Row]:
+    """More of it: other starts, alternating phases (AC/DC), uniform rows (SUBP); and filters with the same teacher."""
+    for method in ("block_repair", "block_channels", "block_acdc", "block_uniform"):
+        yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
+    yield Row(method="filters_distil", pruning_ratio=ratio, seed=seed)
 
 
 def _controls(ratio: float, seed: int) -> Iterator[Row]:

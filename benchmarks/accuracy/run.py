@@ -49,8 +49,8 @@ def run(row: Row, data: ImageData, data_name: str, results: Path, work: Path,
     example = data.held_out[Request(0, [0])].images
     dense = {"parameters": _parameters(model), "macs": measure(model, row.block_size, example).dense_macs}
     started, cpu = time.time(), time.process_time()
-    trained = train(model, data, row.recipe, work / row.name, method=METHODS[row.method](row), tensorboard=False,
-                    progress=progress)
+    trained = train(model, data, row.recipe, work / row.name, method=METHODS[row.method](row, data.training),
+                    tensorboard=False, progress=progress)
     seconds, cpu_seconds = time.time() - started, time.process_time() - cpu
     progress("measuring")
     model = plain(trained.model)

@@ -18,10 +18,13 @@ TITLES = {
     "dense": "dense", "block_l1": "1×N blocks, L1", "block_random": "1×N blocks, at random",
     "block_gradual": "1×N blocks, cubic schedule", "block_regrow": "1×N blocks, cubic, may come back",
     "block_srste": "1×N blocks, cubic, SR-STE", "block_distil": "1×N blocks, distilled",
+    "block_repair": "1×N blocks, repaired", "block_channels": "channels and 1×N blocks, repaired",
+    "block_acdc": "1×N blocks, AC/DC", "block_uniform": "1×N blocks, SUBP's score, uniform rows",
     "kernels_l1": "single kernels, L1", "kernels_random": "single kernels, at random",
     "weights_level": "single weights (NNI LevelPruner)", "filters_magnitude": "filters, equal MACs (torch-pruning, L1)",
     "filters_at_ratio": "filters, equal ratio (torch-pruning, L1)",
     "filters_l1_nni": "filters, equal MACs (NNI L1Norm)", "filters_fpgm_nni": "filters, equal MACs (NNI FPGM)",
+    "filters_distil": "filters, equal MACs, distilled",
     "filters_group_norm": "filters, equal MACs (torch-pruning, group norm)",
 }
 

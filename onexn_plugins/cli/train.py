@@ -31,7 +31,12 @@ COLUMNS = (Column("epoch", "epoch"), Column("loss", "loss", "decimal"), Column("
            Column("top5", "top-5", "percent"), Column("lr", "learning rate", "decimal"),
            Column("seconds", "took", "seconds"))
 WEIGHTS = "model.safetensors"
-_OF_PRUNING = {"importance": "l1", "scope": "layer", "rearrange": "none", "full": False}  # what each is if not given
+# What each is if not given.
+_OF_PRUNING = {"importance": "l1", "scope": "layer", "rearrange": "none", "full": False, "gradual": None,
+               "straight_through": False, "decay": 0.0, "alternate": None, "dense_phases": None, "repair": None,
+               "channels": None}
+_NEEDS = {"straight_through": "gradual", "decay": "straight_through", "dense_phases": "alternate", "channels": "repair"}
+_WAYS = ("gradual", "alternate", "repair")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +71,13 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
                         "of the steps, such as 0.5, in place of pruning at once")
     parser.add_argument("--straight-through", action="store_true",
                         help="with --gradual: pruned blocks get gradients and may come back")
+    parser.add_argument("--alternate", type=float, metavar="SHARE", help="prune and set free in turns (AC/DC) during "
+                        "this share of the steps, in place of pruning at once")
+    parser.add_argument("--dense-phases", type=int, metavar="COUNT", help="with --alternate: how often (default 2)")
+    parser.add_argument("--repair", type=int, metavar="IMAGES", help="start from the label-free repair on so many "
+                        "training images, such as 256, in place of plain pruning")
+    parser.add_argument("--channels", type=float, metavar="SHARE", help="with --repair: cut whole channels first, "
+                        "until this share of the multiply-adds is gone")
     parser.add_argument("--decay", type=float, default=0.0, help="with --straight-through: SR-STE's decay of pruned "
                         "weights, such as 2e-4 (default 0)")
     parser.add_argument("--distil", type=float, metavar="WEIGHT",
@@ -105,36 +117,57 @@ def run(arguments: argparse.Namespace) -> Result:
     model = start_model(arguments.model, arguments.weights, data.training, new_head=arguments.new_head)
     fabric = start_fabric(recipe.precision, arguments.device)
     with training_shown(f"training {arguments.model}", silent=arguments.json or fabric.global_rank > 0) as progress:
-        trained = train(model, data, recipe, arguments.output, method=make_method(arguments), fabric=fabric,
-                        workers=arguments.workers, progress=progress)
+        trained = train(model, data, recipe, arguments.output, method=make_method(arguments, data.training),
+                        fabric=fabric, workers=arguments.workers, progress=progress)
     return finish(trained, arguments.model, arguments.block_size, arguments.output)
 
 
-def make_method(arguments: argparse.Namespace) -> Method:
+def make_method(arguments: argparse.Namespace, images: Images) -> Method:
     """What the arguments say is done beside plain training.
 
     Raises:
         OneXNError: they contradict each other.
     """
-    from onexn_plugins.training import Blocks, Distilled, GradualBlocks, Method
+    from onexn_plugins.training import AlternatingBlocks, Blocks, Distilled, GradualBlocks, Method, RepairedBlocks
 
-    unused = [name for name, default in _OF_PRUNING.items() if getattr(arguments, name) != default]
-    if unused and not arguments.pruning_ratio:
-        raise OneXNError(f"--{unused[0]}", "says how to prune, and needs --pruning-ratio", "Give both")
-    for name, needed in (("gradual", "pruning_ratio"), ("straight_through", "gradual"), ("decay", "straight_through")):
-        if getattr(arguments, name) and not getattr(arguments, needed):
-            raise OneXNError(f"--{name.replace('_', '-')}", f"needs --{needed.replace('_', '-')}", "Give both")
+    _check_flags(arguments)
     options = {"block_size": arguments.block_size, "pruning_ratio": arguments.pruning_ratio,
-               "score": arguments.importance, "scope": arguments.scope, "rearrange": arguments.rearrange,
-               "full": arguments.full, "seed": arguments.seed}
+               "rearrange": arguments.rearrange, "full": arguments.full, "seed": arguments.seed}
+    scored = {**options, "score": arguments.importance, "scope": arguments.scope}
+    method: Method
     if not arguments.pruning_ratio:
         method = Method()
-    elif arguments.gradual is None:
-        method = Blocks(**options)
-    else:
+    elif arguments.gradual is not None:
         method = GradualBlocks(until=arguments.gradual, straight_through=arguments.straight_through,
-                               decay=arguments.decay, **options)
+                               decay=arguments.decay, **scored)
+    elif arguments.alternate is not None:
+        phases = {} if arguments.dense_phases is None else {"dense_phases": arguments.dense_phases}
+        method = AlternatingBlocks(until=arguments.alternate, **phases, **scored)
+    elif arguments.repair is not None:
+        method = RepairedBlocks(images, count=arguments.repair, channels=arguments.channels or 0.0, **options)
+    else:
+        method = Blocks(**scored)
     return method if arguments.distil is None else Distilled(method, weight=arguments.distil)
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raise OneXNError where a flag would decide nothing."""
+    given = {name for name, default in _OF_PRUNING.items() if getattr(arguments, name) != default}
+    if given and not arguments.pruning_ratio:
+        raise OneXNError(_flag(min(given)), "says how to prune, and needs --pruning-ratio", "Give both")
+    for name, needed in _NEEDS.items():
+        if name in given and needed not in given:
+            raise OneXNError(_flag(name), f"needs {_flag(needed)}", "Give both")
+    ways = [name for name in _WAYS if name in given]
+    if len(ways) > 1:
+        raise OneXNError(_flag(ways[1]), f"and {_flag(ways[0])} are two ways to prune", "Give one of them")
+    if "repair" in given and given & {"importance", "scope"}:
+        raise OneXNError(_flag(min(given & {"importance", "scope"})), "says nothing to --repair, which ranks blocks by "
+                         "what their removal costs", "Leave one of them out")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def start_model(name: str, weights: Path | None, images: Images, *, new_head: bool = False) -> nn.Module:

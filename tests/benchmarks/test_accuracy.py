@@ -27,9 +27,11 @@ from onexn_plugins import measure
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
 from tests.training.folders import make_folder
+from tests.training.small import images as small_images
 
 RESULTS = HERE / "results"
 EXAMPLE = torch.zeros(1, 3, 32, 32)
+PHOTOS = small_images(64, size=32)
 
 
 def test_a_claim_is_one_processes(tmp_path):
@@ -64,10 +66,11 @@ def test_the_grid_names_every_run_once():
     assert [row.epochs for row in grid()][1:] == [rows.TUNE_EPOCHS] * (len(listed) - 1), "one budget for all"
 
 
-@pytest.mark.parametrize("method", ["block_l1", "block_random", "block_distil", "kernels_l1", "kernels_random",
-                                    "weights_level"])
+@pytest.mark.parametrize("method", ["block_l1", "block_random", "block_distil", "block_uniform", "kernels_l1",
+                                    "kernels_random", "weights_level"])
 def test_masks_remove_what_the_ratio_says(method):
-    model = METHODS[method](Row(method=method, pruning_ratio=0.75)).prepare(mobilenet_v2_small().eval(), EXAMPLE)
+    model = METHODS[method](Row(method=method, pruning_ratio=0.75), PHOTOS).prepare(
+        mobilenet_v2_small().eval(), EXAMPLE)
     weights = [layer.weight for layer in prunable_layers(plain(model)).values()]
     kept = sum(int((weight != 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
     assert kept == pytest.approx(0.25, abs=0.005)
@@ -76,13 +79,28 @@ def test_masks_remove_what_the_ratio_says(method):
 @pytest.mark.parametrize("grouped", [False, True])
 def test_filters_are_cut_to_the_work_that_blocks_leave(grouped):
     dense = mobilenet_v2_small().eval()
-    target = METHODS["block_l1"](Row(method="block_l1", pruning_ratio=0.75)).prepare(mobilenet_v2_small(), EXAMPLE)
+    target = METHODS["block_l1"](Row(method="block_l1", pruning_ratio=0.75), PHOTOS).prepare(
+        mobilenet_v2_small(), EXAMPLE)
     blocks = measure(target, 4, EXAMPLE).macs
     cut = TorchPruningFilters(0.75, grouped).prepare(dense, EXAMPLE)
     left = measure(cut, 4, EXAMPLE).dense_macs
     assert blocks is not None
     assert left is not None
     assert 0.93 * blocks < left <= 1.001 * blocks
+
+
+@pytest.mark.parametrize("method", ["block_repair", "block_channels"])
+def test_repair_leaves_no_more_work_than_blocks(method, monkeypatch):
+    monkeypatch.setattr("benchmarks.accuracy.methods.CALIBRATED", 32)
+    dense = mobilenet_v2_small().eval()
+    layers = measure(dense, 4, EXAMPLE).layers
+    target = sum((layer.dense_macs or 0) * (0.25 if layer.prunable else 1) for layer in layers)
+    model = plain(METHODS[method](Row(method=method, pruning_ratio=0.75), PHOTOS).prepare(dense, EXAMPLE))
+    report = measure(model, 4, EXAMPLE)
+    assert 0.8 * target < report.macs <= 1.01 * target
+    widths = [layer.out_channels for layer in prunable_layers(model).values()]
+    assert (widths == [layer.out_channels for layer in prunable_layers(mobilenet_v2_small()).values()]) == (
+        method == "block_repair")
 
 
 def test_nnis_filters_are_cut_too_and_refused_where_they_cannot_be(monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 from onexn_plugins import measure
 from onexn_plugins.cli import main
+from onexn_plugins.training import AlternatingBlocks, Distilled, GradualBlocks, train
 from onexn_plugins.zoo import load_model
 from tests.training.folders import make_folder
 
@@ -49,6 +50,25 @@ def test_train_prunes_learns_and_saves(capsys, images, tmp_path):
     assert "removed from prunable layers: 5" in shown.out
 
 
+@pytest.mark.parametrize(("flags", "made", "expected"), [
+    (["--alternate", "0.7", "--dense-phases", "3"], AlternatingBlocks, {"until": 0.7, "dense_phases": 3}),
+    (["--gradual", "0.5", "--straight-through", "--importance", "angular", "--scope", "row"], GradualBlocks,
+     {"score": "angular", "scope": "row", "straight_through": True}),
+    (["--repair", "16", "--channels", "0.2", "--distil", "0.5"], Distilled,
+     {"count": 16, "channels": 0.2, "distillation": 0.5}),
+])
+def test_flags_reach_the_method(capsys, images, tmp_path, monkeypatch, flags, made, expected):
+    seen = []
+    monkeypatch.setattr("onexn_plugins.training.train", lambda *given, method, **options: (
+        seen.append(method), train(*given, method=method, **options))[1])
+    report = values(capsys, "train", NET, "--data", images, "--output", str(tmp_path / "run"), "--pixels", "16",
+                    "--epochs", "1", "--batch-size", "8", "--pruning-ratio", "0.5", "--workers", "0", *flags)
+    assert type(seen[0]) is made
+    settings = seen[0].settings()
+    assert settings.items() >= expected.items()
+    assert report["sparsity"]["blocks"] > 0.3
+
+
 def test_weights_and_their_head(capsys, images, tmp_path):
     wanted = load_model("mobilenet_v3_small", classes=5)
     torch.save(wanted.state_dict(), tmp_path / "five.pt")
@@ -68,6 +88,11 @@ def test_weights_and_their_head(capsys, images, tmp_path):
     (["--importance", "random"], "needs --pruning-ratio"), (["--gradual", "0.5"], "needs --pruning-ratio"),
     (["--pruning-ratio", "0.5", "--straight-through"], "--gradual"),
     (["--pruning-ratio", "0.5", "--gradual", "2"], "until"), (["--distil", "3"], "distillation"),
+    (["--pruning-ratio", "0.5", "--dense-phases", "2"], "--dense-phases: needs --alternate"),
+    (["--pruning-ratio", "0.5", "--channels", "0.2"], "--channels: needs --repair"),
+    (["--pruning-ratio", "0.5", "--gradual", "0.5", "--repair", "8"], "--repair: and --gradual are two ways"),
+    (["--pruning-ratio", "0.5", "--repair", "8", "--scope", "row"], "--scope: says nothing to --repair"),
+    (["--pruning-ratio", "0.5", "--repair", "99"], "all 24 training images, got 99"),
     (["--batch-size", "4096"], "4096 is more than the 24 images"),
 ])
 def test_bad_input_ends_with_2_and_a_reason(capsys, images, tmp_path, arguments, message):
