@@ -15,7 +15,7 @@ PACKAGE = "onexn_plugins.tvm_backend"
 FLOORS = ("logs", "kernels", "processors", "reading", "planning", "lowering", "output", "running", "checking", "tuning",
           "compile")
 KERNEL_FLOORS = ("problem", "unit", "cores", "encode", "request", "family", "code", "parts", "channelwise", "conv",
-                 "winograd", "linear", "pairs", "choose")
+                 "transposed", "winograd", "linear", "pairs", "choose")
 
 
 def modules() -> dict[str, Path]:

@@ -10,7 +10,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Term, each_strip, splat, store
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Term, each_strip, load, splat, store
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.bands import packed_source, padded_stride, share_windows, sum_run, writer
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
@@ -21,7 +21,15 @@ from onexn_plugins.tvm_backend.kernels.parts.window import Window, band_start
 from onexn_plugins.tvm_backend.kernels.problem import Kernel, Transposed
 from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.kernels.transposed.interleave import row_scratch, store_row
-from onexn_plugins.tvm_backend.kernels.transposed.phases import Phase, alike, as_read, phases_of
+from onexn_plugins.tvm_backend.kernels.transposed.phases import (
+    Phase,
+    alike,
+    as_read,
+    is_column,
+    is_row,
+    phases_of,
+    upright,
+)
 
 # Weights, as a share of the second cache, that are fetched again for every band as fast as pixels: then bands should be
 # lower, a quarter of the cache instead of half of it. Measured on AVX-512: dense 2×2 layers of a UNet are 1.3 to 1.5
@@ -36,10 +44,11 @@ def why_not_transposed(_request: Request) -> str | None:
 
 def transposed(request: Request) -> Kernel:
     """A kernel that, per band of the input, sums all phases of a block row into scratch and interleaves them."""
-    emitter = _Emitter(request)
-    problem, name = emitter.problem, "x".join(map(str, emitter.problem.kernel))
-    return build(f"transposed_{name}", problem.input_shape, problem.output_shape, emitter.constants, emitter.emit,
-                 request.unit, request.first.epilogue)
+    emitter, problem = _Emitter(request), request.first.problem
+    assert isinstance(problem, Transposed)
+    name = f"transposed_{problem.kernel[0]}x{problem.kernel[1]}"
+    return build(name, problem.input_shape, problem.output_shape, emitter.constants, emitter.emit, request.unit,
+                 request.first.epilogue)
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,10 @@ class _Emitter:
         assert isinstance(stage.problem, Transposed)
         self.problem, self.encoded = stage.problem, stage.encoded
         self.group_inputs = self.problem.in_channels // self.problem.groups
-        reads, origin = as_read(self.problem)
         self.count = self.problem.stride[0] * self.problem.stride[1]
+        if is_row(self.problem) and 4 * self.group_inputs * self.problem.width > self._budget():
+            self.problem = upright(self.problem)
+        reads, origin = as_read(self.problem)
         self.window, self.sharing = share_windows(reads, self.encoded, self.unit, self._budget())
         self.cut = cut_pixels(self.window.positions, stage.tile, self.unit, padded=True)
         self.plane = padded_stride(self.window, self.unit)
@@ -112,11 +123,13 @@ class _Emitter:
         def emit_rows(runs: dict[str, Run]) -> None:
             channels = channels_at_once(self.encoded.block_size, self.unit)
             sums = T.alloc_buffer((channels * self.count * self.plane,), "float32", scope="global")
-            scratch = row_scratch(self.problem.stride[1], self.problem.out_width)
+            scratch = (row_scratch(self.problem.stride[0], self.window.rows * self.problem.stride[0])
+                       if is_column(self.problem) else row_scratch(self.problem.stride[1], self.problem.out_width))
 
             def emit_run(run: Channels) -> None:
                 self._sum(source, sums, run)
-                self._store(image, first_row, sums, scratch, run)
+                store = self._store_column if is_column(self.problem) else self._store
+                store(image, first_row, sums, scratch, run)
 
             self.rows.each_row(group, emit_run, runs.get(ROWS))
 
@@ -151,6 +164,20 @@ class _Emitter:
                 with _if(y < problem.out_height if problem.out_height % vertical else None):
                     store_row(sums, base, self.plane, horizontal, self.buffers.output,
                               (output + y) * problem.out_width, problem.out_width, scratch, self.unit)
+
+    def _store_column(self, image: Expr, first_row: Expr, sums: Buffer, scratch: Buffer | None, run: Channels) -> None:
+        """As _store, of images of one column, whose rows lie side by side."""
+        problem, stride = self.problem, self.problem.stride[0]
+        cut = self.window.rows - (problem.out_height % stride > 0)  # rows of the phases that are whole in every band
+        with T.serial(0, run.count) as channel:
+            base = channel * self.count * self.plane
+            first = (image * problem.out_channels + run.start + channel) * problem.out_height + first_row * stride
+            if cut:
+                store_row(sums, base, self.plane, stride, self.buffers.output, first, cut * stride, scratch, self.unit)
+            for y in range(cut * stride, self.window.rows * stride):
+                with _if(first_row * stride + y < problem.out_height):
+                    value = load(sums, base + y % stride * self.plane + y // stride, 1)
+                    self.buffers.output.store(first + y, value, 1)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ phases with as many taps are alike: they read the same pattern of pixels, only f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Transposed
@@ -92,6 +92,28 @@ def as_read(problem: Transposed) -> tuple[Conv, tuple[int, int]]:
     conv = Conv(problem.batch, problem.in_channels, problem.height, problem.width, problem.out_channels,
                 (rows, columns), padding=padding, groups=problem.groups)
     return conv, (first_row, first_column)
+
+
+def is_row(problem: Transposed) -> bool:
+    """Images are one row: a signal."""
+    return problem.height == 1 and _is_plain(problem, 0)
+
+
+def is_column(problem: Transposed) -> bool:
+    """Images are one column."""
+    return problem.width == 1 and _is_plain(problem, 1)
+
+
+def _is_plain(problem: Transposed, axis: int) -> bool:
+    """One tap, one output and no padding along an axis."""
+    return (problem.size[axis], problem.kernel[axis], problem.stride[axis], problem.padding[axis]) == (1, 1, 1, 0)
+
+
+def upright(problem: Transposed) -> Transposed:
+    """The same signal as a column, of which bands are cut: in memory it is the same."""
+    _, left, _, right = problem.padding
+    return replace(problem, height=problem.width, width=1, kernel=(problem.kernel[1], 1), stride=(problem.stride[1], 1),
+                   padding=(left, 0, right, 0), dilation=(problem.dilation[1], 1), size=(problem.size[1], 1))
 
 
 def _axes(problem: Transposed) -> tuple[list[AxisPhase], list[AxisPhase]]:

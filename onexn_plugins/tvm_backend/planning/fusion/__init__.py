@@ -17,7 +17,7 @@ from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_de
 from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
 from onexn_plugins.tvm_backend.planning.fusion.matrices import attention, layer_norm, matmul, softmax, transpose
 from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
-from onexn_plugins.tvm_backend.planning.fusion.transposed import transposed
+from onexn_plugins.tvm_backend.planning.fusion.transposed_layers import transposed
 from onexn_plugins.tvm_backend.planning.layer import Layer
 from onexn_plugins.tvm_backend.planning.plan import Planner
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node

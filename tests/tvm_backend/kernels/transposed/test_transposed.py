@@ -69,6 +69,9 @@ ODD = Transposed(1, 9, 5, 6, 8, (3, 3), (2, 2), (1, 1, 1, 1), size=(10, 11))
 BILINEAR = Transposed(1, 5, 4, 5, 5, (16, 16), (8, 8), (4, 4, 4, 4), groups=5, size=(32, 40))
 VOCODER = Transposed(2, 12, 1, 19, 8, (1, 16), (1, 8), (0, 4, 0, 4), size=(1, 152), axes=1)
 SPARSE_TAPS = Transposed(1, 6, 4, 4, 8, (2, 2), (3, 3), (0, 0, 0, 0), size=(12, 12))  # phases without a tap
+SIGNAL = Transposed(1, 24, 1, 4099, 4, (1, 4), (1, 2), (0, 1, 0, 0), size=(1, 8199), axes=1)  # bands of columns
+LONG = Transposed(2, 40, 1, 3000, 5, (1, 5), (1, 3), (0, 2, 0, 2), size=(1, 9000), axes=1)
+COLUMN = Transposed(1, 3, 40, 1, 8, (4, 1), (2, 1), (1, 0, 1, 0), size=(79, 1))
 BANDS = Transposed(1, 96, 33, 64, 4, (2, 2), (2, 2), size=(66, 128))
 
 
@@ -76,7 +79,8 @@ def test_layers_of_real_networks():
     problems = [UPSAMPLING, HEAD, ODD, BILINEAR, VOCODER, SPARSE_TAPS]
     check([conv_case(conv, problem, 4, density, Epilogue(True, "relu"), unit) for problem, density, unit in zip(
         problems, [0.5, 0.25, 0.5, 1.0, 0.25, 0.5], [AVX512, NEON, AVX2, NEON, ZEN4, AVX512], strict=True)]
-          + [conv_case(conv, BANDS, 4, 0.3, Epilogue(), AVX2)])
+          + [conv_case(conv, problem, 4, 0.3, Epilogue(), AVX2) for problem in (BANDS, LONG)]
+          + [conv_case(conv, problem, 4, 0.5, Epilogue(True), NEON) for problem in (SIGNAL, COLUMN)])
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.isa.name)
