@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 from torch import Tensor, nn
 
@@ -17,7 +17,8 @@ STEM_CHANNELS = 4
 # Three-dimensional convolutions are none: no kernel would compute them faster.
 PrunableConv = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
 PrunableLayer = PrunableConv | nn.Linear
-PRUNABLE = "Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d and Linear"  # for messages
+CONVOLUTIONS = tuple(kind.__name__ for kind in get_args(PrunableConv))
+PRUNABLE = f"{', '.join(CONVOLUTIONS)} and Linear"  # for messages
 
 
 def is_depthwise(module: nn.Module) -> bool:

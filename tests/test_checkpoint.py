@@ -171,7 +171,7 @@ def resealed(path, target, change):
     (lambda content, tensors: content.update(format="other"), "format other"),
     (lambda content, tensors: content["masks"]["3"].update(block_size=2), "does not fit"),
     (lambda content, tensors: content["masks"]["3"].update(block_size=99), "1 to 32"),
-    (lambda content, tensors: content["masks"].update({"1": content["masks"]["3"]}), "no Conv2d or Linear"),
+    (lambda content, tensors: content["masks"].update({"1": content["masks"]["3"]}), "has no blocks in the model"),
     (lambda content, tensors: tensors.pop("masks/3"), "does not fit"),
     (lambda content, tensors: tensors.pop("weights/3.weight"), "missing in the file"),
     (lambda content, tensors: tensors.update({"weights/9.weight": torch.ones(1)}), "not in the model"),

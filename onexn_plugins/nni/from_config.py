@@ -14,6 +14,7 @@ from nni.compression.base.compressor import Pruner
 from torch import nn
 
 from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.layers import CONVOLUTIONS
 from onexn_plugins.nni.pruner import OneXNPruner
 
 SELECTING = ("op_types", "op_names", "op_names_re", "exclude_op_types", "exclude_op_names", "exclude_op_names_re")
@@ -36,7 +37,8 @@ def pruner_from_config(model: nn.Module, parameters: Mapping[str, Any], **defaul
                 these as `_name` and its keyword arguments. A scheduler's dict (`AGPPruner`, `LinearPruner`) holds the
                 scheduled one as `pruner`. `cut: true` for a filter pruner lets `compress` return the smaller network.
             sparse_ratio, and which layers: `layers` (names), or NNI's op_types, op_names, ..., exclude_op_names_re;
-                Conv2d where nothing is said. Or else config_list, whose entries may leave sparse_ratio to the other.
+                Conv2d where nothing is said, for OneXNPruner all convolutions that it prunes. Or else config_list,
+                whose entries may leave sparse_ratio to the other.
             options of the pruner may stand beside `pruner` too, block_size for one: those it does not take are
                 another pruner's, and left out. Whatever else there is, a learning rate say, is the trial's own.
         defaults: the same, used where parameters does not say it: evaluator, example_inputs, layers, ...
@@ -178,7 +180,9 @@ def _config_list(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     if layers is not None:
         rules["op_names"] = list(layers)
     if not {"op_types", "op_names", "op_names_re"} & rules.keys():
-        rules["op_types"] = ["Conv2d"]
+        # NNI's pruners take the first dimension of a weight for its outputs, which transposed layers have second.
+        ours = "OneXNPruner" in _label_and_options(known.get("pruner", "OneXNPruner"))[0]
+        rules["op_types"] = list(CONVOLUTIONS) if ours else ["Conv2d"]
     return [{**rules, "sparse_ratio": ratio}]
 
 

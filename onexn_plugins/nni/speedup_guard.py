@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import out_first, weighted_layers
 from onexn_plugins.masking import masks as block_masks
 from onexn_plugins.pattern import detect_block_size
 
@@ -77,8 +78,11 @@ def _masked_in_blocks(model: Any, masks: Any) -> str | None:
     """A layer with a block mask on it, or whose mask among these is made of blocks."""
     if isinstance(model, nn.Module) and block_masks(model):
         return next(iter(block_masks(model)))
+    layers = weighted_layers(model) if isinstance(model, nn.Module) else {}
     for name, targets in masks.items() if isinstance(masks, Mapping) else ():
         mask = targets.get("weight") if isinstance(targets, Mapping) else None
+        if isinstance(mask, Tensor) and name in layers and mask.shape == layers[name].weight.shape:
+            mask = out_first(layers[name], mask)
         if isinstance(mask, Tensor) and mask.dim() >= 2 and _of_kernels(mask):
             return str(name)
     return None

@@ -147,7 +147,7 @@ def test_an_importance_that_cannot_score_is_refused_in_the_step(importance, reas
 
 
 def test_layers_without_blocks_have_no_scores():
-    with pytest.raises(OneXNError, match="no dense Conv2d"):
+    with pytest.raises(OneXNError, match="is a depthwise Conv2d, which has no 1×N blocks"):
         BlockL1Importance()(BlockGroup("depthwise", small_net().depthwise, 4))
 
 
