@@ -41,6 +41,8 @@ BENCHMARKS = (
     Benchmark("arm.winograd", "When does Winograd's algorithm take fewer instructions on ARM?",
               "arm/results/winograd.json"),
     Benchmark("networks", "Which networks compile, and are their outputs right?", "networks/results/networks.md"),
+    Benchmark("networks.tasks", "How fast, and right, are networks of other tasks and with attention?",
+              "networks/results/tasks.md"),
     Benchmark("rearrangement.kept_l1", "How much of the L1 norm does moving channels first keep?",
               "rearrangement/README.md"),
     Benchmark("rearrangement.networks", "Which networks can be rearranged, and what is refused?",

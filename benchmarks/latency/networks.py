@@ -17,7 +17,9 @@ from onexn_plugins import export_onnx, fold, measure
 from onexn_plugins.torch_pruning import OneXNPruner
 from onexn_plugins.zoo import load_model
 
-NETWORKS = {"mobilenet_v2": "mobilenet_v2", "resnet50": "resnet50", "efficientnet_lite0": "timm/efficientnet_lite0"}
+NETWORKS = {"mobilenet_v1": "mobilenet_v1", "mobilenet_v2": "mobilenet_v2", "mobilenet_v3_large": "mobilenet_v3_large",
+            "mobilenet_v3_small": "mobilenet_v3_small", "resnet50": "resnet50",
+            "efficientnet_lite0": "timm/efficientnet_lite0"}
 
 
 @dataclass(frozen=True)

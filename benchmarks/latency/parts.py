@@ -12,7 +12,8 @@ SWEEP = (*(tenth / 10 for tenth in range(1, 10)), 0.95)
 # Times faster than the best dense peer, by share of blocks removed.
 GOALS = {"mobilenet_v2": {0.0: 1.0, 0.5: 2.0, 0.75: 3.2, 0.9: 4.5},
          "resnet50": {0.0: 1.0, 0.5: 1.7, 0.75: 3.2, 0.9: 6.0},
-         "efficientnet_lite0": {0.0: 1.0, 0.5: 1.8, 0.75: 2.8, 0.9: 4.0}}
+         "efficientnet_lite0": {0.0: 1.0, 0.5: 1.8, 0.75: 2.8, 0.9: 4.0},
+         "mobilenet_v1": {0.75: 3.0}, "mobilenet_v3_large": {0.75: 3.0}, "mobilenet_v3_small": {0.75: 3.0}}
 SPARSE_GOAL, COMPILE_GOAL = 1.5, 20.0
 
 
@@ -85,6 +86,9 @@ PARTS = {part.name: part for part in (
     _table("mobilenet_v2", "MobileNetV2", 40, (BLOCK_SIZE, 16)),
     _table("resnet50", "ResNet-50", 10),
     _table("efficientnet_lite0", "EfficientNet-Lite0", 40),
+    _table("mobilenet_v1", "MobileNetV1", 40),
+    _table("mobilenet_v3_large", "MobileNetV3-Large", 40),
+    _table("mobilenet_v3_small", "MobileNetV3-Small", 40),
     _sweep("mobilenet_v2", "MobileNetV2", 40),
     _sweep("resnet50", "ResNet-50", 10),
 )}

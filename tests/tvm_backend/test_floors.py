@@ -14,8 +14,8 @@ PACKAGE = "onexn_plugins.tvm_backend"
 # From the ground up: a file imports only what stands on its own floor or below.
 FLOORS = ("logs", "kernels", "processors", "reading", "planning", "lowering", "output", "running", "checking", "tuning",
           "compile")
-KERNEL_FLOORS = ("problem", "unit", "cores", "encode", "request", "family", "code", "parts", "channelwise", "conv",
-                 "transposed", "winograd", "linear", "pairs", "choose")
+KERNEL_FLOORS = ("problem", "matrices", "unit", "cores", "encode", "request", "family", "code", "parts", "channelwise",
+                 "conv", "transposed", "winograd", "linear", "attention", "pairs", "choose")
 
 
 def modules() -> dict[str, Path]:

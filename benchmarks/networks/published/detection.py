@@ -62,9 +62,13 @@ class _Head(nn.Module):
         super().__init__()
         self.classes = classes
         hidden, scores = max(16, channels[0] // 4, 4 * _BINS), max(channels[0], min(classes, 100))
-        self.boxes, self.scores = (nn.ModuleList(nn.Sequential(
-            conv_norm(width, middle, activation=nn.SiLU), conv_norm(middle, middle, activation=nn.SiLU),
-            nn.Conv2d(middle, out, 1)) for width in channels) for middle, out in ((hidden, 4 * _BINS), (scores, classes)))
+
+        def branches(middle: int, out: int) -> nn.ModuleList:
+            return nn.ModuleList(nn.Sequential(
+                conv_norm(width, middle, activation=nn.SiLU), conv_norm(middle, middle, activation=nn.SiLU),
+                nn.Conv2d(middle, out, 1)) for width in channels)
+
+        self.boxes, self.scores = branches(hidden, 4 * _BINS), branches(scores, classes)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         found = [torch.cat((boxes(x), scores(x)), 1).flatten(2)
@@ -107,7 +111,7 @@ class _Yolo(nn.Module):
 
 
 def yolov8n() -> nn.Module:
-    """After Ultralytics' YOLOv8n (2023): split bottlenecks, a pyramid pool, two ways over levels, expected distances."""
+    """After Ultralytics' YOLOv8n (2023): split bottlenecks, a pyramid pool, levels both ways, expected distances."""
     return _Yolo((16, 32, 64, 128, 256), (1, 2, 2, 1), 80)
 
 
@@ -147,7 +151,8 @@ class _BlazeFace(nn.Module):
         super().__init__()
         self.first = nn.Sequential(conv_norm(3, 24, 5, 2), _BlazeBlock(24, 24), _BlazeBlock(24, 28),
                                    _BlazeBlock(28, 32, 2), _BlazeBlock(32, 36), _BlazeBlock(36, 42),
-                                   _BlazeBlock(42, 48, 2), *(_BlazeBlock(width, width + 8) for width in (48, 56, 64, 72)),
+                                   _BlazeBlock(42, 48, 2),
+                                   *(_BlazeBlock(width, width + 8) for width in (48, 56, 64, 72)),
                                    _BlazeBlock(80, 88))
         self.second = nn.Sequential(_BlazeBlock(88, 96, 2), *(_BlazeBlock(96, 96) for _ in range(4)))
         self.scores = nn.ModuleList((nn.Conv2d(88, 2, 1), nn.Conv2d(96, 6, 1)))

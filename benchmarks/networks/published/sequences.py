@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,14 +57,15 @@ class _Mixer(nn.Module):
 
 
 class _Svtr(nn.Module):
-    def __init__(self, channels: tuple[int, ...], heads: tuple[int, ...], depths: tuple[int, ...], classes: int) -> None:
+    def __init__(self, channels: tuple[int, ...], heads: tuple[int, ...], depths: tuple[int, ...],
+                 classes: int) -> None:
         super().__init__()
         self.enter = nn.Sequential(conv_norm(3, channels[0] // 2, stride=2, activation=nn.GELU),
                                    conv_norm(channels[0] // 2, channels[0], stride=2, activation=nn.GELU))
-        self.stages = nn.ModuleList(nn.ModuleList(_Mixer(width, count) for _ in range(depth))
+        self.stages = nn.ModuleList(nn.Sequential(*(_Mixer(width, count) for _ in range(depth)))
                                     for width, count, depth in zip(channels, heads, depths, strict=True))
         self.merge = nn.ModuleList(nn.Conv2d(width, wider, 3, (2, 1), 1)
-                                   for width, wider in zip(channels, channels[1:], strict=False))
+                                   for width, wider in pairwise(channels))
         self.head = nn.Linear(channels[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,9 +74,7 @@ class _Svtr(nn.Module):
             if number:
                 x = self.merge[number - 1](x)
             height, width = x.shape[2:]
-            rows = x.flatten(2).transpose(1, 2)
-            for block in stage:
-                rows = block(rows)
+            rows = stage(x.flatten(2).transpose(1, 2))
             x = rows.transpose(1, 2).reshape(len(x), -1, height, width)
         return self.head(x.mean(2).transpose(1, 2))
 
@@ -160,7 +161,8 @@ class _ConformerBlock(nn.Module):
 class _Conformer(nn.Module):
     def __init__(self, channels: int, heads: int, blocks: int, classes: int) -> None:
         super().__init__()
-        self.enter = nn.Sequential(conv_norm(1, channels // 2, stride=2), conv_norm(channels // 2, channels // 2, stride=2))
+        self.enter = nn.Sequential(conv_norm(1, channels // 2, stride=2),
+                                   conv_norm(channels // 2, channels // 2, stride=2))
         self.project = nn.Linear(channels // 2 * 20, channels)
         self.blocks = nn.Sequential(*(_ConformerBlock(channels, heads) for _ in range(blocks)))
         self.head = nn.Linear(channels, classes)
@@ -176,7 +178,7 @@ def conformer() -> nn.Module:
 
 
 def ds_cnn() -> nn.Module:
-    """After Zhang et al. (2017): depthwise-separable convolutions that spot keywords in 49 frames of 10 coefficients."""
+    """After Zhang et al. (2017): depthwise-separable convolutions for keywords, in 49 frames of 10 coefficients."""
     blocks = [layer for _ in range(4) for layer in (conv_norm(64, 64, groups=64), conv_norm(64, 64, 1))]
     stem = nn.Sequential(nn.Conv2d(1, 64, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(64), nn.ReLU())
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 12))

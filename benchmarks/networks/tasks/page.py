@@ -46,9 +46,9 @@ def markdown(result: dict[str, Any]) -> str:
     machine = result["machine"]
     return (f"# Networks of many tasks, {result['ratio']:.0%} of the 1×{result['block_size']} blocks removed\n\n"
             f"{summary(rows)} Channels are moved first (`rearrange=True`); weights are random. One thread, batch 1, "
-            f"medians (10th to 90th percentile) of the processor's time over {result['rounds']} rounds in which all take "
-            f"turns; ratios are taken within rounds. Difference: the largest one over the output's largest value, {result['tolerance']:.0e} "
-            f"allowed. By NNI's adapter: whether it makes the same weights of the same layers. Written by "
-            f"`{result['command']}` on {machine['cores']} cores of {machine['processor']} "
+            f"medians (10th to 90th percentile) of the processor's time over {result['rounds']} rounds in which all "
+            f"take turns; ratios are taken within rounds. Difference: the largest one over the output's largest value, "
+            f"{result['tolerance']:.0e} allowed. By NNI's adapter: whether it makes the same weights of the same "
+            f"layers. Written by `{result['command']}` on {machine['cores']} cores of {machine['processor']} "
             f"({', '.join(machine['vector_units'])}), which others used at the same time.\n\n"
             f"{to_markdown(Table(COLUMNS, tuple(rows)))}\n")

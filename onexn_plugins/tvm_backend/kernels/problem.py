@@ -248,7 +248,8 @@ class Kernel:
 
     Attributes:
         func: a tirx PrimFunc whose buffers are, in order: x [input_shape], the constants (each 1-D), further
-            activations, the residual [output_shape] where the epilogue has one, y [output_shape]; not y where the kernel works in place.
+            activations, the residual [output_shape] where the epilogue has one, y [output_shape]; not y where the
+            kernel works in place.
         constants: values, indices, row pointers, bias ...
         method: the algorithm in words, for reports; empty where sums are computed as they are defined.
         in_place: y is written over the residual.

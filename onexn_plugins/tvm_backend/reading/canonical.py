@@ -194,7 +194,7 @@ def _gemm_of_activations(graph: Graph, node: Node) -> list[Node] | None:
 
     def factor(name: str) -> str | None:
         value = attributes.get(name, 1.0)
-        return None if value == 1 else graph.add_constant(np.float32([value]), name)
+        return None if value == 1 else graph.add_constant(np.array([value], np.float32), name)
 
     if (alpha := factor("alpha")) is not None:
         steps.append(("Mul", [alpha]))

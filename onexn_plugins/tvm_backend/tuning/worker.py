@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
-from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Kernel, Linear
 from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.running.rpc import Board
@@ -182,6 +182,7 @@ FUNCTION = "timed"
 def copies_of(request: Request, kernel: Kernel) -> int:
     """How many runs, each on its own copy of the weights, make a timed call."""
     problem = request.first.problem
+    assert isinstance(problem, (Conv, Linear)), "what is tuned has blocks"
     pixels = problem.out_height * problem.out_width if isinstance(problem, Conv) else 1
     macs = problem.batch * pixels * int(np.count_nonzero(request.first.array)) + 1
     weight_bytes = sum(array.nbytes for array in kernel.constants)

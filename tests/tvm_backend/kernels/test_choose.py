@@ -12,6 +12,7 @@ from benchmarks.common.requests import single, stage
 from onexn_plugins.tvm_backend.kernels import request as requests
 from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, kernel_map, kernel_of
 from onexn_plugins.tvm_backend.kernels.family import CONV, Family
+from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import (
     Choice,
     Conv,
@@ -35,6 +36,13 @@ def layer(problem: Conv | Linear, unit=AVX512, kept: float = 0.5) -> Request:
     return single(problem, weight, np.zeros(weight.shape[0], np.float32), Epilogue(), unit, Tile(4, 2))
 
 
+def _product(rows: int, inner: int, columns: int) -> MatMul:
+    """Of two matrices each."""
+    left, right, result = (Matrices((2, *size), (size[0] * size[1], size[1], 1)) for size in (
+        (rows, inner), (inner, columns), (rows, columns)))
+    return MatMul((2,), rows, inner, columns, left, right, result)
+
+
 REQUESTS = {
     "conv 1×1": layer(Conv(1, 16, 14, 14, 16)),
     "conv 1×1, packed": layer(Conv(1, 64, 7, 7, 256), AVX2),
@@ -46,6 +54,11 @@ REQUESTS = {
     "linear over rows": layer(Linear(49, 64, 64)),
     "pool": Request((Stage(Pool("max", 1, 3, 8, 8, (2, 2))),), AVX512),
     "mean": Request((Stage(GlobalPool(1, 3, 8, 8)),), NEON),
+    "matmul": Request((Stage(_product(3, 4, 5)),), AVX2),
+    "attention": Request((Stage(_product(3, 4, 5)), Stage(Softmax((2, 3, 5))), Stage(_product(3, 5, 4))), NEON),
+    "softmax": Request((Stage(Softmax((2, 3, 5))),), NEON),
+    "layer norm": Request((Stage(LayerNorm((2, 5)), scale=np.ones(5, np.float32)),), AVX512),
+    "transpose": Request((Stage(Transpose((2, 3, 5), (2, 0, 1))),), AVX512),
 }
 
 
@@ -115,9 +128,11 @@ def test_a_new_family_is_one_row() -> None:
 def test_names_are_distinct_and_every_chain_has_a_family_for_the_rest() -> None:
     names = [family.name for family in FAMILIES]
     assert len(set(names)) == len(names)
-    for chain in {chain for family in FAMILIES for chain in family.chains} - {("conv", "depthwise", "conv"), ("pool",)}:
+    for chain in {chain for family in FAMILIES for chain in family.chains} - {
+            ("conv", "depthwise", "conv"), ("pool",), ("matmul", "softmax", "matmul"), ("matmul",), ("softmax",),
+            ("layer norm",)}:
         last = [family for family in FAMILIES if chain in family.chains][-1]
-        assert last.name in ("pair, copied", "linear", "conv k×k", "transposed", "depthwise", "mean")
+        assert last.name in ("pair, copied", "linear", "conv k×k", "transposed", "depthwise", "mean", "transpose")
 
 
 def test_the_documentation_has_the_map() -> None:

@@ -110,7 +110,8 @@ def _packed(source: Operand, problem: MatMul, panels: Panels) -> Buffer:
     return packed
 
 
-def _product(left: Operand, rows: int, packed: Buffer, panels: Panels, problem: MatMul, target: Callable[[Expr, Expr, Expr, int], None]) -> None:
+def _product(left: Operand, rows: int, packed: Buffer, panels: Panels, problem: MatMul,
+             target: Callable[[Expr, Expr, Expr, int], None]) -> None:
     """`target` takes (row, column, sums, lanes)."""
     with T.serial(0, panels.count) as panel:
         sum_rows(left, rows, packed, panel * (panels.width * problem.inner), panels, problem.inner,

@@ -29,7 +29,9 @@ def turn_rows(x: Buffer, row_start: Callable[[int], Expr], features: int, column
         x: where the rows lie.
         row_start: where the first feature of each of them lies.
         features: values of a row, side by side.
-        columns, place, stride: see above.
+        columns: where they become columns.
+        place: of the first one's first feature.
+        stride: from one feature to the next.
         lanes: how many rows, a multiple of four.
         factors: vectors that the columns are multiplied by, one after the other.
     """

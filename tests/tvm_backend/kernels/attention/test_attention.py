@@ -27,8 +27,10 @@ from tests.tvm_backend.kernels.differential import (
     UNITS,
     Case,
     check,
+    compile_functions,
     differential_settings,
     random_array,
+    run,
     units,
 )
 
@@ -40,7 +42,8 @@ def laid_out(shape: tuple[int, ...], rng: np.random.Generator, factors: tuple[fl
     """A tensor whose axes lie in a random order, with a step along one of them: (tensor, matrices, what they hold)."""
     order = rng.permutation(len(shape)).tolist()
     whole = torch.from_numpy(random_array(tuple(shape[axis] + 1 for axis in order), rng))
-    cut = whole[tuple(slice(0, shape[axis]) for axis in order)].permute([order.index(axis) for axis in range(len(shape))])
+    cut = whole[tuple(slice(0, shape[axis]) for axis in order)]
+    cut = cut.permute([order.index(axis) for axis in range(len(shape))])
     matrices = Matrices(tuple(whole.shape), tuple(cut.stride()), cut.storage_offset(), factors)
     return whole.numpy(), matrices, cut.double() * math.prod(factors)
 
@@ -104,10 +107,6 @@ def test_attention(cases):
     check(cases)
 
 
-def rows_case(kernel, x: np.ndarray, expected: Tensor) -> Case:
-    return Case(kernel, [x], expected)
-
-
 @st.composite
 def softmaxes(draw) -> Case:
     shape = (draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 3, 7, 8, 15, 31, 64, 100])))
@@ -158,8 +157,6 @@ def test_softmax_of_what_is_not_finite(unit):
     """As defined: NaN and plus infinity make a row NaN, minus infinity is a 0 beside finite values."""
     x = random_array((6, 21), np.random.default_rng(0))
     x[0, 3], x[1, 20], x[2, 5], x[3, :], x[4, :10] = np.nan, np.nan, np.inf, -np.inf, -np.inf
-    from tests.tvm_backend.kernels.differential import compile_functions, run
-
     kernel = kernel_of(Request((Stage(Softmax(x.shape)),), unit))
     with np.errstate(all="ignore"):
         powers = np.exp(x - x.max(-1, keepdims=True))
