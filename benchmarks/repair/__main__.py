@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from benchmarks.accuracy.networks import mobilenet_v2_small
 from benchmarks.common.record import commit, record
 from benchmarks.demo.steps import load
 from benchmarks.repair.figures import accuracy, paired, written
@@ -20,14 +23,30 @@ from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
+from onexn_plugins.zoo import load_weights
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def small() -> nn.Module:
+    """The network that benchmarks.accuracy prunes, trained."""
+    model = mobilenet_v2_small().eval()
+    load_weights(model, RESULTS.parents[1] / "accuracy/results/mobilenet_v2_small-start-e5-s0.safetensors")
+    return model
+
+
+# name -> (photos from --data, the trained network, its name in tables)
+NETWORKS: dict[str, tuple[Callable[[Path], Photos], Callable[[], nn.Module], str]] = {
+    "efficientnet_lite0": (Photos.read, load, "EfficientNet-Lite0"),
+    "mobilenet_v2_small": (Photos.thumbnails, small, "MobileNetV2 of 145 thousand parameters on CIFAR-10 (JPEG)")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR",
-                        help="one sub-folder of photos per ImageNet class; half calibrates, half judges")
+                        help="one sub-folder of photos per ImageNet class; half calibrates, half judges; for "
+                             "mobilenet_v2_small the zip that benchmarks.accuracy takes")
+    parser.add_argument("--network", choices=NETWORKS, default="efficientnet_lite0", help="(default %(default)s)")
     parser.add_argument("--share", type=float, default=0.5, help="of the multiply-adds of 1×1 layers (default 0.5)")
     parser.add_argument("--block-size", type=int, default=4, metavar="N")
     parser.add_argument("--distil", type=int, default=140, metavar="STEPS", help="of distillation (default 140)")
@@ -40,15 +59,15 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True)
 
-    photos = Photos.read(arguments.data)
-    dense = load()
+    read, make, title = NETWORKS[arguments.network]
+    photos, dense = read(arguments.data), make()
     say(f"{photos.calibrate.count} photos calibrate, {len(photos.labels)} judge")
-    name = f"efficientnet_lite0_1x{arguments.block_size}_{100 * arguments.share:.0f}.json"
+    name = f"{arguments.network}_1x{arguments.block_size}_{100 * arguments.share:.0f}.json"
     path = arguments.out or RESULTS / name
-    command = (f"python -m benchmarks.repair --data DIR --share {arguments.share:g} --block-size "
-               f"{arguments.block_size} --distil {arguments.distil}")
+    command = (f"python -m benchmarks.repair --network {arguments.network} --data DATA --share {arguments.share:g} "
+               f"--block-size {arguments.block_size} --distil {arguments.distil}")
     content: dict[str, Any] = record(command) | {
-        "network": "EfficientNet-Lite0",
+        "network": title,
         "block_size": arguments.block_size, "share": arguments.share,
         "calibrated_on": photos.calibrate.count, "reported_on": int(photos.reported.sum()), "rungs": []}
     baseline = ranks(dense, photos)
@@ -61,7 +80,8 @@ def main() -> None:
         places = ranks(model, photos)
         report = measure(model, arguments.block_size, photos.judge[:1])
         content["rungs"].append({
-            "step": title, "commit": commit(), **accuracy(places[photos.reported]), "chosen_on": accuracy(places[~photos.reported]),
+            "step": title, "commit": commit(), **accuracy(places[photos.reported]),
+            "chosen_on": accuracy(places[~photos.reported]),
             "minus_dense": paired(places[photos.reported], baseline[photos.reported]), "macs": report.macs,
             "dense_macs": content["dense_macs"], "blocks_gone": zeros(model, arguments.block_size),
             "cpu_seconds": round(seconds, 1), "ratios": ratios, "ranks": written(places)})

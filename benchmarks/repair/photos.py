@@ -1,4 +1,4 @@
-"""Photos that calibrate, and others that judge: even classes and odd ones."""
+"""Photos that calibrate, and others that judge."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from onexn_plugins.evaluation import check_scores, labelled_photos
 from onexn_plugins.repair.images import Images, Preprocess
+from onexn_plugins.training.data.images import Request
+from onexn_plugins.training.data.zipped import read_zip
 
 BATCH = 25
 # EfficientNet-Lite's own: (pixels - 127) / 128.
@@ -21,8 +23,8 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 class Photos:
     """
     Attributes:
-        calibrate: photos of the even classes, without labels.
-        judge, labels: of the odd ones. Every other of them chooses between variants, the rest is reported.
+        calibrate: without labels.
+        judge, labels: others. Every other of them chooses between variants, the rest is reported.
     """
 
     calibrate: Images
@@ -31,7 +33,7 @@ class Photos:
 
     @classmethod
     def read(cls, folder: Path, size: int = 224) -> Photos:
-        """One sub-folder per ImageNet class, all 1,000 in sorted order."""
+        """One sub-folder per ImageNet class, all 1,000 in sorted order; even classes calibrate, odd ones judge."""
         preprocess, images, labels = Preprocess(size, 0.875, MEAN, STD), [], []
         for path, label in labelled_photos(folder):
             with Image.open(path) as image:
@@ -41,10 +43,20 @@ class Photos:
         even = classes % 2 == 0
         return cls(Images(list(every[even].split(BATCH)), int(even.sum())), every[~even], classes[~even])
 
+    @classmethod
+    def thumbnails(cls, path: Path, calibrate: int = 500, judge: int = 2000) -> Photos:
+        """A zip as benchmarks.accuracy takes it: training images calibrate, evenly chosen, held-out ones judge."""
+        data = read_zip(path)
+        taken, judging = (torch.linspace(0, len(images) - 1, count).long().tolist()
+                          for images, count in ((data.training, calibrate), (data.held_out, judge)))
+        judged = data.held_out[Request(0, judging)]
+        images = data.training[Request(0, taken)].images
+        return cls(Images(list(images.split(BATCH)), len(images)), judged.images, judged.labels)
+
     @property
     def reported(self) -> Tensor:
         """Which of the judging photos are reported, bool."""
-        return self.labels % 4 == 3
+        return torch.arange(len(self.labels)) % 2 == 1
 
 
 def ranks(model: nn.Module, photos: Photos) -> Tensor:

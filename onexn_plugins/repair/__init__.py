@@ -4,14 +4,15 @@ images.py         whatever holds images, as batches
 lockstep.py       a network run on all batches side by side, layer by layer
 surroundings.py   the batch norm and the sum behind each layer
 moments.py        second moments of what a layer reads
+importance.py     what an error in each output channel means to the network's outputs
 elimination.py    which blocks a layer misses least, and what each costs
 least_squares.py  the best weights on the blocks that stay
 survey.py         both for every layer of the dense network
-budget.py         ratios for a budget, by dynamic programming; plan.py, prices.py, latency.py
+budget.py         ratios for a budget, by dynamic programming; plan.py, prices.py, latency.py, modelled.py
 sequential.py     each layer corrected on what really reaches it
 statistics.py     batch norms re-estimated
 distillation.py   trained on the dense network's outputs
-channels.py       whole hidden channels; thinning.py takes them out
+channels.py       whole hidden channels; together.py plans them with the blocks, thinning.py takes them out
 stages.py         the stages, on the copy that work.py holds; resume.py goes on with them, commit.py takes them over
 run.py            repair()
 score.py          the elimination as a score for the pruners

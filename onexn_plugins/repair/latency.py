@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import check_writable, written_aside
 from onexn_plugins.inputs import tensors_in
-from onexn_plugins.layers import PrunableLayer, mask_for, pattern_of
+from onexn_plugins.layers import PrunableLayer
 from onexn_plugins.repair.budget import GRID
-from onexn_plugins.scores import random as random_scores
-from onexn_plugins.selection import keep_highest
+from onexn_plugins.repair.modelled import without_blocks
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.9)
 REPEAT = 30
@@ -91,7 +88,7 @@ def check_target(target: str) -> None:
     reason = why_not_here(processor)
     if reason or not processor.tvm_runtime:
         raise OneXNError(f"target {processor.name!r}", reason or "its networks are programs of their own",
-                         "Plan with target='host', with a budget of macs, or on the board itself")
+                         "Plan with speedup=, which the target's cost model tells, or on the board itself")
 
 
 def _measure(model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any, block_size: int,
@@ -112,14 +109,7 @@ def _compiled(model: nn.Module, layers: Mapping[str, PrunableLayer], example_inp
     """The network with random blocks gone, compiled."""
     from onexn_plugins.tvm_backend import compile_module
 
-    pruned = copy.deepcopy(model).eval()
-    for name in layers:
-        layer: Any = pruned.get_submodule(name)
-        pattern = pattern_of(layer, block_size, name)
-        keep = keep_highest(random_scores(pattern, layer=name), ratio)
-        with torch.no_grad():
-            layer.weight.mul_(mask_for(layer, keep, pattern))
-    return compile_module(pruned, example_inputs, target=target)
+    return compile_module(without_blocks(model, layers, block_size, ratio), example_inputs, target=target)
 
 
 def _by_layer(profile: Any, layers: Mapping[str, PrunableLayer], target: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from onexn_plugins.repair.budget import GRID, at, choose
 from onexn_plugins.repair.images import read_images
 from onexn_plugins.repair.importance import channel_importance
 from onexn_plugins.repair.latency import LatencyTable, check_target
+from onexn_plugins.repair.modelled import modelled_prices
 from onexn_plugins.repair.options import Context, check_amount, layers_to_prune
 from onexn_plugins.repair.prices import bytes_prices, kept_share, macs_prices
 from onexn_plugins.repair.surroundings import surroundings
@@ -30,13 +31,15 @@ BISECTIONS = 24
 
 @dataclass(frozen=True)
 class Budget:
-    """What the pruned network may cost; one of the first three is given.
+    """What the pruned network may cost; one of macs, bytes, latency_ms and speedup is given.
 
     Attributes:
         macs: multiply-adds of one forward pass on the example inputs, all layers together.
         bytes: of all parameters, with two bytes for the index of each kept block.
-        latency_ms: milliseconds of the compiled network.
+        latency_ms: milliseconds of the compiled network, measured on this machine.
         target: that it is compiled for.
+        speedup: how many times less than the dense network it costs by the cost model of the target, which may be any;
+            see `modelled`.
         table: file of the measured latencies, which are measured where it does not exist, and kept.
     """
 
@@ -45,14 +48,16 @@ class Budget:
     latency_ms: float | None = None
     target: str = "host"
     table: Path | None = None
+    speedup: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name in ("macs", "bytes", "latency_ms") if (value := getattr(self, name)) is not None}
+        kinds = ("macs", "bytes", "latency_ms", "speedup")
+        given = {name: value for name in kinds if (value := getattr(self, name)) is not None}
         if len(given) != 1:
-            raise OneXNError("budget", f"one of latency_ms, macs and bytes is needed, got {len(given)}",
+            raise OneXNError("budget", f"one of latency_ms, macs, bytes and speedup is needed, got {len(given)}",
                              "Say what the pruned network may cost, for example latency_ms=5")
         name, value = next(iter(given.items()))
-        check_amount(value, name)
+        check_amount(value, name, 1.0 if name == "speedup" else 0.0)
         if self.latency_ms is not None:
             check_target(self.target)
 
@@ -67,6 +72,10 @@ class Budget:
         if self.latency_ms is not None:
             table = LatencyTable.measured(model, known, example_inputs, block_size, self.target, self.table)
             return choose(losses(found), table.prices, self.latency_ms, " ms", fixed=table.fixed)
+        if self.speedup is not None:
+            prices, fixed = modelled_prices(model, known, example_inputs, block_size, self.target)
+            whole = fixed + sum(float(price[0]) for price in prices.values())
+            return choose(losses(found), prices, whole / self.speedup, " multiply-adds of dense kernels", fixed=fixed)
         kept = kept_shares(found, known, block_size)
         if self.macs is not None:
             prices, fixed = macs_prices(measure(model, block_size, example_inputs), kept)
@@ -86,6 +95,7 @@ class Budget:
 
 def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: str = "host",
                 latency_ms: float | None = None, macs: float | None = None, bytes: float | None = None,
+                speedup: float | None = None,
                 block_size: int = 4, ignored_layers: Iterable[str | nn.Module] = (), full: bool | None = None,
                 preprocess: Callable[[Any], Tensor] | None = None, table: str | os.PathLike[str] | None = None,
                 progress: Progress | None = None) -> dict[str, float]:
@@ -97,10 +107,11 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
         model: any eager model; it is not changed.
         images: as `repair` takes them.
         example_inputs: what forward takes, of the shape that the budget is for.
-        target: that latencies are measured on: one this machine can run.
-        latency_ms: budget in milliseconds of the compiled network. Only one of the three budgets is given.
+        target: that latencies are measured on: one this machine can run. With speedup any.
+        latency_ms: budget in milliseconds of the compiled network. Only one of the budgets is given.
         macs: budget in multiply-adds of one forward pass.
         bytes: budget in bytes of all parameters, see `Budget`.
+        speedup: how many times less than the dense network it should cost by the target's cost model.
         block_size: N.
         ignored_layers: names or modules that stay dense.
         full: Linear layers too, as in `repair`.
@@ -114,7 +125,7 @@ def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: s
     Raises:
         OneXNError: bad arguments or images, or a budget that cannot be met: the message says which one can.
     """
-    budget = Budget(macs, bytes, latency_ms, target, None if table is None else Path(table))
+    budget = Budget(macs, bytes, latency_ms, target, None if table is None else Path(table), speedup)
     names = list(layers_to_prune(model, ignored_layers, full, block_size))
     check_inputs(example_inputs)
     found = read_images(images, model, preprocess)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from onexn_plugins.cli import main
+from onexn_plugins.tvm_backend import inspect_module, inspect_onnx
 
 NET = "tests.cli.test_repair:make_net"
 SHAPE = ["--input-shape", "1,3,16,16"]
@@ -60,6 +61,21 @@ def test_repair_then_evaluate_the_weights_the_onnx_file_and_the_artefact(capsys,
     assert scored[0]["top1"]["low"] <= scored[0]["top1"]["value"] <= scored[0]["top1"]["high"]
     assert [each["top1"] for each in scored] == [scored[0]["top1"]] * 3
     assert [each["top5"] for each in scored] == [scored[0]["top5"]] * 3
+
+
+def test_channels_and_blocks_for_a_core_that_is_not_here_become_a_network_in_onnx(capsys, photos, tmp_path):
+    onnx = str(tmp_path / "net.onnx")
+    options = ("--channels", "auto", "--speedup", "1.6", "--target", "cortex-a72")
+    found = values(capsys, "repair", NET, *SHAPE, "--images", photos, *options, "--output", onnx)
+    assert found["output"] == onnx
+    assert set(found["channels"]) <= {"3"}
+    dense, pruned = (sum(layer["dense_macs"] / layer["expected_speedup"] for layer in layers) for layers in (
+        inspect_module(make_net(), torch.zeros(1, 3, 16, 16), target="cortex-a72"),
+        inspect_onnx(onnx, target="cortex-a72")))
+    assert dense / pruned == pytest.approx(1.6, rel=0.1)
+    assert values(capsys, "evaluate", onnx, *SHAPE, "--images", photos)["images"] == 18
+    assert main(["repair", NET, *SHAPE, "--images", photos, *options, "--output", str(tmp_path / "w.pt")]) == 2
+    assert "no longer fit" in capsys.readouterr().err
 
 
 def test_repair_shows_its_steps(capsys, photos):

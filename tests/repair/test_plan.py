@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from onexn_plugins import measure
+from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair import Budget, plan_ratios, repair
@@ -19,6 +19,7 @@ from onexn_plugins.repair.latency import LatencyTable
 from onexn_plugins.repair.plan import losses
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import survey
+from onexn_plugins.tvm_backend import inspect_module
 from tests.repair.networks import photos, residual_net
 
 
@@ -127,8 +128,22 @@ def test_latencies_are_measured_once_and_met(tmp_path, monkeypatch):
         LatencyTable.measured(net, layers, images[:1], 4, "host", table)
 
 
+def test_a_core_that_is_not_here_is_planned_for_by_its_cost_model():
+    net = residual_net()
+    ratios = plan_ratios(net, photos(), photos(1), speedup=1.5, target="cortex-a72")
+    dense = sum(cost(net, "cortex-a72").values())
+    repair(net, photos(), pruning_ratio=ratios, rearrange=False)
+    assert dense / sum(cost(fold(net), "cortex-a72").values()) == pytest.approx(1.5, rel=0.06)  # few blocks
+
+
+def cost(net, target) -> dict[str, float]:
+    return {layer["name"]: layer["dense_macs"] / layer["expected_speedup"]
+            for layer in inspect_module(net, photos(1), target=target)}
+
+
 @pytest.mark.parametrize(("options", "message"), [
-    ({}, "one of latency_ms, macs and bytes"), ({"macs": 1.0, "bytes": 2.0}, "got 2"), ({"macs": -1.0}, "macs"),
+    ({"speedup": 0.5}, "speedup"), ({}, "one of latency_ms, macs, bytes and speedup"),
+    ({"macs": 1.0, "bytes": 2.0}, "got 2"), ({"macs": -1.0}, "macs"),
     ({"latency_ms": "fast"}, "latency_ms"), ({"macs": float("nan")}, "macs")])
 def test_bad_budgets(options, message):
     with pytest.raises(OneXNError, match=message):
