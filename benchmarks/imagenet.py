@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from onexn_plugins import export_onnx
 from onexn_plugins.cli.train import finish, is_first_process, start_model, training_shown
@@ -33,6 +34,8 @@ from onexn_plugins.zoo import load_model
 # The paper's exp schedule multiplies by this every epoch.
 EXP_FACTOR = 0.96
 SCORES = {"BlockL1Conv": "l1", "BlockRandomConv": "random"}
+# How to prune, with the paper's defaults.
+PRUNING = {"pr_target": 0.5, "N": 16, "rearrange": None, "full": False}
 # Flags that the paper's code takes and that decide nothing here, with the reason.
 MEANINGLESS = {
     "config": "settings are flags",
@@ -72,10 +75,14 @@ def notes(arguments: argparse.Namespace) -> list[str]:
         said.append("--gpus: several are used by torchrun --nproc-per-node "
                     f"{len(arguments.gpus)} -m benchmarks.imagenet ...; this process uses one")
     if arguments.evaluate:
-        return said
-    if arguments.rearrange and arguments.conv_type != "BlockL1Conv":
-        said.append(f"--rearrange has no meaning with {arguments.conv_type}: nothing is gained for blocks that are "
-                    "not chosen by their weights")
+        return said + [f"--{name} has no meaning with --evaluate, which trains and prunes nothing"
+                       for name in ("resume", "rearrange", "full", "pretrained_model") if getattr(arguments, name)]
+    if arguments.conv_type == "DenseConv":
+        said += [f"--{name} has no meaning with DenseConv, which prunes nothing" for name, default in PRUNING.items()
+                 if getattr(arguments, name) != default]
+    elif arguments.rearrange and arguments.conv_type == "BlockRandomConv":
+        said.append("--rearrange has no meaning with BlockRandomConv: nothing is gained for blocks that are not "
+                    "chosen by their weights")
     if not arguments.pretrained_model:
         said.append("no --pretrained_model: training starts from random weights")
     if arguments.warmup_length >= arguments.num_epochs:
@@ -124,20 +131,28 @@ def _train(arguments: argparse.Namespace) -> None:
         with written_aside(folder / "result.json") as aside:
             aside.write_text(json.dumps({**result.values, "best": best}, indent=1) + "\n", encoding="utf-8")
         if arguments.export_onnx:
-            example = torch.zeros(1, *data.held_out.shape)
-            _say("ONNX: " + str(export_onnx(trained.model.cpu(), example, folder / "model.onnx",
-                                            block_size=arguments.N)))
+            _export(trained.model, data.held_out.shape, folder, arguments.N)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     images = read_evaluation(arguments.data_path, pixels=arguments.pixels)
     fabric = start_fabric(arguments.precision, _device(arguments))
-    model = fabric.setup(load_model(arguments.arch, arguments.evaluate))
+    bare = load_model(arguments.arch, arguments.evaluate)
+    model = fabric.setup(bare)
     with training_shown(f"evaluating {arguments.arch}", silent=fabric.global_rank > 0) as progress:
         accuracy = evaluate(fabric, model, images, arguments.eval_batch_size, workers=arguments.workers,
                             progress=progress)
     _say(f"top-1 {accuracy.top1:.3%}, top-5 {accuracy.top5:.3%} of {accuracy.images:,} images"
          + (f"; {accuracy.unreadable} could not be read" if accuracy.unreadable else ""))
+    if arguments.export_onnx and is_first_process():
+        folder = Path(arguments.job_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        _export(bare, images.shape, folder, arguments.N)
+
+
+def _export(model: nn.Module, shape: tuple[int, int, int], folder: Path, block_size: int) -> None:
+    example = torch.zeros(1, *shape)
+    _say(f"ONNX: {export_onnx(model.cpu().float(), example, folder / 'model.onnx', block_size=block_size)}")
 
 
 def _data(arguments: argparse.Namespace) -> ImageData:
@@ -194,8 +209,9 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--conv_type", default="BlockL1Conv", choices=("BlockL1Conv", "BlockRandomConv", "DenseConv"),
         help="how blocks are chosen; DenseConv prunes nothing (default %(default)s)")
-    add("--pr_target", type=float, default=0.5, help="fraction of blocks to prune (default %(default)s)")
-    add("--N", type=int, default=16, help="output channels per block (default %(default)s)")
+    add("--pr_target", type=float, default=PRUNING["pr_target"],
+        help="fraction of blocks to prune (default %(default)s)")
+    add("--N", type=int, default=PRUNING["N"], help="output channels per block (default %(default)s)")
     add("--rearrange", nargs="?", const="swap", choices=("swap", "sort"), help="move channels first")
     add("--full", action="store_true", help="prune fully connected layers too")
 

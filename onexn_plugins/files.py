@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from onexn_plugins.errors import OneXNError
+from safetensors import SafetensorError
+
+from onexn_plugins.errors import OneXNError, first_line
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -38,11 +40,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
         os.replace(folder / path.name, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second one is a full disk, too
         raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unwritable(path: Path, error: OSError) -> OneXNError:
-    return OneXNError(str(path), f"cannot be written: {error.strerror}", "Check the folder's rights and the free space")
+def _unwritable(path: Path, error: Exception) -> OneXNError:
+    reason = error.strerror if isinstance(error, OSError) else first_line(error)
+    return OneXNError(str(path), f"cannot be written: {reason}", "Check the folder's rights and the free space")

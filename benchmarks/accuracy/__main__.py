@@ -9,18 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.accuracy.attempt import Place, attempt
-from benchmarks.accuracy.experiment import ROOT, Service, read_service, run_grid, run_trial
 from benchmarks.accuracy.page import write
 from benchmarks.accuracy.rows import Row, grid
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.progress import Progress
 from onexn_plugins.training.data.zipped import cache_folder
 
-RESULTS = Path(__file__).parent / "results"
+if TYPE_CHECKING:
+    from benchmarks.accuracy.attempt import Place
+
+RESULTS, ROOT = Path(__file__).parent / "results", Path(__file__).parents[2]
 
 
 def main() -> int:
@@ -29,6 +31,8 @@ def main() -> int:
     if arguments.verb in (None, "tables"):
         write(getattr(arguments, "results", RESULTS))
         return 0
+    from benchmarks.accuracy.experiment import Service, read_service, run_grid, run_trial  # tables need no toolkits
+
     torch.set_num_threads(arguments.threads)
     try:
         if arguments.verb == "trial":
@@ -44,6 +48,8 @@ def main() -> int:
 
 
 def _run(rows: list[Row], place: Place) -> int:
+    from benchmarks.accuracy.attempt import attempt
+
     progress, failed = Progress(), 0
     for row in rows:
         try:
@@ -56,6 +62,8 @@ def _run(rows: list[Row], place: Place) -> int:
 
 def _place(arguments: argparse.Namespace) -> Place:
     """A trial runs in another folder, so that paths of this machine are absolute."""
+    from benchmarks.accuracy.attempt import Place
+
     if arguments.verb == "experiment" and arguments.service is None:
         return Place(arguments.data.resolve(), arguments.results.resolve(), arguments.work.resolve())
     return Place(arguments.data, arguments.results, arguments.work)

@@ -48,13 +48,17 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit this checkout is at, with "+changes" where files differ from it; None outside a git checkout."""
+    """The commit this checkout is at, with "+changes" where files differ from it; None outside a git checkout.
+
+    Results that a benchmark has just written are no changes: nothing is made from them.
+    """
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=Path(__file__).parent, check=True, capture_output=True,
                               text=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", ":(top)", ":(top,exclude)benchmarks/*/results/*") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,7 +167,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     state = {name: tensor.detach().contiguous().clone() for name, tensor in model.state_dict().items()}
     with written_aside(path) as unfinished:
         if path.suffix in TORCH_SUFFIXES:
-            torch.save(state, unfinished)
+            content = io.BytesIO()  # torch's own writer reports a full disk as an internal error
+            torch.save(state, content)
+            unfinished.write_bytes(content.getbuffer())
         else:
             save_file(state, unfinished)
 

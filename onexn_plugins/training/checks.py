@@ -9,19 +9,20 @@ from torch import nn
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.inputs import call_model, keep_state
-from onexn_plugins.training.data.images import ImageData, Request
+from onexn_plugins.training.data.images import ImageData, Request, check_count
 from onexn_plugins.training.evaluation import check_classes
 from onexn_plugins.training.recipe import Recipe
 
 FIRST = Request(0, [0])
 
 
-def check_run(model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, ranks: int) -> None:
+def check_run(model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, ranks: int, workers: int) -> None:
     """Make the folder, and see that batches can be shared out and that the model tells the images' classes.
 
     Raises:
         OneXNError: one of them is not so; the model is as it was.
     """
+    check_count("workers", workers, 0)
     if recipe.batch_size % ranks:
         raise OneXNError("batch_size", f"{recipe.batch_size} cannot be shared out among {ranks} processes",
                          f"Use a multiple of {ranks}")

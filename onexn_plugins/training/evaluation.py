@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.evaluation import check_scores
-from onexn_plugins.training.data.images import IGNORED, Images, Requests, loader
+from onexn_plugins.training.data.images import IGNORED, Images, Requests, check_count, loader
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,6 +42,7 @@ def evaluate(fabric: Fabric, model: nn.Module, images: Images, batch_size: int =
     Raises:
         OneXNError: no image could be read, or the model's scores are not finite or not one per class.
     """
+    check_count("batch_size", batch_size, 1)
     requests = Requests(len(images), batch_size * fabric.world_size, rank=fabric.global_rank, ranks=fabric.world_size)
     empty = torch.zeros(1, *images.shape)  # for a process whose share is none: a model in several is run by all
     sums = torch.zeros(5, dtype=torch.float64)  # first, first five, loss, images, unreadable

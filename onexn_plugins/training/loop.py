@@ -137,7 +137,7 @@ class _Run:
                  workers: int, save_seconds: float, log_steps: int, tensorboard: bool) -> None:
         self.data, self.recipe, self.folder, self.method, self.fabric = data, recipe, folder, method, fabric
         self.workers, self.save_seconds, self.log_steps = workers, save_seconds, log_steps
-        check_run(model, data, recipe, folder, fabric.world_size)
+        check_run(model, data, recipe, folder, fabric.world_size, workers)
         self.network, self.settings = shapes(model.state_dict()), {**method.settings(), **described(data)}
         state = self._saved_state()
         torch.manual_seed(recipe.seed + fabric.global_rank)

@@ -57,6 +57,28 @@ def test_the_papers_commands(capsys, tmp_path, data, arch, N):
     assert f"top-1 {trained:.3%}" in capsys.readouterr().out
 
 
+def test_a_pruned_network_is_exported_without_training(capsys, tmp_path, data):
+    model = load_model("tests.training.small:network")
+    torch.save(fold(Blocks(pruning_ratio=0.75).prepare(model, torch.zeros(1, 3, 32, 32))).state_dict(), tmp_path / "p")
+    command = EVALUATE.format(arch="tests.training.small:network", data=data, weights=tmp_path / "p")
+    assert call(f"{command} {SMALL} --N 4 --export_onnx --job_dir {tmp_path / 'job'} --resume --rearrange") == 0
+    out = capsys.readouterr().out
+    assert "--resume has no meaning with --evaluate" in out
+    assert "--rearrange has no meaning with --evaluate" in out
+    recorded = read_pattern(onnx.load(tmp_path / "job" / "model.onnx"))
+    assert [entry["kept"] / entry["blocks"] for entry in recorded.values()] == pytest.approx([0.25, 0.25], abs=0.02)
+
+
+def test_pruning_flags_are_said_to_mean_nothing_where_nothing_is_pruned():
+    parse = _parser().parse_args
+    given = ["--data_path", "x", "--pr_target", "0.7", "--N", "4", "--rearrange", "--full"]
+    said = notes(parse([*given, "--conv_type", "DenseConv"]))
+    for flag in ("pr_target", "N", "rearrange", "full"):
+        assert f"--{flag} has no meaning with DenseConv, which prunes nothing" in said
+    assert not any("no meaning" in note for note in notes(parse(given)))
+    assert any("BlockRandomConv" in note for note in notes(parse([*given, "--conv_type", "BlockRandomConv"])))
+
+
 def test_a_run_goes_on_with_resume_alone(capsys, tmp_path, data):
     weights = pretrained("mobilenet_v3_small", tmp_path / "pretrained.pt")
     command = TRAIN.format(arch="mobilenet_v3_small", job=tmp_path / "e", data=data, weights=weights, N=4) + SMALL
@@ -101,9 +123,12 @@ def test_a_flag_without_meaning_is_said(name):
 
 @pytest.mark.parametrize(("extra", "message"), [
     ("--pretrained_model nowhere.pt", "nowhere.pt"), ("--pr_target 1.5", "pruning_ratio"), ("--N 33", "1 to 32"),
-    ("--arch no_such_net", "no_such_net"), ("--data_path nowhere", "nowhere"),
+    ("--arch no_such_net", "no_such_net"), ("--data_path nowhere", "nowhere"), ("--pixels 0", "pixels"),
+    ("--workers -1", "workers"), ("--evaluate W --eval_batch_size 0", "batch_size"),
 ])
 def test_bad_input_is_refused(capsys, tmp_path, data, extra, message):
+    if "W" in extra:
+        extra = extra.replace("W", str(pretrained("mobilenet_v3_small", tmp_path / "weights.pt")))
     assert call(f"--data_path {data} --arch mobilenet_v3_small --job_dir {tmp_path / 'job'} {SMALL} "
                 f"--train_batch_size 4 {extra}") == 2
     assert message in capsys.readouterr().err

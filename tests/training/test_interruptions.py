@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from onexn_plugins.cli.common import save_weights
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.training import Method, train
 from onexn_plugins.training.state import load_state
@@ -165,6 +166,18 @@ def test_a_full_disk_keeps_the_state_before(tmp_path):
     assert load_state(tmp_path / "last.ckpt")["progress"]["epoch"] == 1
     assert not list(tmp_path.glob(".last*"))
     assert len(train(network(), data(), RECIPE, tmp_path, method=Method()).history) == 3
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_a_disk_that_is_full_in_the_end_is_named(tmp_path, name):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+        with pytest.raises(OneXNError, match=rf"{name}: cannot be written: .*File too large"):
+            save_weights(network(), tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):

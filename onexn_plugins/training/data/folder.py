@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.repair.images import SUFFIXES
-from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Images, Request, stream
+from onexn_plugins.training.data.images import IGNORED, Batch, ImageData, Images, Request, check_count, stream
 from onexn_plugins.zoo import import_torchvision
 
 # The names that the parts have on disk, the paper's code's own among them.
@@ -41,6 +41,7 @@ class FolderImages(Images):
 
     def __init__(self, files: Sequence[tuple[str, int]], classes: Sequence[str], pixels: int,
                  augment_seed: int | None = None) -> None:
+        check_count("pixels", pixels, 1)
         self.files, self.classes, self.shape = files, classes, (3, pixels, pixels)
         self._seed, self._transform = augment_seed, _transform(pixels, augment_seed is not None)
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from onexn_plugins.errors import OneXNError
+
 IGNORED = -100  # the label of an image that could not be read; cross_entropy passes over it
 
 
@@ -91,9 +93,16 @@ class Requests:
 
 def loader(images: Images, requests: Requests, *, workers: int = 0, pin: bool = False) -> DataLoader[Batch]:
     """torch's loader over the requests; how many workers it has changes nothing but speed."""
+    check_count("workers", workers, 0)
     # Without a generator of its own every epoch's loader would take a number from torch's global stream.
     return DataLoader(images, batch_size=None, sampler=requests, pin_memory=pin,  # type: ignore[arg-type]
                       num_workers=0 if images.own_threads else workers, generator=torch.Generator().manual_seed(0))
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise OneXNError unless it is an integer that is not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OneXNError(name, f"must be an integer from {least} on, got {value!r}", "Leave it out for the default")
 
 
 def stream(*key: int) -> torch.Generator:
