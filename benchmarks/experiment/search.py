@@ -47,10 +47,7 @@ def run(data: ImageData, out: Path, command: str, say: Callable[[str], None], tr
 
     for seed in SEEDS:
         for by, suggestions in (("TPE", Tpe(seed)), ("uniform", Listed())):
-            search = next((search for search in values["searches"] if (search["by"], search["seed"]) == (by, seed)), None)
-            if search is None:
-                search = {"by": by, "seed": seed, "trials": []}
-                values["searches"].append(search)
+            search = _begun(values["searches"], by, seed)
             for number, chosen in zip(range(trials), suggestions, strict=False):
                 if number == len(search["trials"]):
                     search["trials"].append(_tried(dense, data, chosen, search, beside))
@@ -64,6 +61,15 @@ def best(search: dict[str, Any]) -> dict[str, Any] | None:
     """The trial that is the most accurate of those that are fast enough."""
     enough = [trial for trial in search["trials"] if trial["faster"] >= TARGET]
     return max(enough, key=lambda trial: trial["accuracy"], default=None)
+
+
+def _begun(searches: list[dict[str, Any]], by: str, seed: int) -> dict[str, Any]:
+    """The search of that kind; a new one where there is none yet."""
+    for search in searches:
+        if (search["by"], search["seed"]) == (by, seed):
+            return search
+    searches.append({"by": by, "seed": seed, "trials": []})
+    return searches[-1]
 
 
 def _tried(dense: nn.Module, data: ImageData, chosen: dict[str, Any], search: dict[str, Any],
