@@ -23,7 +23,7 @@ from onexn_plugins.training.evaluation import evaluate
 SEARCH = Path(__file__).with_name("search.yaml")
 TRIALS, SEEDS, JUDGED = 12, (0, 1, 2), 4
 # Ratios around the target, in blocks of each size that the search has.
-UNIFORM = tuple(uniform(ratio, size) for ratio in (0.65, 0.75, 0.85, 0.95) for size in (4, 8, 16))
+UNIFORM = tuple(uniform(ratio, size) for ratio in (0.55, 0.65, 0.45, 0.75) for size in (4, 8, 16))
 
 
 def run(data: ImageData, out: Path, command: str, say: Callable[[str], None], trials: int = TRIALS) -> dict[str, Any]:
