@@ -59,7 +59,7 @@ def trial(seed: int, sparse_ratio: float, chosen: dict[str, Any]) -> dict[str, A
     nni.report_intermediate_result(accuracy)
     measured = finish(pruner, image, dense=dense)
     said = {"pruner": chosen["_name"], "sparse_ratio": 0.0 if chosen["_name"] == "dense" else sparse_ratio}
-    return {**said, **measured, "seed": seed, "default": accuracy,
+    return {**measured, **said, "seed": seed, "default": accuracy,
             "seconds": round(time.time() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
             "load_average": round(os.getloadavg()[0], 1), "commit": commit()}
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.experiment.candidate import PARTS
+from benchmarks.experiment.search import best
 from onexn_plugins.report import Column, Table, to_markdown
 from onexn_plugins.report.cells import Cell
 
@@ -20,7 +22,7 @@ COLUMNS = (
 SEARCH_COLUMNS = (
     Column("seed", "Seed"), Column("by", "Chosen by"), Column("trials", "Trials"),
     Column("enough", "Fast enough"), Column("judged", "Best, on what it was chosen by", "percent"),
-    Column("held_out", "Best, on held-out images", "percent"))
+    Column("held_out", "Best, on held-out images", "percent"), Column("chosen", "Its ratios and block sizes"))
 
 
 def write_readme(readme: Path, comparison: Path, searches: Path) -> None:
@@ -82,12 +84,20 @@ def _spread(values: Sequence[float], unit: str, sign: str = "") -> str:
 
 def search_markdown(values: Mapping[str, Any]) -> str:
     """A row per search."""
-    rows = [{"seed": search["seed"], "by": search["by"], "trials": len(search["trials"]),
-             "enough": sum(trial["faster"] >= values["target"] for trial in search["trials"]),
-             "judged": search["best"] and search["best"]["accuracy"],
-             "held_out": search["best"] and search["best"]["held_out"]}
-            for search in sorted(values["searches"], key=lambda search: (search["seed"], search["by"]))]
+    rows = []
+    for search in sorted(values["searches"], key=lambda search: (search["seed"], search["by"])):
+        found = best(search) or {}
+        rows.append({"seed": search["seed"], "by": search["by"], "trials": len(search["trials"]),
+                     "enough": sum(trial["faster"] >= values["target"] for trial in search["trials"]),
+                     "judged": found.get("accuracy"), "held_out": found.get("held_out"),
+                     "chosen": found and _chosen(found)})
     return to_markdown(Table(SEARCH_COLUMNS, tuple(rows)))
+
+
+def _chosen(trial: Mapping[str, Any]) -> str:
+    """Part by part, or once where all are alike."""
+    parts = [f"{trial[f'{part}_ratio']:.0%} in 1×{trial[f'{part}_size']}" for part in PARTS]
+    return parts[0] if len(set(parts)) == 1 else ", ".join(parts)
 
 
 def _replaced(text: str, name: str, table: str) -> str:

@@ -21,6 +21,7 @@ from onexn_plugins.masking import fold
 from onexn_plugins.measurement import measure
 from onexn_plugins.timing import interleave
 
+Engines = dict[str, Callable[[], object]]  # what runs a network once, by the engine's name
 ROUNDS = 20
 TOLERANCE = 1e-3  # of the output's scale, between torch and the compiled network
 DEFAULT = "default"
@@ -29,7 +30,7 @@ DENSE_TIMES = ("dense_latency_ms", "dense_onnxruntime_ms", "faster", "onnxruntim
 
 
 def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str | os.PathLike[str] | None = None,
-           dense: nn.Module | None = None) -> dict[str, Any]:
+           dense: nn.Module | Engines | None = None) -> dict[str, Any]:
     """Fold, measure, export, compile, compare and time the pruner's network: one flat dict to report.
 
         nni.report_final_result(finish(pruner, images[:1]) | {"default": accuracy})
@@ -41,7 +42,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
         target: the processor to compile for; times are measured for "host" alone.
         path: where to keep the ONNX file; without it none is kept.
         dense: the network before pruning, to take turns with: how many times faster the pruned one is holds on a busy
-            machine too, where milliseconds do not.
+            machine too, where milliseconds do not. `engines(network, example_inputs)` in its place saves compiling it
+            again for every pruner.
 
     Returns:
         What was chosen (pruner, its options, sparse_ratio), and
@@ -68,7 +70,7 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
     except ModuleNotFoundError as error:
         raise MissingDependencyError("apache-tvm", "tvm") from error
     find_target(target)
-    if dense is not None and not isinstance(dense, nn.Module):
+    if dense is not None and not isinstance(dense, (nn.Module, dict)):
         raise OneXNError("dense", f"must be a network, got {type(dense).__name__}", "Pass the one before pruning")
     file = None if path is None else check_writable(path)
     model = _network(pruner)
@@ -89,14 +91,20 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
             result |= dict.fromkeys(("max_error", *TIMES, *(DENSE_TIMES if dense is not None else ())))
         else:
             result["max_error"] = _compared(compiled, model, example_inputs)
-            engines = _engines(compiled, onnx, example_inputs)
-            if dense is not None:
-                whole = Path(export_onnx(dense, example_inputs, Path(folder) / "dense.onnx"))
-                engines |= {f"dense {name}": run
-                            for name, run in _engines(compile_model(whole), whole, example_inputs).items()}
-            result |= _timed(engines)
+            beside = engines(dense, example_inputs) if isinstance(dense, nn.Module) else dense or {}
+            result |= _timed(_engines(compiled, onnx, example_inputs)
+                             | {f"dense {name}": run for name, run in beside.items()})
     macs, dense = result["macs"], result["dense_macs"]
     return result | {DEFAULT: dense / macs if macs else float(dense or 1)}
+
+
+def engines(network: nn.Module, example_inputs: Any) -> Engines:
+    """The network compiled by our backend, and by onnxruntime: {engine: runs it once}. It is not changed."""
+    from onexn_plugins.tvm_backend import compile_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(export_onnx(network, example_inputs, Path(folder) / "network.onnx"))
+        return _engines(compile_model(file), file, example_inputs)
 
 
 def _network(pruner: Any) -> nn.Module:
@@ -154,7 +162,7 @@ def _compared(compiled: Any, model: nn.Module, example_inputs: Any) -> float:
     return error
 
 
-def _engines(compiled: Any, onnx: Path, example_inputs: Any) -> dict[str, Callable[[], object]]:
+def _engines(compiled: Any, onnx: Path, example_inputs: Any) -> Engines:
     """What runs the network once: our backend, and onnxruntime on the same file, each on one thread."""
     import onnxruntime
 
@@ -166,13 +174,13 @@ def _engines(compiled: Any, onnx: Path, example_inputs: Any) -> dict[str, Callab
     return {"onexn": lambda: compiled.run(*arrays), "onnxruntime": lambda: session.run(None, feed)}
 
 
-def _timed(engines: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _timed(contenders: Engines) -> dict[str, float]:
     """Medians of turns A B A B, and ratios of what took turns."""
-    timings = interleave(engines, rounds=ROUNDS)
+    timings = interleave(contenders, rounds=ROUNDS)
     pruned = {"latency_ms": timings.milliseconds("onexn").value,
               "onnxruntime_ms": timings.milliseconds("onnxruntime").value,
               "speedup": timings.speedup("onexn", "onnxruntime").value}
-    if "dense onexn" not in engines:
+    if "dense onexn" not in contenders:
         return pruned
     return pruned | {"dense_latency_ms": timings.milliseconds("dense onexn").value,
                      "dense_onnxruntime_ms": timings.milliseconds("dense onnxruntime").value,

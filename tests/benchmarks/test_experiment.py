@@ -11,8 +11,9 @@ import yaml
 
 pytest.importorskip("nni")
 
-from benchmarks.experiment import candidate, page, task
+from benchmarks.experiment import candidate, page, search, task
 from benchmarks.experiment.search import UNIFORM, Listed, Tpe
+from onexn_plugins.training.data.images import ImageData
 from onexn_plugins.training.data.zipped import PixelImages
 
 HERE = Path(page.__file__).parent
@@ -35,8 +36,8 @@ def test_filters_are_cut_to_the_work_that_blocks_leave(trial, ratio):
     dense, image = task.dense_network(), torch.zeros(2, 3, 32, 32)
     layers = measure(dense, 4, image).layers
     left = sum((layer.dense_macs or 0) * (1 - ratio if layer.prunable else 1) for layer in layers)
-    small = task.copy_of(dense)  # as ModelSpeedup cuts dependency groups, but at once
-    cut_by_torch_pruning(small, "L1NormPruner", [{"op_types": ["Conv2d"], "sparse_ratio": trial.FILTERS[ratio]}], image)
+    config = [{"op_types": ["Conv2d"], "sparse_ratio": trial.FILTERS[ratio]}]
+    small = cut_by_torch_pruning(dense, "L1NormPruner", config, image)  # as ModelSpeedup, but at once
     assert (measure(small, 4, image).dense_macs or 0) == pytest.approx(left, rel=0.02)
 
 
@@ -104,6 +105,42 @@ def test_suggestions_have_the_keys_that_candidates_take():
     tuned, listed = next(iter(Tpe(0))), next(iter(Listed()))
     assert tuned.keys() == listed.keys() == UNIFORM[0].keys()
     assert next(iter(Tpe(0))) == tuned != next(iter(Tpe(1)))
+
+
+def test_a_search_goes_on_where_it_was_stopped(monkeypatch, tmp_path):
+    """Candidates are made up; what is kept, told to the tuner and judged is not."""
+    made, judged = [], []
+
+    def made_up(dense, data, chosen, seed, beside):
+        made.append(chosen)
+        ratio = sum(chosen[f"{part}_ratio"] for part in candidate.PARTS)
+        return {**chosen, "accuracy": 1 - ratio / 10, "faster": 2 * ratio, "default": ratio, "seed": seed}, None
+
+    class Fabric:
+        def setup_module(self, model):
+            return model
+
+    def evaluated(*words):
+        judged.append(words)
+        return type("Accuracy", (), {"top1": 0.5})
+
+    monkeypatch.setattr(search, "candidate", made_up)
+    monkeypatch.setattr(search, "engines", lambda network, images: {})
+    monkeypatch.setattr(search, "start_fabric", Fabric)
+    monkeypatch.setattr(search, "evaluate", evaluated)
+    data = ImageData(images(4), images(4))
+    whole = search.run(data, tmp_path / "whole.json", "", lambda line: None, trials=4)
+    assert len(made) == 24
+    made.clear()
+    for trials in (2, 4):
+        parts = search.run(data, tmp_path / "parts.json", "", lambda line: None, trials=trials)
+    assert len(made) == 24
+    assert parts["searches"] == whole["searches"]
+    for one in parts["searches"]:
+        found = search.best(one)
+        assert found is None or found["held_out"] == 0.5
+    assert 0 < len(judged) < 48
+    assert "| 0 | TPE | 4 |" in page.search_markdown(parts)
 
 
 def test_rows_are_means_over_seeds_and_differences_are_paired():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from pathlib import Path
 
@@ -44,11 +43,18 @@ def tuner_raised(directory: Path) -> bool:
 
 def disk_is_full(directory: Path) -> bool:
     """Nothing more can be written; or one of the logs, or a file of a trial, speaks of a full disk."""
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(directory).free < _NOTHING:
-            return True
+    if no_room(directory):
+        return True
     files = [directory / name for name in LOGS] + list(directory.glob("**/*stderr"))
     return any(sign in line for file in files for line in tail(file) for sign in _FULL)
+
+
+def no_room(directory: Path) -> bool:
+    """Nothing more can be written there; what cannot be written, no log says."""
+    try:
+        return shutil.disk_usage(directory).free < _NOTHING
+    except OSError:
+        return False
 
 
 def tail(file: Path) -> list[str]:

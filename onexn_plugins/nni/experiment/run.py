@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.nni.experiment.config import Checked, read_config
-from onexn_plugins.nni.experiment.logs import disk_is_full
+from onexn_plugins.nni.experiment.logs import disk_is_full, no_room
 from onexn_plugins.nni.experiment.manager import EVERYWHERE, LOOPBACK, Manager, check_port, start
 from onexn_plugins.nni.experiment.quiet import quiet
 from onexn_plugins.nni.experiment.results import RESULT_FILE, ExperimentResult, read_trials
@@ -81,11 +82,16 @@ def run_experiment(
 
 def _collected(manager: Manager, checked: Checked, ended: str, reason: str, record: dict[str, Any]) -> ExperimentResult:
     trials = read_trials(manager.directory)
+    if no_room(manager.directory) and ended == "done":  # by what NNI remembers, which it could not write down
+        ended = "failed"
     if ended != "done" and disk_is_full(manager.directory) and "disk is full" not in reason:
-        reason = f"{reason}; the disk is full"
+        reason = "; ".join(filter(None, (reason, "the disk is full")))
     result = ExperimentResult(manager.id, _name(checked), str(manager.directory),
                               ended, reason, trials, record)
-    result.save(manager.directory / RESULT_FILE)
+    try:
+        result.save(manager.directory / RESULT_FILE)
+    except OneXNError as error:  # the trials are in NNI's database, and in what is returned
+        result = replace(result, reason="; ".join(filter(None, (reason, f"{RESULT_FILE} {error.reason}"))))
     return result
 
 

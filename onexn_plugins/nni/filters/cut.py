@@ -69,10 +69,10 @@ def cut_filters(model: nn.Module, pruner_class: Callable[..., Any], config_list:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # NNI raises classes of its own, bare assertions, and worse
-        small, method = copy.deepcopy(model).eval(), "torch-pruning"
+        method = "torch-pruning"
         reason = f"{type(error).__name__}: {first_line(error)}"
         try:
-            cut_by_torch_pruning(small, getattr(pruner_class, "__name__", ""), config_list, example_inputs)
+            small = cut_by_torch_pruning(model, getattr(pruner_class, "__name__", ""), config_list, example_inputs)
         except OneXNError:
             raise
         except Exception as other:

@@ -40,7 +40,7 @@ def begin(folder: Path, settings: Mapping[str, Any], *arguments: str) -> subproc
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def end(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, str, str]:
+def end(process: subprocess.Popen[str], seconds: float = 400) -> tuple[int, str, str]:
     """(exit code, output, errors)."""
     try:
         out, err = process.communicate(timeout=seconds)

@@ -28,4 +28,5 @@ def test_it_is_named_and_what_was_finished_is_kept(small_disk):
     assert code == 2, out + err
     assert "the disk is full" in out
     assert "0.750" in out
+    assert "result.json cannot be written" in out
     assert running.left_running(small_disk) == []

@@ -23,7 +23,7 @@ def ended(tmp_path_factory):
     """(folder, exit code, output, errors): the grid has six points, three of them run."""
     folder = tmp_path_factory.mktemp("experiment")
     return folder, *running.end(running.begin(
-        folder, running.config(PRUNERS, (0.5, 0.75)), "--max-trials", "3", "--json", "--timeout", "200"))
+        folder, running.config(PRUNERS, (0.5, 0.75)), "--max-trials", "3", "--json", "--timeout", "350"))
 
 
 def test_the_output_is_json_alone_and_the_file_says_the_same(ended):

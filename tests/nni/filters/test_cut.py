@@ -117,11 +117,39 @@ def test_what_nni_cannot_cut_is_cut_all_the_same(network, last, pruner):
     cut.model.train()(IMAGES).square().mean().backward()  # it can be fine-tuned
 
 
+class Shuffled(nn.Module):
+    """A channel shuffle, as in ShuffleNet V2: neither NNI nor torch-pruning follows the whole network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.branch = nn.Sequential(nn.Conv2d(4, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16),
+                                    nn.Conv2d(16, 4, 1))
+        self.last = nn.Conv2d(8, 8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        left, right = self.first(images).chunk(2, dim=1)
+        joined = torch.cat([left, self.branch(right)], 1)
+        count, channels, height, width = joined.shape
+        shuffled = joined.view(count, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return self.last(shuffled.view(count, -1, height, width))
+
+
+def test_parts_of_a_network_with_a_channel_shuffle_are_cut_inside():
+    model = Shuffled()
+    cut = cut_filters(model, L1NormPruner, [CONFIG[0] | {"exclude_op_names": ["last"]}], IMAGES)
+    assert cut.method == "torch-pruning"
+    layers = [layer for layer in cut.model.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in layers] == [(3, 8), (4, 8), (8, 8), (8, 4), (8, 8)]
+    assert cut.model.first.weight.equal(model.first.weight)
+    cut.model.train()(IMAGES).square().mean().backward()
+
+
 @pytest.mark.parametrize("criterion", ["L1NormPruner", "L2NormPruner", "FPGMPruner"])
 def test_the_stand_in_cuts_the_selected_layers_alone(criterion):
-    model = plain_net()
     entry = {"op_names": ["0"], "target_settings": {"weight": {"sparse_ratio": 0.75}}}
-    cut_by_torch_pruning(model, criterion, [entry], IMAGES)
+    model = cut_by_torch_pruning(plain_net(), criterion, [entry], IMAGES)
     assert [tuple(module.weight.shape[:2]) for module in model.modules() if isinstance(module, nn.Conv2d)] == [
         (4, 3), (16, 4)]
 
