@@ -228,6 +228,11 @@ def test_scalars_and_old_comparisons(tmp_path: Path):
                        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)], {"x": X * 3}, {"k": np.array(3)}, opset=17)
 
 
+def test_layer_normalisation_of_doubles(tmp_path: Path):
+    compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
+            {name: random.standard_normal(6) for name in "sb"}, opset=17)
+
+
 def test_constants_that_the_reference_cannot_compute(tmp_path: Path):
     layer = node("ConvTranspose", ["c", "w"], ["t"], auto_pad="SAME_UPPER", strides=[2, 1], dilations=[2, 1], group=2)
     constants = {"c": X, "w": random.standard_normal((4, 2, 3, 3)).astype(np.float32), "k": np.float32(1)}
