@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-SECONDS = 60  # for one case
+SECONDS = 240  # for one case, and to start; a busy machine may be ten times as slow as an idle one
 
 
-def judged(words: list[str], first: int, last: int) -> dict[int, str]:
+def judged(words: list[str], first: int, last: int,
+           tell: Callable[[int, str], None] = lambda number, outcome: None) -> dict[int, str]:
     """The outcome of every number.
 
     Args:
@@ -20,23 +22,25 @@ def judged(words: list[str], first: int, last: int) -> dict[int, str]:
             the number that did it, whose outcome then says so.
         first: the first number.
         last: the one behind the last.
+        tell: called with each number and its outcome as soon as it is known.
     """
     module, *options = words
     outcomes: dict[int, str] = {}
     while first < last:
         command = [sys.executable, "-m", module, str(first), str(last), *options]
-        ended = _follow(command, outcomes)
+        ended = _follow(command, outcomes, tell)
         started = max(outcomes, default=first - 1)
         if ended == "done" and started == last - 1:
             return outcomes
         if started < first:
             raise SystemExit(f"{' '.join(command[1:])} could not start: {ended}")
         outcomes[started] = ended
+        tell(started, ended)
         first = started + 1
     return outcomes
 
 
-def _follow(command: list[str], outcomes: dict[int, str]) -> str:
+def _follow(command: list[str], outcomes: dict[int, str], tell: Callable[[int, str], None]) -> str:
     """Read a worker's lines into outcomes; "done", or how it ended."""
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert worker.stdout is not None
@@ -45,6 +49,8 @@ def _follow(command: list[str], outcomes: dict[int, str]) -> str:
             watch.alive()
             entry = json.loads(line)
             outcomes[entry["number"]] = entry.get("outcome", "begun")
+            if "outcome" in entry:
+                tell(entry["number"], entry["outcome"])
             if len(outcomes) % 200 == 0 and "outcome" in entry:
                 print(f"{len(outcomes)} judged", file=sys.stderr, flush=True)
     code = worker.wait()

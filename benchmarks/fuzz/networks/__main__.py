@@ -1,4 +1,4 @@
-"""python -m benchmarks.fuzz.networks: judges random networks a hundred at a time, and goes on where it ended before.
+"""python -m benchmarks.fuzz.networks: judges random networks, and goes on where it ended before.
 
 Each outcome is a line of the log as soon as it is known. The summary beside it says how many networks came out how, and
 lists every fault by its number; what became of faults is told by hand in results/found.json.
@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.common.record import command_line, record
 from benchmarks.common.workers import judged
 
-CHUNK = 100
 FINE = ("refused", "right")
 
 
@@ -25,16 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     facts = record(command_line("benchmarks.fuzz.networks"))
     outcomes = _read(options.log)
-    for first in range(options.first, options.first + options.count, CHUNK):
-        numbers = [number for number in range(first, min(first + CHUNK, options.first + options.count))
-                   if number not in outcomes]
-        if not numbers:
-            continue
-        made = judged(["benchmarks.fuzz.networks.worker"], numbers[0], numbers[-1] + 1)
-        outcomes.update(made)
-        with options.log.open("a", encoding="utf-8") as log:
-            log.writelines(json.dumps({"number": number, "outcome": text}, ensure_ascii=False) + "\n"
-                           for number, text in made.items())
+    with options.log.open("a", encoding="utf-8") as log:
+        def tell(number: int, outcome: str) -> None:
+            log.write(json.dumps({"number": number, "outcome": outcome}, ensure_ascii=False) + "\n")
+            log.flush()
+
+        for numbers in _runs(set(range(options.first, options.first + options.count)) - outcomes.keys()):
+            outcomes |= judged(["benchmarks.fuzz.networks.worker"], numbers[0], numbers[-1] + 1, tell)
     whole = {**facts, **summary(outcomes)}
     print(json.dumps(whole, indent=1, ensure_ascii=False))
     if options.out:
@@ -49,6 +45,17 @@ def summary(outcomes: dict[int, str]) -> dict[str, Any]:
             "refusals": dict(Counter(outcomes[number] for number, kind in kinds.items() if kind == "refused")
                              .most_common()),
             "faults": {number: outcomes[number] for number, kind in kinds.items() if kind not in FINE}}
+
+
+def _runs(numbers: set[int]) -> list[list[int]]:
+    """Numbers that follow each other, together."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
 
 
 def _read(log: Path) -> dict[int, str]:

@@ -110,7 +110,10 @@ def _append(made: Network, item: Made, source: str) -> None:
     asked = [True] * item.outputs if isinstance(item.outputs, int) else item.outputs
     numbers = count(first)
     names = [f"v{next(numbers)}" if wanted else "" for wanted in asked]
-    node = helper.make_node(item.op, inputs, names, **item.attributes)
+    try:
+        node = helper.make_node(item.op, inputs, names, **item.attributes)
+    except ValueError:  # an empty list tells no type
+        return
     _name_subgraphs(node, source, f"v{first}_")
     given = {name: made.values[name] for name in sorted({*inputs, *_captured(node)})
              if name in made.values and name not in made.constants}

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TypeProto, ValueInfoProto, helper
+import onnxruntime
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onexn_plugins.errors import OneXNError
@@ -224,10 +225,14 @@ class Graph:
 
 # Where the reference implementation begins, later than the operator does, which has only grown since.
 _EVALUATED_SINCE = {"Constant": 13, "DequantizeLinear": 21, "QuantizeLinear": 21}
+# Operators over windows and sequences, of whose attributes the reference implementation knows some and refuses others.
+_BY_ONNXRUNTIME = frozenset({"AveragePool", "Conv", "ConvTranspose", "GRU", "GridSample", "LRN", "LSTM", "LpPool",
+                             "MaxPool", "RNN", "Resize", "RoiAlign", "Upsample"})
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The node's outputs by ONNX's reference implementation, where `values` and constants are its inputs.
+    """The node's outputs, where `values` and constants are its inputs: by ONNX's reference implementation, or by
+    onnxruntime where that knows more.
 
     Raises:
         OneXNError: it takes no such inputs.
@@ -237,9 +242,24 @@ def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> list
                 for name, value in inputs.items()]
     single = helper.make_model(
         helper.make_graph([node.proto], "constant", declared, [ValueInfoProto(name=name) for name in node.outputs]),
-        opset_imports=[helper.make_opsetid("", max(graph.opset, _EVALUATED_SINCE.get(node.op, 0)))])
-    try:
-        return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, inputs)]
-    except Exception as error:
-        shapes = ", ".join(f"{list(value.shape)} of {value.dtype}" for value in inputs.values())
-        raise OneXNError(node.label, f"cannot be computed from its constants {shapes}", EXPORT_AGAIN) from error
+        opset_imports=[helper.make_opsetid("", max(graph.opset, _EVALUATED_SINCE.get(node.op, 0)))], ir_version=10)
+    ways = (_by_reference, _by_onnxruntime)
+    failures: list[Exception] = []
+    for compute in reversed(ways) if node.op in _BY_ONNXRUNTIME else ways:
+        try:
+            return [np.asarray(value) for value in compute(single, inputs)]
+        except Exception as error:
+            failures.append(error)
+    shapes = ", ".join(f"{list(value.shape)} of {value.dtype}" for value in inputs.values())
+    raise OneXNError(node.label, f"cannot be computed from its constants {shapes}", EXPORT_AGAIN) from failures[0]
+
+
+def _by_reference(model: ModelProto, inputs: dict[str, np.ndarray]) -> list[Any]:
+    return list(ReferenceEvaluator(model).run(None, inputs))
+
+
+def _by_onnxruntime(model: ModelProto, inputs: dict[str, np.ndarray]) -> list[Any]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, inputs))

@@ -50,6 +50,12 @@ def compare(path: Path, nodes: Sequence[NodeProto], inputs: Mapping[str, np.ndar
     (node("LpNormalization", ["x"], ["y"]), {}, 21),
     (node("MeanVarianceNormalization", ["x"], ["y"]), {}, 13),
     (node("Celu", ["x"], ["y"], alpha=0.7), {}, 17),
+    (node("Celu", ["x"], ["y"], alpha=-0.7), {}, 17),
+    (node("Shrink", ["x"], ["y"]), {}, 11),
+    (node("Slice", ["x", "i", "j", "a", "k"], ["y"]),
+     {"i": np.array([-9, 9]), "j": np.array([-2**63 + 1, -9]), "a": np.array([-4, 1]), "k": np.array([-2, -1])}, 13),
+    (node("Slice", ["x", "i", "j", "a", "k"], ["y"]),
+     {"i": np.array([9, -3]), "j": np.array([-2**31, 2**31 - 1]), "a": np.array([3, 2]), "k": np.array([-2, 2])}, 13),
     (node("Mish", ["x"], ["y"]), {}, 18),
     (node("Swish", ["x"], ["y"]), {}, 24),
     (node("Shrink", ["x"], ["y"], bias=0.2, lambd=0.4), {}, 17),
@@ -180,3 +186,55 @@ def test_tensors_without_elements_are_known(tmp_path: Path) -> None:
     nodes = [node("Slice", ["x", "zero", "zero"], ["nothing"]), node("Concat", ["nothing", "x"], ["y"], axis=0),
              node("ReduceSum", ["nothing", "zero"], ["z"])]
     compare(tmp_path, nodes, {"x": X}, {"zero": np.array([0])}, ["y", "z"])
+
+
+def test_half_precision_is_computed_in_float32(tmp_path: Path):
+    """By the kernels, without rounding in between; what leaves the network and what is cast is rounded."""
+    x, weight = X.astype(np.float16), random.standard_normal((8, 4, 3, 3)).astype(np.float16)
+    nodes = [node("Conv", ["x", "w"], ["h"], "conv"), node("Relu", ["h"], ["r"]), node("Sinh", ["r"], ["s"]),
+             node("Div", ["s", "large"], ["y"]), node("Cast", ["h"], ["z"], to=TensorProto.FLOAT)]
+    constants = {"w": weight, "large": np.float16(1000)}
+    content, compiled = compile_nodes(tmp_path, nodes, {"x": x}, constants, ["y", "z"], 17)
+    assert compiled.layers[0].family is not None
+    y, z = compiled.run(x)
+    assert (y.dtype, z.dtype) == (np.float16, np.float32)
+    expected = onnxruntime.InferenceSession(content).run(None, {"x": x})
+    np.testing.assert_allclose(z, expected[1], rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(z, z.astype(np.float16).astype(np.float32))
+    np.testing.assert_allclose(y, np.sinh(np.maximum(z, 0)) / 1000, rtol=5e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("op", "settings"), [("Div", {}), ("Mod", {}), ("Mod", {"fmod": 1})])
+def test_whole_numbers_are_divided_without_a_trap(tmp_path: Path, op: str, settings: dict[str, int]):
+    x = np.array([[7], [-7], [-2**31]], np.int32)
+    divisors = np.array([2, -2, 3, 0, -1], np.int32)
+    _, compiled = compile_nodes(tmp_path, [node(op, ["x", "k"], ["y"], **settings)], {"x": x, "k": divisors}, {}, ["y"],
+                                17)
+    wide, by = x.astype(np.float64), np.where(divisors == 0, np.inf, divisors.astype(np.float64))
+    quotient = np.trunc(wide / by) if op == "Div" or settings else np.floor(wide / by)
+    remainder = np.where(divisors == 0, 0, wide - quotient * np.where(divisors == 0, 0, divisors))
+    expected = (quotient if op == "Div" else remainder).astype(np.int64).astype(np.int32)
+    np.testing.assert_array_equal(compiled.run({"x": x, "k": divisors}), expected)
+
+
+def test_scalars_and_old_comparisons(tmp_path: Path):
+    total = node("ReduceSum", ["x"], ["t"], keepdims=0)
+    compare(tmp_path, [total, node("Neg", ["t"], ["n"]), node("PRelu", ["n", "k"], ["y"])], {"x": X},
+            {"k": np.array(0.3, np.float32)}, opset=17)
+    compare(tmp_path, [node("Squeeze", ["x"], ["s"]), node("GreaterOrEqual", ["s", "k"], ["c"]),
+                       node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)], {"x": X[:1]},
+            {"k": np.array(0.3, np.float32)}, opset=13)
+    compare(tmp_path, [node("Cast", ["x"], ["i"], to=TensorProto.INT64), node("Pow", ["i", "k"], ["p"]),
+                       node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)], {"x": X * 3}, {"k": np.array(3)}, opset=17)
+
+
+def test_layer_normalisation_of_doubles(tmp_path: Path):
+    compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
+            {name: random.standard_normal(6) for name in "sb"}, opset=17)
+
+
+def test_constants_that_the_reference_cannot_compute(tmp_path: Path):
+    layer = node("ConvTranspose", ["c", "w"], ["t"], auto_pad="SAME_UPPER", strides=[2, 1], dilations=[2, 1], group=2)
+    constants = {"c": X, "w": random.standard_normal((4, 2, 3, 3)).astype(np.float32), "k": np.float32(1)}
+    compare(tmp_path, [layer, node("Mul", ["x", "k"], ["m"]), node("ReduceMean", ["m"], ["r"]),
+                       node("Add", ["t", "r"], ["y"])], {"x": X}, constants, opset=17)

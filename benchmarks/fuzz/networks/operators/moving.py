@@ -23,7 +23,8 @@ from benchmarks.fuzz.networks.operators.made import (
 
 
 def transpose(random: Random, shape: Shape) -> Made:
-    return Made("Transpose", {"perm": random.sample(range(len(shape)), len(shape))} if random.random() < 0.9 else {})
+    permuted = shape and random.random() < 0.9
+    return Made("Transpose", {"perm": random.sample(range(len(shape)), len(shape))} if permuted else {})
 
 
 def reshape(random: Random, shape: Shape) -> Made:

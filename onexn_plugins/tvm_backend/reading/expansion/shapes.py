@@ -1,4 +1,6 @@
-"""Padding by a value that is computed, Split into parts of which some are empty, ConvTranspose to a given shape."""
+"""Padding by a value that is computed, Split into parts of which some are empty, Slice from beyond the end,
+ConvTranspose to a given shape.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +49,37 @@ def split(graph: Graph, node: Node) -> Iterable[Node] | None:
         if name:
             write("Slice", node.inputs[0], write.integers(start), write.integers(end), write.integers(axis), to=name)
     return write.nodes
+
+
+# Before the first element, for an end that counts backwards; from -1 on ends count from behind.
+_BEFORE = -2**31
+
+
+def slices(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Starts, ends and axes as what they are clamped to, so that nothing is left to whoever reads them."""
+    shape, given = graph.shape(node.inputs[0]), [graph.constant(node, place) for place in range(1, 5)]
+    if any(name and value is None for name, value in zip(node.inputs[1:], given, strict=False)):
+        return None
+    starts, ends = (value.reshape(-1).tolist() for value in given[:2] if value is not None)
+    axes = range(len(starts)) if given[2] is None else (int(axis) % len(shape) for axis in given[2].reshape(-1))
+    steps = [1] * len(starts) if given[3] is None else given[3].reshape(-1).tolist()
+    whole = [(*_clamped(start, end, step, shape[axis]), axis, step)
+             for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)]
+    asked = [list(items) for items in zip(*whole, strict=True)]
+    if not whole or asked == [None if value is None else value.reshape(-1).tolist() for value in given]:
+        return None
+    write = Writer(graph, node)
+    write("Slice", node.inputs[0], *(write.integers(*items) for items in asked), to=node.output)
+    return write.nodes
+
+
+def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int]:
+    """Into the axis, as the standard says: counted backwards the last element is the highest start."""
+    start, end = (place + size if place < 0 else place for place in (start, end))
+    if step > 0:
+        return min(max(start, 0), size), min(max(end, 0), size)
+    end = min(max(end, -1), size - 1)
+    return min(max(start, 0), size - 1), _BEFORE if end < 0 else end
 
 
 def conv_transpose(graph: Graph, node: Node) -> Iterable[Node] | None:

@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "CastLike": arithmetic.cast_like,
     "Pad": shapes.pad,
     "Split": shapes.split,
+    "Slice": shapes.slices,
     "ConvTranspose": shapes.conv_transpose,
     "OneHot": selection.one_hot,
     "MaxUnpool": selection.max_unpool,
