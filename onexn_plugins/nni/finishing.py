@@ -94,8 +94,8 @@ def finish(pruner: Any, example_inputs: Any, *, target: str = "host", path: str 
             beside = engines(dense, example_inputs) if isinstance(dense, nn.Module) else dense or {}
             result |= _timed(_engines(compiled, onnx, example_inputs)
                              | {f"dense {name}": run for name, run in beside.items()})
-    macs, dense = result["macs"], result["dense_macs"]
-    return result | {DEFAULT: dense / macs if macs else float(dense or 1)}
+    macs, whole = result["macs"], result["dense_macs"]
+    return result | {DEFAULT: whole / macs if macs else float(whole or 1)}
 
 
 def engines(network: nn.Module, example_inputs: Any) -> Engines:

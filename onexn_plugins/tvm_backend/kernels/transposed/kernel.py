@@ -181,7 +181,7 @@ class _Emitter:
 
 
 @contextmanager
-def _if(condition: Term | None) -> Iterator[None]:
+def _if(condition: Term | bool | None) -> Iterator[None]:
     """What is emitted inside runs where the condition holds; always where there is none."""
     if condition is None:
         yield
