@@ -13,8 +13,8 @@ from benchmarks.table import BENCHMARKS
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 # What a benchmark starts in processes of its own, and what writes its README.
 PARTS = {"arm.run_emulated", "arm.sparse_litert", "common.emulation.on_board", "demo.readme",
-         "experiment.comparison_trial", "experiment.search_trial", "fuzz.artefacts",
-         "fuzz.networks.worker", "fuzz.worker", "latency.worker", "networks.case", "onnx_backend.worker",
+         "experiment.comparison_trial", "experiment.search_trial", "fuzz.artefacts", "fuzz.networks.worker",
+         "fuzz.worker", "latency.worker", "networks.case", "networks.tasks.case", "onnx_backend.worker",
          "rearrangement.one_network", "rearrangement.readme"}
 
 

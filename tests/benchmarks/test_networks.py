@@ -13,8 +13,11 @@ pytest.importorskip("tvm")
 from benchmarks.networks.__main__ import RESULTS
 from benchmarks.networks.files import OPSETS, NoFile, in_opset
 from benchmarks.networks.page import summary, write
+from benchmarks.networks.tasks import page as tasks_page
+from benchmarks.networks.tasks.zoo import TASKS
 from onexn_plugins.tvm_backend import compile_model
 from onexn_plugins.tvm_backend.reading.opset import opset_of
+from onexn_plugins.zoo import load_model
 
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -69,3 +72,33 @@ def test_published_rows_are_right_and_of_a_commit(name):
     assert all(row["state"] in ("right", "no file") and "+changes" not in row["commit"] for row in rows)
     if name == "opsets.json":
         assert {row["opset"] for row in rows if row["state"] == "right"} >= set(OPSETS)
+
+
+def test_tasks_are_summed_up(tmp_path):
+    times = {"value": 2.5, "low": 2.0, "high": 3.0}
+    row = {"network": "a", "task": "text", "shape": [1, 3, 8, 8], "state": "right", "difference_exact": 1e-6,
+           "adapters": "same", "macs": 0.25, "onnxruntime_dense": times, "onnxruntime_pruned": times, "ours": times,
+           "faster": times, "without": ["lstm"], "without_share": 0.5, "compile_seconds": 3.0}
+    ended = {"network": "b", "task": "text", "shape": [1, 3, 8, 8], "state": "not done", "said": "in 9 s"}
+    assert tasks_page.summary([row, ended]) == (
+        "2 networks, 1 of them right, 1 at least 2 times faster than onnxruntime runs them dense.")
+    facts = {"command": "this", "tolerance": 1e-4, "ratio": 0.75, "rounds": 5, "block_size": 4,
+             "machine": {"cores": 2, "processor": "one", "vector_units": ["avx2"]}}
+    tasks_page.write(tmp_path / "rows.json", {**facts, "networks": [row, ended]})
+    text = (tmp_path / "rows.md").read_text()
+    assert "| a | text | 1×3×8×8 | right |" in text
+    assert "not done: in 9 s" in text
+    assert "lstm" in text
+
+
+def test_the_published_page_of_tasks_is_made_from_its_rows():
+    result = json.loads((RESULTS / "tasks.json").read_text())
+    assert (RESULTS / "tasks.md").read_text() == tasks_page.markdown(result)
+    assert all(row["state"] == "right" and "+changes" not in row["commit"] for row in result["networks"])
+
+
+def test_detectors_have_the_published_sizes():
+    yolo, faces = (load_model(TASKS[name].model) for name in ("yolov8n", "blazeface"))
+    assert sum(parameter.numel() for parameter in yolo.parameters()) == 3_157_184
+    assert yolo(torch.zeros(1, 3, 64, 64)).shape == (1, 84, 64 + 16 + 4)
+    assert [output.shape[1:] for output in faces(torch.zeros(1, 3, 128, 128))] == [(896, 1), (896, 16)]
