@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from onexn_plugins.cli.common import (
     Result,
     add_block_size,
@@ -83,6 +85,9 @@ def run(arguments: argparse.Namespace) -> Result:
               "sparsity": report.sparsity._asdict()}
     lines = [*_lines(result), f"pruned: {report.sparsity.blocks:.1%} of the blocks, {report.sparsity.weights:.1%} of "
                               "the weights of prunable layers"]
+    if arguments.latency is not None:
+        values["latency"] = {"planned_ms": arguments.latency, "measured_ms": _milliseconds(model, arguments)}
+        lines.append("planned for {planned_ms:.3g} ms, measured {measured_ms:.3g} ms".format(**values["latency"]))
     if arguments.output is not None:
         is_network = arguments.output.suffix == ".onnx"
         if is_network:
@@ -100,6 +105,14 @@ def _ratio(arguments: argparse.Namespace) -> float | Budget:
     if all(each is None for each in given):
         return arguments.pruning_ratio
     return Budget(*given[:3], arguments.target, arguments.table, arguments.speedup)
+
+
+def _milliseconds(model: nn.Module, arguments: argparse.Namespace) -> float:
+    """Of the compiled network, the median."""
+    from onexn_plugins.tvm_backend import compile_module
+
+    model = in_float32(model)
+    return compile_module(model, example_input(model, arguments), target=arguments.target).benchmark(repeat=30).median
 
 
 def _share(text: str) -> float | str:

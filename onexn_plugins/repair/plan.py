@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Budget:
         target: that it is compiled for.
         speedup: how many times less than the dense network it costs by the cost model of the target, which may be any;
             see `modelled`.
+        whole: what the dense network costs by that model; found when it is needed, unless channels go before.
         table: file of the measured latencies, which are measured where it does not exist, and kept.
     """
 
@@ -49,6 +50,7 @@ class Budget:
     target: str = "host"
     table: Path | None = None
     speedup: float | None = None
+    whole: float | None = None
 
     def __post_init__(self) -> None:
         kinds = ("macs", "bytes", "latency_ms", "speedup")
@@ -74,7 +76,7 @@ class Budget:
             return choose(losses(found), table.prices, self.latency_ms, " ms", fixed=table.fixed)
         if self.speedup is not None:
             prices, fixed = modelled_prices(model, known, example_inputs, block_size, self.target)
-            whole = fixed + sum(float(price[0]) for price in prices.values())
+            whole = self.whole or fixed + sum(float(price[0]) for price in prices.values())
             return choose(losses(found), prices, whole / self.speedup, " multiply-adds of dense kernels", fixed=fixed)
         kept = kept_shares(found, known, block_size)
         if self.macs is not None:
@@ -82,6 +84,14 @@ class Budget:
             return choose(losses(found), prices, self.macs, " multiply-adds", fixed=fixed)
         prices, fixed = bytes_prices(model, kept, block_size)
         return choose(losses(found), prices, float(self.bytes or 0), " bytes", fixed=fixed)
+
+    def against(self, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
+                block_size: int) -> Budget:
+        """The same for a network that loses channels: a speed-up is still one over `model`, as it is now."""
+        if self.speedup is None:
+            return self
+        prices, fixed = modelled_prices(model, layers, example_inputs, block_size, self.target)
+        return replace(self, whole=fixed + sum(float(price[0]) for price in prices.values()))
 
     def macs_left(self, found: Survey, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
                   block_size: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,16 +54,23 @@ def remove_channels(work: Work, wanted: float | str, ratio: Any) -> Any:
     if not hidden:
         raise OneXNError("channels", "the model has no hidden channels that one layer makes and one reads",
                          "Leave out channels, and prune blocks alone")
+    if isinstance(ratio, Budget):
+        ratio = ratio.against(work.student, work.layers, work.example, work.block_size)
     work.weigh()
     around = surroundings(work.student, work.example, {name: each.weight for name, each in work.layers.items()})
     hidden = {name: each for name, each in hidden.items() if name in around and each.maker in around}
     ratios, scores = _planned(work, hidden, around, macs, ratio) if wanted == AUTO else _shared(
         work, hidden, around, macs, float(wanted) * total)
-    kept = {name: kept_channels(scores[name], share, work.block_size) for name, share in ratios.items()
-            if share > 0}
+    kept = {name: kept_channels(scores[name], share, work.block_size) for name, share in ratios.items()}
+    kept = {name: each for name, each in kept.items() if len(each) < len(scores[name])}
+    if not kept:
+        work.result.notes.append("no channels are removed: blocks lose less")
+        return ratio
     work.result.channels = {hidden[name].maker: 1 - len(kept[name]) / len(scores[name]) for name in kept}
     _take_out(work, {name: hidden[name] for name in kept}, kept, around)
     work.judge("channels removed", started)
+    if isinstance(ratio, Budget):
+        return replace(ratio, table=None)  # which is of the network with all its channels
     left = _macs(work)
     gone = 1 - sum(left[name] for name in work.names) / total
     return max(0.0, 1 - (1 - ratio) / (1 - gone)) if isinstance(ratio, float) else ratio

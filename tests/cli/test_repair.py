@@ -78,6 +78,17 @@ def test_channels_and_blocks_for_a_core_that_is_not_here_become_a_network_in_onn
     assert "no longer fit" in capsys.readouterr().err
 
 
+def test_the_latency_that_was_planned_stands_beside_the_one_measured(capsys, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("onexn_plugins.repair.latency.RATIOS", (0.0, 0.9))
+    table = tmp_path / "table.json"
+    found = values(capsys, "repair", NET, *SHAPE, "--images", photos, "--latency", "50", "--table", str(table),
+                   "--no-rearrange")
+    assert found["latency"]["planned_ms"] == 50
+    assert 0 < found["latency"]["measured_ms"] < 50
+    assert set(found["ratios"].values()) == {0.0}, "a generous budget takes nothing away"
+    assert table.exists()
+
+
 def test_repair_shows_its_steps(capsys, photos):
     assert main(["repair", NET, *SHAPE, "--images", photos, "--macs", "60000", "--no-rearrange"]) == 0
     text = capsys.readouterr().out
