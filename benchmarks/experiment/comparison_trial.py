@@ -19,7 +19,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 SHARE, JUDGED = 10, 2  # a tenth of an epoch, and half of the held-out images
-# Such a share of every layer's filters, cut by ModelSpeedup, leaves as many multiply-accumulates as blocks of that ratio.
+# Such a share of every layer's filters, cut by ModelSpeedup, leaves as many multiply-accumulates as those blocks do.
 FILTERS = {0.75: 0.45, 0.5: 0.28}
 
 
