@@ -31,13 +31,12 @@ def trial(monkeypatch, tmp_path):
 @pytest.mark.parametrize("ratio", [0.75, 0.5])
 def test_filters_are_cut_to_the_work_that_blocks_leave(trial, ratio):
     from onexn_plugins import measure
-    from onexn_plugins.nni.filters.stand_in import cut_by_torch_pruning
 
-    dense, image = task.dense_network(), torch.zeros(2, 3, 32, 32)
+    dense, image = task.dense_network(), torch.zeros(1, 3, 32, 32)
     layers = measure(dense, 4, image).layers
     left = sum((layer.dense_macs or 0) * (1 - ratio if layer.prunable else 1) for layer in layers)
-    config = [{"op_types": ["Conv2d"], "sparse_ratio": trial.FILTERS[ratio]}]
-    small = cut_by_torch_pruning(dense, "L1NormPruner", config, image)  # as ModelSpeedup, but at once
+    pruner, small = trial.prune(task.copy_of(dense), {"_name": "L1NormPruner", "cut": True}, ratio, image)
+    assert pruner.result.method == "ModelSpeedup"
     assert (measure(small, 4, image).dense_macs or 0) == pytest.approx(left, rel=0.02)
 
 
