@@ -8,6 +8,11 @@ import torch
 from torch import nn
 from torch.ao import quantization
 
+pytest.importorskip("nni")
+pytest.importorskip("onnx")
+pytest.importorskip("torch_pruning")
+pytest.importorskip("torchvision")
+
 from onexn_plugins import export_onnx, nni, rearrange, torch_pruning
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.plain_modules import check_plain

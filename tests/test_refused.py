@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("tvm")
+
 from onnx import defs, helper
 
 from onexn_plugins.errors import OneXNError

@@ -76,8 +76,8 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dense-phases", type=int, metavar="COUNT", help="with --alternate: how often (default 2)")
     parser.add_argument("--repair", type=int, metavar="IMAGES", help="start from the label-free repair on so many "
                         "training images, such as 256, in place of plain pruning")
-    parser.add_argument("--channels", type=float, metavar="SHARE", help="with --repair: cut whole channels first, "
-                        "until this share of the multiply-adds is gone")
+    parser.add_argument("--channels", type=_share, metavar="SHARE", help="with --repair: cut whole channels first, "
+                        "until this share of the multiply-adds is gone; auto for as many as pay")
     parser.add_argument("--decay", type=float, default=0.0, help="with --straight-through: SR-STE's decay of pruned "
                         "weights, such as 2e-4 (default 0)")
     parser.add_argument("--distil", type=float, metavar="WEIGHT",
@@ -164,6 +164,10 @@ def _check_flags(arguments: argparse.Namespace) -> None:
     if "repair" in given and given & {"importance", "scope"}:
         raise OneXNError(_flag(min(given & {"importance", "scope"})), "says nothing to --repair, which ranks blocks by "
                          "what their removal costs", "Leave one of them out")
+
+
+def _share(text: str) -> float | str:
+    return text if text == "auto" else float(text)
 
 
 def _flag(name: str) -> str:

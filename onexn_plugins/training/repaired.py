@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import check_block_size
 from onexn_plugins.repair import repair
+from onexn_plugins.repair.run import check_channels
 from onexn_plugins.selection import check_ratio
 from onexn_plugins.training.data.images import Images, Request, stream
 from onexn_plugins.training.methods import Method
@@ -24,23 +25,22 @@ class RepairedBlocks(Method):
         count: how many.
         block_size: N.
         pruning_ratio: as above, with channels and blocks together.
-        channels: share of the multiply-adds that goes with whole hidden channels, really cut out, before the blocks.
+        channels: share of the multiply-adds that goes with whole hidden channels, really cut out, before the blocks;
+            "auto" for as many as pay.
         rearrange: "none" or "swap": move channels first.
         full: Linear layers too.
         seed: of the images that are drawn and of the rearrangement.
     """
 
     def __init__(self, images: Images, *, count: int = 256, block_size: int = 4, pruning_ratio: float = 0.5,
-                 channels: float = 0.0, rearrange: str = "none", full: bool = False, seed: int = 0) -> None:
+                 channels: float | str = 0.0, rearrange: str = "none", full: bool = False, seed: int = 0) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(images):
             raise OneXNError("repair", f"needs from 1 to all {len(images)} training images, got {count!r}",
                              "A few hundred are enough")
         if rearrange not in ("none", "swap"):
             raise OneXNError("rearrange", f"repair rearranges by swapping, not by {rearrange!r}", "Use swap or none")
         check_block_size(block_size)
-        if not 0 <= channels < (check_ratio(pruning_ratio) or 1.0):
-            raise OneXNError("channels", f"a share of {channels!r} is not from 0 to below the ratio {pruning_ratio:g}",
-                             "Blocks have to take the rest")
+        check_channels(channels, check_ratio(pruning_ratio), None)
         self.count, self.block_size, self.pruning_ratio, self.channels = count, block_size, pruning_ratio, channels
         self.rearrange, self.full, self.seed = rearrange, full, seed
         self._images = images

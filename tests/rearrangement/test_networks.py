@@ -11,6 +11,8 @@ import copy
 import pytest
 import torch
 
+pytest.importorskip("torchvision")
+
 from onexn_plugins.rearrangement import rearrange
 from onexn_plugins.zoo import load_model
 from tests.rearrangement.comparing import assert_rows_moved, largest_change, lively, rearranged_alike

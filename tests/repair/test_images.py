@@ -5,9 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+pytest.importorskip("PIL")
+
+from PIL import Image
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.masking import masks

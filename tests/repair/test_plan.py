@@ -110,6 +110,7 @@ def test_a_layer_that_hurts_more_loses_less():
 
 
 def test_latencies_are_measured_once_and_met(tmp_path, monkeypatch):
+    pytest.importorskip("tvm")
     monkeypatch.setattr("onexn_plugins.repair.latency.RATIOS", (0.0, 0.9))
     torch.manual_seed(0)
     net, table = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1)), tmp_path / "latencies.json"
@@ -151,5 +152,6 @@ def test_bad_budgets(options, message):
 
 
 def test_a_target_this_machine_cannot_run_is_refused():
+    pytest.importorskip("tvm")
     with pytest.raises(OneXNError, match="cortex-a72"):
         plan_ratios(residual_net(), photos(), photos(1), latency_ms=1.0, target="cortex-a72")

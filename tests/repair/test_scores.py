@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+pytest.importorskip("nni")
+pytest.importorskip("torch_pruning")
+
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
 from onexn_plugins.masking import masks

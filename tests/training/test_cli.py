@@ -54,8 +54,8 @@ def test_train_prunes_learns_and_saves(capsys, images, tmp_path):
     (["--alternate", "0.7", "--dense-phases", "3"], AlternatingBlocks, {"until": 0.7, "dense_phases": 3}),
     (["--gradual", "0.5", "--straight-through", "--importance", "angular", "--scope", "row"], GradualBlocks,
      {"score": "angular", "scope": "row", "straight_through": True}),
-    (["--repair", "16", "--channels", "0.2", "--distil", "0.5"], Distilled,
-     {"count": 16, "channels": 0.2, "distillation": 0.5}),
+    (["--repair", "16", "--channels", "auto", "--distil", "0.5"], Distilled,
+     {"count": 16, "channels": "auto", "distillation": 0.5}),
 ])
 def test_flags_reach_the_method(capsys, images, tmp_path, monkeypatch, flags, made, expected):
     seen = []
@@ -92,6 +92,7 @@ def test_weights_and_their_head(capsys, images, tmp_path):
     (["--pruning-ratio", "0.5", "--channels", "0.2"], "--channels: needs --repair"),
     (["--pruning-ratio", "0.5", "--gradual", "0.5", "--repair", "8"], "--repair: and --gradual are two ways"),
     (["--pruning-ratio", "0.5", "--repair", "8", "--scope", "row"], "--scope: says nothing to --repair"),
+    (["--pruning-ratio", "0.5", "--repair", "8", "--channels", "0.5"], "leaves nothing to blocks"),
     (["--pruning-ratio", "0.5", "--repair", "99"], "all 24 training images, got 99"),
     (["--batch-size", "4096"], "4096 is more than the 24 images"),
 ])
