@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> Result:
     arrays = _inputs(compiled, arguments.input)
     outputs = _as_list(compiled.run(*arrays))
     values: dict[str, Any] = {"model": arguments.model, "outputs": [
-        {"shape": list(output.shape), "mean": float(output.mean()), "min": float(output.min()),
-         "max": float(output.max())} for output in outputs]}
-    lines = [f"output {index}: {item['shape']}, mean {item['mean']:.4g}, from {item['min']:.4g} to {item['max']:.4g}"
+        {"shape": list(output.shape), **_described(output)} for output in outputs]}
+    lines = [f"output {index}: {item['shape']}, " + (
+        f"mean {item['mean']:.4g}, from {item['min']:.4g} to {item['max']:.4g}" if "mean" in item else "no element")
              for index, item in enumerate(values["outputs"])]
     if arguments.compare:
         values["difference"] = difference(arguments.model, arrays, outputs)
@@ -52,6 +52,13 @@ def run(arguments: argparse.Namespace) -> Result:
             np.savez(file, *outputs)
         lines.append(f"saved: {arguments.output}")
     return Result(values, "\n".join(lines), int(values.get("difference", 0.0) > TOLERANCE))
+
+
+def _described(output: np.ndarray) -> dict[str, float]:
+    """Of an output that has elements."""
+    if not output.size:
+        return {}
+    return {name: float(getattr(output, name)()) for name in ("mean", "min", "max")}
 
 
 def open_model(arguments: argparse.Namespace, threads: int = 1) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, helper, version_converter
+from onnx import GraphProto, ModelProto, helper, numpy_helper, version_converter
 
 from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.reading.subgraphs import subgraphs_of
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
 # What operators mean is understood from here on; older models are converted, as far back as ONNX can.
@@ -43,4 +44,24 @@ def understood(model: ModelProto, path: Path) -> ModelProto:
         raise OneXNError(str(path), f"uses ONNX opset {opset}, and onnx.version_converter cannot bring it to opset "
                          f"{UNDERSTOOD}: {first_line(error)}", EXPORT_AGAIN) from error
     helper.set_model_props(converted, {entry.key: entry.value for entry in model.metadata_props})
+    _resize_as_before(converted.graph)
     return converted
+
+
+def _resize_as_before(graph: GraphProto) -> None:
+    """Say how Upsample and Resize read their input before opset 11, which the converter leaves to the new defaults.
+
+    Pixels count from their corners, and the nearest one is, as in onnxruntime, the next lower one, or the next higher
+    one where the image becomes smaller.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _resize_as_before(inner)
+        if node.op_type != "Resize":
+            continue
+        node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+        scales = constants.get(node.input[2]) if len(node.input) > 2 else None
+        shrinks = scales is not None and numpy_helper.to_array(scales).min(initial=1) < 1
+        node.attribute.append(helper.make_attribute("nearest_mode", "ceil" if shrinks else "floor"))

@@ -52,6 +52,9 @@ def compare(path: Path, nodes: Sequence[NodeProto], inputs: Mapping[str, np.ndar
     (node("Celu", ["x"], ["y"], alpha=0.7), {}, 17),
     (node("Celu", ["x"], ["y"], alpha=-0.7), {}, 17),
     (node("Shrink", ["x"], ["y"]), {}, 11),
+    (node("LpPool", ["x"], ["y"], kernel_shape=[3, 2], p=3, strides=[2, 3], pads=[1, 0, 1, 1], ceil_mode=1), {}, 18),
+    (node("LpPool", ["x"], ["y"], kernel_shape=[2, 4], p=1, auto_pad="VALID", strides=[2, 2], ceil_mode=1), {}, 18),
+    (node("LpPool", ["x"], ["y"], kernel_shape=[2, 2], p=2, auto_pad="SAME_LOWER"), {}, 11),
     (node("Slice", ["x", "i", "j", "a", "k"], ["y"]),
      {"i": np.array([-9, 9]), "j": np.array([-2**63 + 1, -9]), "a": np.array([-4, 1]), "k": np.array([-2, -1])}, 13),
     (node("Slice", ["x", "i", "j", "a", "k"], ["y"]),
@@ -238,3 +241,6 @@ def test_constants_that_the_reference_cannot_compute(tmp_path: Path):
     constants = {"c": X, "w": random.standard_normal((4, 2, 3, 3)).astype(np.float32), "k": np.float32(1)}
     compare(tmp_path, [layer, node("Mul", ["x", "k"], ["m"]), node("ReduceMean", ["m"], ["r"]),
                        node("Add", ["t", "r"], ["y"])], {"x": X}, constants, opset=17)
+    total = node("ReduceSum", ["x"], ["r"], keepdims=0)
+    compare(tmp_path, [node("GlobalMaxPool", ["c"], ["m"]), total, node("Add", ["m", "r"], ["y"])], {"x": X},
+            {"c": X.reshape(2, 4, 30)}, opset=17)

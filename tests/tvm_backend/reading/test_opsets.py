@@ -63,6 +63,31 @@ def test_older_opsets(tmp_path: Path, opset: int) -> None:
         np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("opset", [8, 9, 10])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_images_are_resized_as_before_opset_11(tmp_path: Path, opset: int, mode: str) -> None:
+    """Pixels counted from their corners. All of it in one network, whose comparison is off: it must not be needed."""
+    nodes, constants = [], {}
+    shapes = [(2.0, 2.0), (1.5, 2.5), *([(0.5, 0.6)] if opset == 10 else [])]
+    for number, factors in enumerate(shapes):
+        scales = np.array([1, 1, *factors], np.float32)
+        name, constants[f"scales{number}"] = f"y{number}", scales
+        nodes.append(node("Upsample", ["x"], [name], mode=mode, scales=scales.tolist()) if opset == 8 else
+                     node("Upsample" if opset == 9 else "Resize", ["x", f"scales{number}"], [name], mode=mode))
+    outputs = [f"y{number}" for number in range(len(shapes))]
+    graph = helper.make_graph(
+        nodes, "old", [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 2, 6, 5))],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items() if opset > 8])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    x = random.standard_normal((1, 2, 6, 5)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    for name, output, reference in zip(outputs, compile_model(tmp_path / "model.onnx", verify=False).run(x), expected,
+                                       strict=True):
+        np.testing.assert_allclose(output, reference, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_what_cannot_be_converted_says_so(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [node("Upsample", ["x", "factors"], ["y"], mode="linear")], "old",

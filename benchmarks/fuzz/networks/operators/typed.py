@@ -82,7 +82,7 @@ OF_FLOATS: list[Maker] = [
 ]
 OF_INTEGERS: list[Maker] = [
     cast, cast, cast, integer_clip, one_hot, where, *(partial(plain, op) for op in ("Abs", "Neg", "Sign", "Identity")),
-    *(partial(integer_binary, op) for op in ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Pow", "BitwiseAnd",
+    *(partial(integer_binary, op) for op in ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Min", "BitwiseAnd",
                                              "BitwiseOr", "BitwiseXor")),
     *(partial(compare_integers, op) for op in COMPARED),
 ]

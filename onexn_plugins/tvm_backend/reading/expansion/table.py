@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.reading.expansion import (
     recurrent,
     selection,
     shapes,
+    windows,
 )
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -38,6 +39,7 @@ RULES: dict[str, Rule] = {
     "Dropout": arithmetic.dropout,
     "CastLike": arithmetic.cast_like,
     "Pad": shapes.pad,
+    "LpPool": windows.lp_pool,
     "Split": shapes.split,
     "Slice": shapes.slices,
     "ConvTranspose": shapes.conv_transpose,
