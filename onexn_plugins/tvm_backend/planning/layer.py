@@ -13,8 +13,8 @@ class Layer:
 
     Attributes:
         name: as in the trained model, where the file tells.
-        operator: "conv", "depthwise", "transposed", "linear", or those joined by "+" for the first of several computed
-            together.
+        operator: "conv", "depthwise", "conv3d", "depthwise3d", "transposed", "linear", or those joined by "+" for the
+            first of several computed together.
         shape: of the weight.
         sparse, block_size, kept: see Decision; block_size is None where TVM lowers the layer without our kernels.
         tile: output channels × vectors of pixels held in registers, as "4x4".

@@ -7,6 +7,7 @@ times in a row on copies of its weights which together are larger than a second-
 
 from __future__ import annotations
 
+import math
 import signal
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
-from onexn_plugins.tvm_backend.kernels.problem import Choice, Conv, Kernel
+from onexn_plugins.tvm_backend.kernels.problem import Choice, Kernel
 from onexn_plugins.tvm_backend.kernels.request import Request
 from onexn_plugins.tvm_backend.processors import Target
 from onexn_plugins.tvm_backend.running.rpc import Board
@@ -182,7 +183,7 @@ FUNCTION = "timed"
 def copies_of(request: Request, kernel: Kernel) -> int:
     """How many runs, each on its own copy of the weights, make a timed call."""
     problem = request.first.problem
-    pixels = problem.out_height * problem.out_width if isinstance(problem, Conv) else 1
+    pixels = math.prod(problem.output_shape[2:])
     macs = problem.batch * pixels * int(np.count_nonzero(request.first.array)) + 1
     weight_bytes = sum(array.nbytes for array in kernel.constants)
     return max(1, min(MOST_COPIES, -(-COLD_BYTES // weight_bytes), -(-MOST_MACS // macs)))
