@@ -188,17 +188,19 @@ def describe_layer(graph: Graph, node: Node, operator: str, reason: str, decisio
     else:
         uses = int(np.prod(output)) // shape[0]
     dense_macs = int(np.prod(shape)) * uses
-    tile, speedup = None, 1.0
+    tile, speedup, seen = None, 1.0, 1.0
     if decision and stage and planner:
         assert isinstance(stage.problem, (Conv, Linear))
         tile, speedup = stage.tile, planner.expected_speedup(stage.problem, decision)
+        if isinstance(stage.problem, Conv):  # taps may have been left out
+            seen = stage.problem.taps / int(np.prod(shape[2:]))
     return Layer(
         name=layer_name(graph, node), operator=operator, shape=tuple(shape),
         sparse=decision is not None and decision.sparse,
         block_size=tile.block_size if tile else None,
         tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
         kept=decision.kept if decision else 1.0,
-        macs=round(dense_macs * decision.kept) if decision else dense_macs,
+        macs=round(dense_macs * decision.kept * seen) if decision else dense_macs,
         dense_macs=dense_macs, expected_speedup=speedup, reason=reason,
     )
 
