@@ -51,7 +51,6 @@ CONVS = {
     "3x3, transposed, images": Transposed(2, 12, 9, 7, 10, (3, 3), (3, 2), groups=2, size=(26, 15)),
     "1x3, one row": Conv(1, 9, 1, 131, 30, (1, 3), padding=(0, 2, 0, 2), dilation=(1, 2)),
     "3x3x3": Conv3d(1, 7, 5, 13, 21, (3, 3), padding=(1, 1, 1, 1), depth=4, frames=3, frame_padding=(1, 1)),
-    "3x3, dilated far": Conv(1, 9, 14, 14, 30, (3, 3), padding=(9, 9, 9, 9), dilation=(9, 9)),
     "3x3, dilated far, groups": Conv(2, 8, 9, 9, 12, (3, 3), padding=(6, 6, 6, 6), dilation=(6, 6), groups=4),
 }
 SLICED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels.choose import choose
@@ -51,7 +51,7 @@ def depthwise_case(problem, epilogue, unit):
                 finish(convolve(problem, x, weight, bias), epilogue, residual))
 
 
-@differential_settings
+@settings(differential_settings, max_examples=2)  # each is six kernels
 @given(st.lists(st.one_of(frame_cases(), frame_cases(), depthwise_cases()), min_size=6, max_size=6))
 def test_any_convolution_of_frames_equals_torch(cases):
     check(cases)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced
@@ -35,7 +35,7 @@ def signal_cases(draw):
                      draw(st.integers(0, 999)))
 
 
-@differential_settings
+@settings(differential_settings, max_examples=2)  # each is six kernels
 @given(st.lists(signal_cases(), min_size=6, max_size=6))
 def test_any_signal_equals_torch(cases):
     check(cases)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onexn_plugins.tvm_backend.kernels.choose import choose
@@ -52,7 +52,7 @@ def cases(draw):
                      draw(units), draw(st.integers(0, 999)))
 
 
-@differential_settings
+@settings(differential_settings, max_examples=2)  # each is six kernels
 @given(st.lists(cases(), min_size=6, max_size=6))
 def test_any_dilated_convolution_equals_torch(found):
     check(found)
