@@ -9,7 +9,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from onexn_plugins.cli import (
     bench,
@@ -38,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; see `onexn --help`."""
     arguments = _parser().parse_args(argv)
     try:
-        result: Result = arguments.verb(arguments)
+        with _plain_warnings():
+            result: Result = arguments.verb(arguments)
     except OneXNError as error:
         print(f"onexn: {error}", file=sys.stderr)
         return 2
@@ -52,6 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` for one, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return result.exit_code
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings of this package as a line of text; those of others as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if category.__module__.startswith("onexn_plugins"):
+                print(f"onexn: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = say
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:

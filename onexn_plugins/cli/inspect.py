@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     if is_onnx(arguments.model):
-        from onexn_plugins.tvm_backend import inspect_onnx
+        from onexn_plugins.tvm_backend import describe_onnx
 
-        layers = inspect_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning,
+        found = describe_onnx(arguments.model, target=arguments.target or "host", tuning=arguments.tuning,
                               input_shapes=arguments.input_shapes, strict=arguments.strict)
-        return Result({"model": arguments.model, "layers": layers}, _plan(layers, arguments.why))
+        return Result({"model": arguments.model, **found}, _plan(found, arguments.why))
     if arguments.why and arguments.target is None:
         arguments.target = "host"
     model = read_model(arguments)
@@ -49,11 +49,12 @@ def run(arguments: argparse.Namespace) -> Result:
     values = {"model": arguments.model, **report.to_dict()}
     lines = [layer_table(report), *_summary(report)]
     if arguments.target is not None:
-        from onexn_plugins.tvm_backend import inspect_module
+        from onexn_plugins.tvm_backend import describe_module
 
-        values["plan"] = inspect_module(model, image, target=arguments.target, tuning=arguments.tuning,
-                                        strict=arguments.strict)
-        lines += ["", f"compiled for {arguments.target}:", _plan(values["plan"], arguments.why)]
+        found = describe_module(model, image, target=arguments.target, tuning=arguments.tuning,
+                                strict=arguments.strict)
+        values |= {"plan": found["layers"], "others": found["others"]}
+        lines += ["", f"compiled for {arguments.target}:", _plan(found, arguments.why)]
     return Result(values, "\n".join(lines))
 
 
@@ -77,8 +78,26 @@ def _row(layer: LayerReport, block_size: int) -> dict[str, Cell]:
             "kept": layer.kept, "blocks": layer.blocks, "sparsity": layer.sparsity.weights}
 
 
-def _plan(layers: list[dict[str, Any]], why: bool) -> str:
-    return "\n\n".join([plan_table(layers), *([reasons(layers)] if why else [])])
+def _plan(found: dict[str, Any], why: bool) -> str:
+    layers, others = found["layers"], found["others"]
+    return "\n\n".join([plan_table(layers), *([others_table(others)] if others else []),
+                        *([reasons(layers)] if why else [])])
+
+
+def others_table(others: list[dict[str, Any]]) -> str:
+    """What runs without a kernel of ours, by operator, the slowest first: expected times, by order of magnitude."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for item in others:
+        kinds.setdefault(item["operator"], []).append(item)
+    rows: list[dict[str, Cell]] = [
+        {"operator": kind, "count": len(items), "names": ", ".join(item["name"] for item in items[:3]),
+         **{key: sum(item[key] for item in items) for key in ("macs", "milliseconds", "onnxruntime_milliseconds")}}
+        for kind, items in kinds.items()]
+    rows.sort(key=lambda row: -float(str(row["milliseconds"])))
+    columns = (Column("operator", "without a kernel of ours"), Column("count", "of them", "count"),
+               Column("macs", "multiply-adds", "count"), Column("milliseconds", "expected", "milliseconds"),
+               Column("onnxruntime_milliseconds", "in onnxruntime", "milliseconds"), Column("names", "such as"))
+    return to_text(Table(columns, tuple(rows)))
 
 
 def reasons(layers: list[dict[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from onexn_plugins.tvm_backend.lowering.relax_module import build_module
 from onexn_plugins.tvm_backend.output.forms import form_of
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, blamed_on, plan_file, plan_module
+from onexn_plugins.tvm_backend.planning.unserved import unserved, warn_of
 from onexn_plugins.tvm_backend.processors import Target, find_target, why_not_here
 from onexn_plugins.tvm_backend.reading.graph import Graph
 from onexn_plugins.tvm_backend.running.compiled import Compiled, Tensor, checked_threads
@@ -125,11 +126,29 @@ def inspect_onnx(
     Raises:
         OneXNError: as compile_model.
     """
+    found = describe_onnx(onnx_path, target=target, block_size=block_size, tuning=tuning, input_shapes=input_shapes,
+                          strict=strict)
+    return list(found["layers"])
+
+
+def describe_onnx(
+    onnx_path: str | os.PathLike[str],
+    *,
+    target: str = "host",
+    block_size: int | None = None,
+    tuning: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """As inspect_onnx, with what runs without a kernel of ours: {"layers": ..., "others": Unserved as plain values}.
+
+    Raises:
+        OneXNError: as compile_model.
+    """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    network = plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes,
-                        strict=_checked_strict(strict, tuned))
-    return [layer.to_dict() for layer in network.layers]
+    return _described(plan_file(onnx_path, processor, block_size, tuned, input_shapes=input_shapes,
+                                strict=_checked_strict(strict, tuned)))
 
 
 def inspect_module(
@@ -146,10 +165,33 @@ def inspect_module(
     Raises:
         OneXNError: as compile_module.
     """
+    found = describe_module(model, example_inputs, target=target, block_size=block_size, tuning=tuning, strict=strict)
+    return list(found["layers"])
+
+
+def describe_module(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    target: str = "host",
+    block_size: int | None = None,
+    tuning: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """As describe_onnx, of a torch module.
+
+    Raises:
+        OneXNError: as compile_module.
+    """
     processor = find_target(target)
     tuned = _read_tuning(tuning, processor, 1, block_size)
-    network = plan_module(model, example_inputs, processor, block_size, tuned, strict=_checked_strict(strict, tuned))
-    return [layer.to_dict() for layer in network.layers]
+    return _described(plan_module(model, example_inputs, processor, block_size, tuned,
+                                  strict=_checked_strict(strict, tuned)))
+
+
+def _described(network: Network) -> dict[str, Any]:
+    return {"layers": [layer.to_dict() for layer in network.layers],
+            "others": [item.to_dict() for item in unserved(network.graph, network.order)]}
 
 
 def _check_threads(threads: int, processor: Target) -> None:
@@ -182,6 +224,7 @@ def _compile(network: Network, processor: Target, threads: int, verify: bool | N
              verified: Mapping[str, Any] | None = None, strict: bool = False) -> Compiled:
     """Build the network and compare it; `verified` says that a comparison took place before."""
     graph = network.graph
+    warn_of(network.name, unserved(graph, network.order))
     with without_lines(*TVM_CHATTER), blamed_on(network.name):
         check_operators(graph, network.order, processor)
         built = form_of(processor).build(build_module(graph, network.order), processor)

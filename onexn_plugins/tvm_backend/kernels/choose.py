@@ -10,20 +10,25 @@ from onexn_plugins.tvm_backend.kernels.attention.matmul import matmul, why_not_m
 from onexn_plugins.tvm_backend.kernels.attention.rows import layer_norm, softmax, why_not_layer_norm, why_not_softmax
 from onexn_plugins.tvm_backend.kernels.attention.transpose import transpose, why_not_transpose
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise, why_not_depthwise
+from onexn_plugins.tvm_backend.kernels.channelwise.depthwise_frames import depthwise_frames, why_not_depthwise_frames
 from onexn_plugins.tvm_backend.kernels.channelwise.pooling import (
     global_average_pool,
     pool,
     why_not_mean,
     why_not_pool,
 )
+from onexn_plugins.tvm_backend.kernels.conv.frames import conv_frames, why_not_frames
 from onexn_plugins.tvm_backend.kernels.conv.packed import packed, why_not_packed
 from onexn_plugins.tvm_backend.kernels.conv.pointwise import pointwise, why_not_pointwise
 from onexn_plugins.tvm_backend.kernels.conv.sliced import sliced, why_not_sliced
 from onexn_plugins.tvm_backend.kernels.conv.spatial import spatial, why_not_spatial
+from onexn_plugins.tvm_backend.kernels.conv.tap_by_tap import tap_by_tap, why_not_tap_by_tap
 from onexn_plugins.tvm_backend.kernels.family import (
     ATTENTION,
     CONV,
+    CONV3D,
     DEPTHWISE,
+    DEPTHWISE3D,
     LAYER_NORM,
     LINEAR,
     MATMUL,
@@ -82,6 +87,8 @@ FAMILIES: tuple[Family, ...] = (
            (LINEAR, CONV), why_not_over_channels, over_channels),
     Family("winograd", "k×k with few multiplications: F(2×2) and F(4×4), any stride",
            (CONV,), why_not_winograd, winograd, winograd_method),
+    Family("conv k×k, tap by tap", "dilated k×k, each tap over the outputs for which it lies on the image",
+           (CONV,), why_not_tap_by_tap, tap_by_tap),
     Family("conv 1×1, packed", "1×1 of any stride on copies of each tile's pixels, in slices of channels",
            (CONV,), why_not_packed, packed),
     Family("conv k×k, sliced", "k×k in slices of channels that the first cache holds",
@@ -90,10 +97,14 @@ FAMILIES: tuple[Family, ...] = (
            (CONV,), why_not_pointwise, pointwise),
     Family("conv k×k", "k×k of any stride, padding, dilation and groups on padded bands",
            (CONV,), why_not_spatial, spatial),
+    Family("conv k×k×k", "3-d of any stride, padding, dilation and groups, frame by frame on padded bands",
+           (CONV3D,), why_not_frames, conv_frames),
     Family("transposed", "each phase of the output from the taps that fall on it, then interleaved",
            (TRANSPOSED,), why_not_transposed, transposed),
     Family("depthwise", "one filter per channel, in padded scratch",
            (DEPTHWISE,), why_not_depthwise, depthwise),
+    Family("depthwise k×k×k", "one 3-d filter per channel, frame by frame",
+           (DEPTHWISE3D,), why_not_depthwise_frames, depthwise_frames),
     Family("pool", "maximum or average over windows",
            (POOL,), why_not_pool, pool),
     Family("mean", "the mean of every channel",

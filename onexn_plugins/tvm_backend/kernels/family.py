@@ -11,6 +11,7 @@ from onexn_plugins.tvm_backend.kernels.request import Request
 Chain = tuple[str, ...]
 CONV, LINEAR, DEPTHWISE, POOL, MEAN = (("conv",), ("linear",), ("depthwise",), ("pool",), ("mean",))
 TRANSPOSED = ("transposed",)
+CONV3D, DEPTHWISE3D = ("conv3d",), ("depthwise3d",)
 PAIR = ("conv", "depthwise")
 PROJECTED = ("conv", "depthwise", "conv")
 MATMUL, SOFTMAX, LAYER_NORM, TRANSPOSE = (("matmul",), ("softmax",), ("layer norm",), ("transpose",))

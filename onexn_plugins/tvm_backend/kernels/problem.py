@@ -6,7 +6,7 @@ Everything is float32. Images are NCHW. Nothing here knows ONNX, Relax or how a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class Conv:
         return self.batch, self.out_channels, self.out_height, self.out_width
 
     @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
+    def weight_shape(self) -> tuple[int, ...]:
         return self.out_channels, self.in_channels // self.groups, *self.kernel
 
     @property
@@ -79,6 +79,54 @@ class Conv:
     @property
     def is_depthwise(self) -> bool:
         return self.groups == self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class Conv3d(Conv):
+    """A 3-d convolution: what Conv says of the frames, and a window that moves over them.
+
+    Attributes:
+        depth: frames of an image.
+        frames: of the kernel.
+        frame_stride, frame_dilation: in frames.
+        frame_padding: frames of zeros (before, after).
+    """
+
+    depth: int = 1
+    frames: int = 1
+    frame_stride: int = 1
+    frame_padding: tuple[int, int] = (0, 0)
+    frame_dilation: int = 1
+
+    @property
+    def out_depth(self) -> int:
+        return _out_size(self.depth + sum(self.frame_padding), self.frames, self.frame_stride, self.frame_dilation)
+
+    @property
+    def frame(self) -> Conv:
+        """The convolution of a frame by the kernel of one."""
+        return Conv(*(getattr(self, field.name) for field in fields(Conv)))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.batch, self.in_channels, self.depth, self.height, self.width
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.batch, self.out_channels, self.out_depth, self.out_height, self.out_width
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_channels, self.in_channels // self.groups, self.frames, *self.kernel
+
+    @property
+    def taps(self) -> int:
+        return self.frames * super().taps
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Never: what has no window is a 2-d convolution."""
+        return False
 
 
 @dataclass(frozen=True)

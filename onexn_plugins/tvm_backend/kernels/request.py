@@ -15,6 +15,7 @@ from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Softma
 from onexn_plugins.tvm_backend.kernels.problem import (
     Choice,
     Conv,
+    Conv3d,
     Epilogue,
     GlobalPool,
     Linear,
@@ -95,15 +96,16 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """"conv", "depthwise", "transposed", "linear", "pool", "mean", "matmul", "softmax", "layer norm" or
-        "transpose".
+        """"conv", "depthwise", "conv3d", "depthwise3d", "transposed", "linear", "pool", "mean", "matmul", "softmax",
+        "layer norm" or "transpose".
 
         A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
         """
         if isinstance(self.problem, Transposed):
             return "transposed"
         if isinstance(self.problem, Conv):
-            return "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
+            kind = "depthwise" if self.problem.is_depthwise and self.choice is None else "conv"
+            return f"{kind}3d" if isinstance(self.problem, Conv3d) else kind
         return _KINDS[type(self.problem)]
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax
 
 from onexn_plugins.tvm_backend.kernels.code.unaligned import copy
+from onexn_plugins.tvm_backend.kernels.problem import Conv, GlobalPool, Pool
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
 from onexn_plugins.tvm_backend.lowering.operators.function import OPAQUE
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
@@ -43,8 +46,12 @@ def build_module(graph: Graph, order: list[Node | KernelCall]) -> tvm.IRModule:
 
 
 def _read_by_others(graph: Graph, order: list[Node | KernelCall]) -> list[str]:
-    """The inputs that more than kernels of ours reads, for which they have to be aligned."""
+    """The inputs that more than kernels of ours reads, for which they have to be aligned; or as of another shape, which
+    views of what a caller gives would cost at every run."""
     read = {name for item in order if isinstance(item, Node) for name in item.inputs}
+    for call in (item for item in order if isinstance(item, KernelCall)):
+        read |= {name for name, shape in zip(call.inputs, _seen_shapes(graph, call)[0], strict=True)
+                 if tuple(graph.shape(name)) != shape}
     return [name for name in graph.inputs if name in read and name not in graph.constants]
 
 
@@ -60,12 +67,29 @@ def _emit_call(builder: relax.BlockBuilder, graph: Graph, call: KernelCall, valu
     function = call.kernel.func.with_attr("op_pattern", OPAQUE).without_attr("global_symbol")
     words = [word.lower() for word in name.split() if word.isalnum()]
     kernel = builder.add_func(function, KERNEL_PREFIX + "_".join(words))
-    x, *residual = (values[name] for name in call.inputs)
-    arguments = [x, *(_weights(array) for array in call.kernel.constants), *residual]
-    made = tensor_type(graph.specs[call.output])
+    seen, made = _seen_shapes(graph, call)
+    x, *others = (_shaped(builder, values[name], graph.shape(name), shape)
+                  for name, shape in zip(call.inputs, seen, strict=True))
+    arguments = [x, *(_weights(array) for array in call.kernel.constants), *others]
+    out = tensor_type(TensorSpec(made, graph.dtype(call.output)))
     if call.kernel.in_place:
-        return builder.emit(relax.call_tir_inplace(kernel, arguments, len(arguments) - 1, made))
-    return builder.emit(relax.call_tir(kernel, arguments, made))
+        result = builder.emit(relax.call_tir_inplace(kernel, arguments, len(arguments) - 1, out))
+    else:
+        result = builder.emit(relax.call_tir(kernel, arguments, out))
+    return _shaped(builder, result, made, graph.shape(call.output))
+
+
+def _seen_shapes(graph: Graph, call: KernelCall) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """The shapes that a kernel has for its inputs and for its output: to it a signal is an image of height 1."""
+    first, last = call.request.first.problem, call.request.last.problem
+    if not isinstance(first, (Conv, Pool, GlobalPool)):
+        return [tuple(graph.shape(name)) for name in call.inputs], tuple(graph.shape(call.output))
+    return [first.input_shape, *[last.output_shape] * (len(call.inputs) - 1)], last.output_shape
+
+
+def _shaped(builder: relax.BlockBuilder, value: relax.Var, shape: Sequence[int], wanted: Sequence[int]) -> relax.Var:
+    """A view as a tensor of that shape."""
+    return value if tuple(shape) == tuple(wanted) else builder.emit(relax.op.reshape(value, tuple(wanted)))
 
 
 def _weights(array: np.ndarray) -> relax.Expr:

@@ -13,12 +13,12 @@ class Layer:
 
     Attributes:
         name: as in the trained model, where the file tells.
-        operator: "conv", "depthwise", "transposed", "linear", or those joined by "+" for the first of several computed
-            together.
+        operator: "conv", "depthwise", "conv3d", "depthwise3d", "transposed", "linear", or those joined by "+" for the
+            first of several computed together.
         shape: of the weight.
         sparse, block_size, kept: see Decision; block_size is None where TVM lowers the layer without our kernels.
         tile: output channels × vectors of pixels held in registers, as "4x4".
-        macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks.
+        macs, dense_macs: multiply-accumulates of one run, with and without the skipped blocks (and taps).
         expected_speedup: how many times faster than our own dense kernel the cost model expects it; 1 where dense.
         reason: why it is sparse, dense, or lowered without our kernels.
         family: the kernel family that computes it; None where TVM lowers it.

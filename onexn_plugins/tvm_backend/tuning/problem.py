@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Linear, Transposed
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Conv3d, Epilogue, Linear, Transposed
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.planning.plan import BLOCK_SIZES
 
@@ -34,18 +34,25 @@ def problem_of(request: Request) -> str:
 def _words(stage: Stage, *, with_choice: bool = False) -> list[str]:
     """A stage's geometry, blocks, how they are computed where that is given, and what follows its sums."""
     assert isinstance(stage.problem, (Conv, Linear))
-    blocks = [] if stage.kind == "depthwise" else [_pattern(stage), *([str(stage.choice)] if with_choice else [])]
+    blocks = []
+    if not stage.kind.startswith("depthwise"):
+        blocks = [_pattern(stage), *([str(stage.choice)] if with_choice else [])]
     return [_geometry(stage.problem), *blocks, _epilogue(stage.epilogue)]
 
 
 def _geometry(problem: Conv | Linear) -> str:
     if isinstance(problem, Linear):
         return f"linear {problem.batch}x{problem.in_features}->{problem.out_features}"
+    frames = ""
+    if isinstance(problem, Conv3d):
+        before, after = problem.frame_padding
+        frames = (f" frames {problem.depth} kernel {problem.frames} stride {problem.frame_stride} "
+                  f"pad {before},{after} dilation {problem.frame_dilation}")
     image = f"{problem.batch}x{problem.in_channels}x{problem.height}x{problem.width}->{problem.out_channels}"
     kind, size = ("transposed", f" size {_pair(problem.size)}") if isinstance(problem, Transposed) else ("conv", "")
     return (f"{kind} {image} kernel {_pair(problem.kernel)} stride {_pair(problem.stride)} "
             f"pad {','.join(map(str, problem.padding))} dilation {_pair(problem.dilation)} groups {problem.groups}"
-            f"{size}")
+            f"{size}{frames}")
 
 
 def _pattern(stage: Stage) -> str:

@@ -7,6 +7,7 @@ times in a row on copies of its weights which together are larger than a second-
 
 from __future__ import annotations
 
+import math
 import signal
 import tempfile
 from collections.abc import Callable
@@ -183,7 +184,7 @@ def copies_of(request: Request, kernel: Kernel) -> int:
     """How many runs, each on its own copy of the weights, make a timed call."""
     problem = request.first.problem
     assert isinstance(problem, (Conv, Linear)), "what is tuned has blocks"
-    pixels = problem.out_height * problem.out_width if isinstance(problem, Conv) else 1
+    pixels = math.prod(problem.output_shape[2:])
     macs = problem.batch * pixels * int(np.count_nonzero(request.first.array)) + 1
     weight_bytes = sum(array.nbytes for array in kernel.constants)
     return max(1, min(MOST_COPIES, -(-COLD_BYTES // weight_bytes), -(-MOST_MACS // macs)))

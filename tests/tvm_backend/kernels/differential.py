@@ -25,7 +25,17 @@ from onexn_plugins.tvm_backend.kernels.choose import kernel_of
 from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, constant, store
 from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, GlobalPool, Kernel, Linear, Pool, Tile, Transposed
+from onexn_plugins.tvm_backend.kernels.problem import (
+    Conv,
+    Conv3d,
+    Epilogue,
+    GlobalPool,
+    Kernel,
+    Linear,
+    Pool,
+    Tile,
+    Transposed,
+)
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.bounds import with_bounds_checks
@@ -77,10 +87,13 @@ def convolve(problem: Conv, x: np.ndarray | Tensor, weight: np.ndarray, bias: np
     if isinstance(problem, Transposed):
         return transpose(problem, x, weight, bias)
     top, left, bottom, right = problem.padding
+    weights, biases = torch.from_numpy(weight).double(), torch.from_numpy(bias).double()
+    if isinstance(problem, Conv3d):
+        padded = F.pad(torch.as_tensor(x).double(), (left, right, top, bottom, *problem.frame_padding))
+        return F.conv3d(padded, weights, biases, (problem.frame_stride, *problem.stride), 0,
+                        (problem.frame_dilation, *problem.dilation), problem.groups)
     padded = F.pad(torch.as_tensor(x).double(), (left, right, top, bottom))
-    weights = torch.from_numpy(weight).double()
-    return F.conv2d(padded, weights, torch.from_numpy(bias).double(), problem.stride, 0, problem.dilation,
-                    problem.groups)
+    return F.conv2d(padded, weights, biases, problem.stride, 0, problem.dilation, problem.groups)
 
 
 def transpose(problem: Transposed, x: np.ndarray | Tensor, weight: np.ndarray, bias: np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from onexn_plugins.tvm_backend.kernels.problem import Conv
+from onexn_plugins.tvm_backend.kernels.problem import Conv, Conv3d
 
 
 @st.composite
@@ -28,6 +28,34 @@ def convolutions(draw, in_channels, out_channels, groups=1, *, pooling=False):
     )
     return Conv(draw(st.integers(1, 2)), in_channels, height, width, out_channels, kernel, stride, padding, dilation,
                 groups)
+
+
+@st.composite
+def signals(draw, in_channels, out_channels, groups=1):
+    """Convolutions of one row: any kernel up to 9, stride, dilation and uneven padding, bands of long signals too."""
+    taps, stride = draw(st.sampled_from([1, 2, 3, 3, 9])), draw(st.sampled_from([1, 1, 2, 3, 5]))
+    dilation = draw(st.sampled_from([1, 1, 2, 7]))
+    before, after = draw(st.one_of(st.just((0, 0)), st.just(((taps - 1) * dilation, 0)),
+                                   st.tuples(*[st.integers(0, 9)] * 2)))
+    width = size_for(draw(st.integers(1, 150)), taps, stride, dilation, before + after)
+    width += draw(st.integers(0, stride - 1))
+    return Conv(draw(st.integers(1, 2)), in_channels, 1, width, out_channels, (1, taps), (1, stride),
+                (0, before, 0, after), (1, dilation), groups)
+
+
+@st.composite
+def volumes(draw, in_channels, out_channels, groups=1):
+    """3-d convolutions: kernels, strides and dilations up to 3, uneven padding."""
+    sides = []
+    for largest in (4, 7, 20):
+        taps, stride, dilation = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 2))
+        before, after = draw(st.one_of(st.just((taps // 2,) * 2), st.tuples(*[st.integers(0, 3)] * 2)))
+        size = size_for(draw(st.integers(1, largest)), taps, stride, dilation, before + after)
+        sides.append((size, taps, stride, before, after, dilation))
+    depth, height, width = sides
+    return Conv3d(draw(st.integers(1, 2)), in_channels, height[0], width[0], out_channels, (height[1], width[1]),
+                  (height[2], width[2]), (height[3], width[3], height[4], width[4]), (height[5], width[5]), groups,
+                  depth[0], depth[1], depth[2], (depth[3], depth[4]), depth[5])
 
 
 @st.composite

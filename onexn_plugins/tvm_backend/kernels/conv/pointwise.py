@@ -31,7 +31,7 @@ from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 # Share of the second cache that the pixels of a group of tiles take. Longer runs of a channel's outputs are written
 # (and residuals read) the faster, shorter ones leave the pixels in the first cache; measured on AVX-512 with
 # ResNet-50's layers at 10 to 100 % of the blocks.
-_GROUP_SHARE = 1 / 4
+GROUP_SHARE = 1 / 4
 
 
 def why_not_pointwise(request: Request) -> str | None:
@@ -46,7 +46,7 @@ def pointwise(request: Request) -> Kernel:
     pixels = problem.height * problem.width
     group_inputs = problem.in_channels // problem.groups
     cut = cut_pixels(pixels, stage.tile, unit)
-    group_size = max(1, int(_GROUP_SHARE * unit.second_cache) // (4 * group_inputs * sum(cut.tile.widths)))
+    group_size = max(1, int(GROUP_SHARE * unit.second_cache) // (4 * group_inputs * sum(cut.tile.widths)))
     sharing = share_pixels(problem, encoded, cut, unit)
 
     def emit(buffers: Buffers) -> None:

@@ -18,9 +18,10 @@ from onexn_plugins.tvm_backend.kernels.parts.bands import (
     padded_stride,
     share_windows,
     store_rows,
+    upright,
     writer,
 )
-from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, weight_constants
+from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, listed_taps, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, Run, each_job
 from onexn_plugins.tvm_backend.kernels.parts.slices import Slice, adding, best_slices, each_slice, sum_slice, uses
 from onexn_plugins.tvm_backend.kernels.parts.sums import each_tile, planes
@@ -50,8 +51,8 @@ def sliced(request: Request, slices: int | None = None) -> Kernel:
     blocks = in_slices(stage.encoded, slices or best_slices(stage.blocks, stage.tile, unit))
     emitter = _Emitter(request, blocks)
     name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}_sliced"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(blocks, stage.bias), emitter.emit,
-                 unit, stage.epilogue)
+    constants = weight_constants(blocks, stage.bias) | listed_taps(emitter.window.taps)
+    return build(name, problem.input_shape, problem.output_shape, constants, emitter.emit, unit, stage.epilogue)
 
 
 class _Emitter:
@@ -59,7 +60,7 @@ class _Emitter:
 
     def __init__(self, request: Request, blocks: Encoded) -> None:
         stage, self.unit, self.blocks = request.first, request.unit, blocks
-        self.problem = stage.conv
+        self.problem = upright(stage.conv)
         self.group_inputs, self.group_outputs = blocks.pattern.in_channels, blocks.pattern.group_channels
         self.window, self.sharing = share_windows(self.problem, stage.encoded, self.unit)
         self.cut = cut_pixels(self.window.positions, stage.tile, self.unit, padded=True)
@@ -77,7 +78,7 @@ class _Emitter:
         sums = T.alloc_buffer((self.group_outputs * self.stride,), "float32", scope="global")
         inputs = image * self.problem.in_channels + group * self.group_inputs
         source = packed_source(self.window, self.buffers.x, inputs, self.group_inputs, self.unit,
-                               self.sharing.axis == ROWS, first_row)
+                               self.sharing.axis == ROWS, first_row, self.buffers.constants.get("taps"))
 
         def emit_rows(runs: dict[str, Run]) -> None:
             each_slice(self.blocks, lambda part: self._slice(group, source, sums, part, runs.get(ROWS)))

@@ -12,9 +12,10 @@ from onexn_plugins.tvm_backend.kernels.parts.bands import (
     share_windows,
     store_rows,
     sum_run,
+    upright,
     writer,
 )
-from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, weight_constants
+from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, listed_taps, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import JOBS, ROWS, Run, each_job
 from onexn_plugins.tvm_backend.kernels.parts.sums import planes
 from onexn_plugins.tvm_backend.kernels.parts.tiling import channels_at_once, cut_pixels
@@ -31,7 +32,7 @@ def why_not_spatial(_request: Request) -> str | None:
 def spatial(request: Request) -> Kernel:
     """A k×k kernel: per band of output rows, pack the input once, then all block rows over all its pixels."""
     stage, unit = request.first, request.unit
-    problem, encoded = stage.conv, stage.encoded
+    problem, encoded = upright(stage.conv), stage.encoded
     group_inputs, out_pixels = problem.in_channels // problem.groups, problem.out_height * problem.out_width
     window, sharing = share_windows(problem, encoded, unit)
     cut = cut_pixels(window.positions, stage.tile, unit, padded=not window.is_compact)
@@ -44,7 +45,8 @@ def spatial(request: Request) -> Kernel:
         def emit_job(image: Expr, group: Expr, band: Expr) -> None:
             first_row = band_start(window, band)[1]
             inputs = image * problem.in_channels + group * group_inputs
-            source = packed_source(window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS, first_row)
+            source = packed_source(window, buffers.x, inputs, group_inputs, unit, sharing.axis == ROWS, first_row,
+                                   buffers.constants.get("taps"))
 
             def emit_rows(runs: dict[str, Run]) -> None:
                 channels = channels_at_once(encoded.block_size, unit)
@@ -67,6 +69,6 @@ def spatial(request: Request) -> Kernel:
         sizes = (problem.batch, problem.groups, bands)
         sharing.along((JOBS,), lambda runs: each_job(sizes, runs.get(JOBS), emit_job))
 
-    name = f"conv_{problem.kernel[0]}x{problem.kernel[1]}"
-    return build(name, problem.input_shape, problem.output_shape, weight_constants(encoded, stage.bias), emit, unit,
-                 stage.epilogue)
+    name = f"conv_{stage.conv.kernel[0]}x{stage.conv.kernel[1]}"
+    constants = weight_constants(encoded, stage.bias) | listed_taps(window.taps)
+    return build(name, stage.conv.input_shape, stage.conv.output_shape, constants, emit, unit, stage.epilogue)

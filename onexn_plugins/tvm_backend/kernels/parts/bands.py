@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tvm.script.ir_builder import tirx as T
 
@@ -18,12 +19,25 @@ from onexn_plugins.tvm_backend.kernels.problem import Conv
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 
+def upright(problem: Conv) -> Conv:
+    """The same problem for images of one row as one for images of one column: the memory is the same, and bands can be
+    cut along it."""
+    top, left, bottom, right = problem.padding
+    if problem.height > 1 or problem.kernel[0] > 1 or problem.stride[0] > 1 or top or bottom or problem.width == 1:
+        return problem
+    return replace(problem, height=problem.width, width=1, kernel=problem.kernel[::-1], stride=problem.stride[::-1],
+                   padding=(left, top, right, bottom), dilation=problem.dilation[::-1])
+
+
 def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool,
-                  first_row: Expr = 0) -> Source:
-    """`count` input channels of a band, packed into scratch that vectors may run over; threads may share that."""
+                  first_row: Expr = 0, listed: Buffer | None = None) -> Source:
+    """`count` input channels of a band, packed into scratch that vectors may run over; threads may share that.
+
+    `listed`: see Source.
+    """
     scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
     pack_channels(window, x, inputs, count, scratch, first_row, unit, shared=shared)
-    return Source(scratch, 0, window.size, window.taps)
+    return Source(scratch, 0, window.size, window.taps, listed=listed)
 
 
 def pixels_of(window: Window, x: Buffer, inputs: Expr, count: int, unit: VectorUnit, shared: bool) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -32,6 +32,8 @@ Weight = Callable[[int], Expr]
 WEIGHT_LANES = 4  # weights loaded at once where the unit multiplies by a lane: one 128-bit register
 # Weights that are asked for ahead of their use: 4 KiB, about 300 cycles of multiply-adds, as long as memory takes.
 _AHEAD = 1024
+# Taps that code is written out for: 7×7. A loop over them costs two instructions beside a tile's 16 multiply-adds.
+_WRITTEN_OUT = 49
 
 
 def weight_constants(encoded: Encoded, bias: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
@@ -66,7 +68,9 @@ class Channels:
 class Source:
     """Where a kernel reads: pixel p of channel c under tap t is buffer[base + c * channel_stride + taps[t] + p].
 
-    `constant`: the kernel does not write the buffer.
+    Attributes:
+        constant: the kernel does not write the buffer.
+        listed: holds the taps at run time, too, so that a loop goes over them; None where code is written for each.
     """
 
     buffer: Buffer
@@ -74,6 +78,7 @@ class Source:
     channel_stride: int
     taps: tuple[int, ...] = (0,)
     constant: bool = False
+    listed: Buffer | None = None
 
     def seen_from(self, pixel: Expr, unit: VectorUnit) -> tuple[Source, Expr]:
         """The source and the number that `pixel` has in it: on ARM, where it may, the first behind an address.
@@ -83,6 +88,11 @@ class Source:
         if not (self.constant and unit.isa.loads_pairs):
             return self, pixel
         return replace(self, buffer=view(self.buffer, self.base + pixel), base=0), 0
+
+
+def listed_taps(taps: Sequence[int]) -> dict[str, np.ndarray]:
+    """A constant for kernels of many taps: code of its own for each takes LLVM minutes. Empty where they are few."""
+    return {"taps": np.array(taps, np.int32)} if len(taps) > _WRITTEN_OUT else {}
 
 
 class BlockRows:
@@ -198,7 +208,7 @@ class BlockRows:
             with T.serial(0, count - unrolled * ways) as index:
                 emit_block(unrolled * ways + index, 0)
 
-    def weights(self, block: Expr, tap: int, run: Channels) -> list[Weight]:
+    def weights(self, block: Expr, tap: Expr, run: Channels) -> list[Weight]:
         """The weight of each channel of the run."""
         return self.weights_at(block * self.encoded.taps + tap, run)
 
@@ -220,7 +230,7 @@ class BlockRows:
             for line in range(0, count * self.encoded.block_size, LINE):
                 prefetch(self.values, first + line)
 
-    def weight_vectors(self, block: Expr, tap: int, run: Channels) -> list[Register]:
+    def weight_vectors(self, block: Expr, tap: Expr, run: Channels) -> list[Register]:
         """The run's weights as vectors over its channels."""
         first = (block * self.encoded.taps + tap) * self.encoded.block_size + run.offset
         return _vectors(self.values, first, run.count, self.unit.lanes)

@@ -135,11 +135,19 @@ def sum_tile(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, st
     def add(block: Expr, channel: Expr, way: int) -> None:
         rows.prefetch(block * len(seen.taps), len(seen.taps), run)
         pixel = seen.base + channel * seen.channel_stride + origin
-        for tap, offset in enumerate(seen.taps):
+
+        def add_tap(tap: Expr, offset: Expr) -> None:
             if tile.widths:
                 _add_vectors(rows, seen, run, tile, sums, block, tap, pixel + offset)
             if tile.columns:
                 _add_columns(rows, seen, run, tile, columns, block, tap, pixel + offset)
+
+        if seen.listed is None:
+            for tap, offset in enumerate(seen.taps):
+                add_tap(tap, offset)
+        else:
+            with T.serial(0, len(seen.taps)) as tap:
+                add_tap(tap, seen.listed[tap])
 
     rows.each_block(run.row, add, _blocks_per_turn(rows, source))
     for channel in range(run.count):
@@ -169,7 +177,7 @@ def _lane_of(vectors: list[Register], index: int) -> Expr:
 
 
 def _add_vectors(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, sums: list[list[Register]],
-                 block: Expr, tap: int, first: Expr) -> None:
+                 block: Expr, tap: Expr, first: Expr) -> None:
     pixels = [
         Register(load(source.buffer, first + position, width), width)
         for position, width in zip(tile.starts, tile.widths, strict=True)
@@ -180,7 +188,7 @@ def _add_vectors(rows: BlockRows, source: Source, run: Channels, tile: PixelTile
 
 
 def _add_columns(rows: BlockRows, source: Source, run: Channels, tile: PixelTile, columns: list[list[Register]],
-                 block: Expr, tap: int, first: Expr) -> None:
+                 block: Expr, tap: Expr, first: Expr) -> None:
     weights = rows.weight_vectors(block, tap, run)
     for vectors, position in zip(columns, tile.column_starts, strict=True):
         for register, weight in zip(vectors, weights, strict=True):

@@ -21,6 +21,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.code.vector import (
     Buffer,
     Expr,
+    constant,
     each_strip,
     fill,
     load,
@@ -102,6 +103,12 @@ class Window:
     def is_compact(self) -> bool:
         """No junk between rows: positions are output pixels."""
         return self.row_stride == self.problem.out_width
+
+    @property
+    def is_column(self) -> bool:
+        """Images are one pixel wide and not padded beside it."""
+        _, left, _, right = self.problem.padding
+        return (self.problem.width, self.problem.kernel[1], left, right, self.row_stride) == (1, 1, 0, 0, 1)
 
     @property
     def _tap_rows(self) -> list[int]:
@@ -236,7 +243,53 @@ def pack_channels(window: Window, x: Buffer, first: Expr, channels: int, scratch
     height, width = window.problem.height, window.problem.width
     with (T.parallel if shared else T.serial)(0, channels) as channel:
         image = Image(x, (first + channel) * (height * width), width)
-        pack(window, image, scratch, channel * window.size, first_row, unit)
+        (pack_column if window.is_column else pack)(window, image, scratch, channel * window.size, first_row, unit)
+
+
+def pack_column(window: Window, image: Image, scratch: Buffer, base: Expr, first_row: Expr, unit: VectorUnit) -> None:
+    """As pack, for images of one column, whose rows lie side by side: in vectors over rows, with zeros around them."""
+    problem = window.problem
+    top, (stride, _) = problem.padding[0], problem.stride
+    last = (problem.out_height - 1) * stride + (problem.kernel[0] - 1) * problem.dilation[0]
+    is_padded = top > 0 or last - top >= problem.height
+
+    def emit_strip(first: Expr, target: Expr, lanes: int) -> None:
+        """Values from row `first` on, every stride-th."""
+        if not is_padded:
+            store(scratch, target, load_strided(image.buffer, image.base + first, lanes, stride, unit), lanes)
+            return
+        with T.If(tirx.all(first >= 0, first + (lanes - 1) * stride < problem.height)):
+            with T.Then():
+                store(scratch, target, load_strided(image.buffer, image.base + first, lanes, stride, unit), lanes)
+            with T.Else(), T.serial(0, lanes) as lane:
+                row = first + lane * stride
+                with T.If(tirx.all(row >= 0, row < problem.height)):
+                    with T.Then():
+                        store(scratch, target + lane, image.buffer[image.base + row], 1)
+                    with T.Else():
+                        store(scratch, target + lane, constant(0), 1)
+
+    for phase, count in _alike(list(window.phases.values())):
+        with T.serial(0, count) as number:
+            row, target = phase.row + number - top, base + phase.base + number * phase.rows
+
+            def emit(position: Expr, lanes: int, row: Expr = row, target: Expr = target) -> None:
+                emit_strip((first_row + position) * stride + row, target + position, lanes)
+
+            each_strip(phase.rows, unit.lanes, emit)
+
+
+def _alike(phases: list[Phase]) -> list[tuple[Phase, int]]:
+    """Runs of neighbouring phases of as many rows: (the first one, how many). A stride of 160 has as many phases, which
+    code of its own for each would make long."""
+    runs: list[tuple[Phase, int]] = []
+    for phase in phases:
+        first, count = runs[-1] if runs else (phase, 0)
+        if (phase.row, phase.rows, phase.base) == (first.row + count, first.rows, first.base + count * first.rows):
+            runs[-1:] = [(first, count + 1)]
+        else:
+            runs.append((phase, 1))
+    return runs
 
 
 def _pad_row(window: Window, phase: Phase, scratch: Buffer, target: Expr, unit: VectorUnit, padding: float) -> None:
@@ -254,14 +307,14 @@ def _copy_row(window: Window, phase: Phase, image: Image, y: Expr, scratch: Buff
     first = image.base + y * image.row_stride + (start * stride + phase.column - left)
 
     def copy(position: Expr, width: int) -> None:
-        value = _load_strided(image.buffer, first + position * stride, width, stride, unit)
+        value = load_strided(image.buffer, first + position * stride, width, stride, unit)
         store(scratch, target + start + position, value, width)
 
     if stop > start:
         each_strip(stop - start, unit.lanes, copy)
 
 
-def _load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
+def load_strided(buffer: Buffer, index: Expr, width: int, stride: int, unit: VectorUnit) -> Expr:
     """Every stride-th value; loads that end with the last value wanted, and shuffles."""
     if stride not in unit.isa.shuffled_strides or width < stride:
         return load(buffer, index, width, stride)

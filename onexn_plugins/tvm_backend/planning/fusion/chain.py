@@ -31,14 +31,15 @@ class Tail:
 
 @dataclass(frozen=True)
 class Link:
-    """One operator of a chain: its node, what it asks of a kernel, what follows it, and the activations that it reads
-    besides what the one before it makes; without those the first one reads its node's first input.
+    """One operator of a chain: its node, what it asks of a kernel, what follows it, the activations that it reads
+    besides what the one before it makes (without those the first one reads its node's first input), a note for reports.
     """
 
     node: Node
     stage: Stage
     tail: Tail
     inputs: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

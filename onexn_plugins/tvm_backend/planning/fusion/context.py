@@ -61,8 +61,9 @@ class Context:
         inside = maker is not None and maker in self.covered and value not in self._made
         return not inside and value not in self._overwritten and value not in self.graph.constants
 
-    def weights(self, node: Node, groups: int = 1) -> Weights:
-        """Constant weight and bias of a Conv, ConvTranspose or Gemm.
+    def weights(self, node: Node, groups: int = 1,
+                part: Callable[[np.ndarray], np.ndarray] = lambda values: values) -> Weights:
+        """Constant weight and bias of a Conv, ConvTranspose or Gemm; `part` says what of the weight is computed.
 
         Raises:
             Unsupported: they are computed at run time, or not float32.
@@ -73,7 +74,7 @@ class Context:
             weight, bias = (self.graph.constants[name] for name in node.inputs[1:3])
             if node.op == "ConvTranspose":
                 weight = in_two_axes(as_conv_weight(weight, groups))
-            self._weights[node] = Weights(weight, bias, groups)
+            self._weights[node] = Weights(part(weight), bias, groups)
         return self._weights[node]
 
     def tail(self, node: Node, *, residual: bool = True) -> Tail:
@@ -127,7 +128,7 @@ class Context:
     def _choose(self, node: Node, request: Request) -> tuple[Decision | None, Stage]:
         """How the first stage of a request is computed: as tuned, else as decided; None where it has no blocks."""
         stage, problem = request.first, request.first.problem
-        if stage.kind not in ("conv", "transposed", "linear"):
+        if stage.kind not in ("conv", "conv3d", "transposed", "linear"):
             return None, stage
         assert isinstance(problem, (Conv, Linear))
         assert stage.weights is not None
@@ -170,7 +171,7 @@ class Context:
         kinds = " + ".join(part.stage.kind for part in links) or stage.kind
         if decision is None:
             return describe_layer(self.graph, link.node, kinds, NO_BLOCKS if links else WITH_THOSE_BEFORE)
-        reason = ", ".join(filter(None, (decision.reason, method)))
+        reason = ", ".join(filter(None, (decision.reason, link.note, method)))
         return describe_layer(self.graph, link.node, kinds, reason if links else f"{reason}; {WITH_THOSE_BEFORE}",
                         decision, stage, self.planner)
 
@@ -187,17 +188,19 @@ def describe_layer(graph: Graph, node: Node, operator: str, reason: str, decisio
     else:
         uses = int(np.prod(output)) // shape[0]
     dense_macs = int(np.prod(shape)) * uses
-    tile, speedup = None, 1.0
+    tile, speedup, seen = None, 1.0, 1.0
     if decision and stage and planner:
         assert isinstance(stage.problem, (Conv, Linear))
         tile, speedup = stage.tile, planner.expected_speedup(stage.problem, decision)
+        if isinstance(stage.problem, Conv):  # taps may have been left out
+            seen = stage.problem.taps / int(np.prod(shape[2:]))
     return Layer(
         name=layer_name(graph, node), operator=operator, shape=tuple(shape),
         sparse=decision is not None and decision.sparse,
         block_size=tile.block_size if tile else None,
         tile=f"{tile.block_size}x{tile.vectors}" if tile else None,
         kept=decision.kept if decision else 1.0,
-        macs=round(dense_macs * decision.kept) if decision else dense_macs,
+        macs=round(dense_macs * decision.kept * seen) if decision else dense_macs,
         dense_macs=dense_macs, expected_speedup=speedup, reason=reason,
     )
 

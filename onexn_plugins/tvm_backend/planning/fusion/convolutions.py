@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from onexn_plugins.tvm_backend.kernels.problem import Conv, Unsupported
+from onexn_plugins.tvm_backend.kernels.problem import Unsupported
 from onexn_plugins.tvm_backend.kernels.request import Stage
 from onexn_plugins.tvm_backend.planning.fusion.chain import Link
 from onexn_plugins.tvm_backend.planning.fusion.context import Context
+from onexn_plugins.tvm_backend.planning.fusion.geometry import asked
 from onexn_plugins.tvm_backend.reading.graph import Node
 
 
@@ -25,6 +26,8 @@ def conv_depthwise(context: Context, node: Node) -> tuple[Link, ...]:
     link = conv_link(context, second)
     if link.stage.kind != "depthwise":
         raise Unsupported("the convolution that follows is not depthwise")
+    if link.stage.problem.input_shape != first.stage.problem.output_shape:
+        raise Unsupported("the depthwise convolution reads its image as one of another shape")
     return first, link
 
 
@@ -37,6 +40,8 @@ def inverted_residual(context: Context, node: Node) -> tuple[Link, ...]:
     third = conv_link(context, last)
     if third.stage.kind == "depthwise":
         raise Unsupported("another depthwise convolution follows")
+    if third.stage.problem.input_shape != second.stage.problem.output_shape:
+        raise Unsupported("the last convolution reads its image as one of another shape")
     return first, second, third
 
 
@@ -44,30 +49,10 @@ def conv_link(context: Context, node: Node, *, residual: bool = True) -> Link:
     """A Conv node as a link.
 
     Raises:
-        Unsupported: it is not two-dimensional, or its weight is not constant.
+        Unsupported: it has more than three dimensions, or its weight is not constant.
     """
-    problem, tail = conv_problem(context, node), context.tail(node, residual=residual)
-    return Link(node, Stage(problem, context.weights(node, problem.groups), tail.epilogue), tail)
-
-
-def conv_problem(context: Context, node: Node) -> Conv:
-    """The convolution that a Conv node asks for.
-
-    Raises:
-        Unsupported: it is not two-dimensional.
-    """
-    image, weight = context.graph.shape(node.inputs[0]), context.graph.shape(node.inputs[1])
-    if len(image) != 4 or len(weight) != 4:
-        raise Unsupported("only two-dimensional convolutions have kernels")
-    attributes = node.attributes
-    batch, in_channels, height, width = image
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    return Conv(
-        batch, in_channels, height, width, weight[0], kernel=(weight[2], weight[3]),
-        stride=_pair(attributes.get("strides")), padding=(top, left, bottom, right),
-        dilation=_pair(attributes.get("dilations")), groups=attributes.get("group", 1),
-    )
-
-
-def _pair(values: list[int] | None) -> tuple[int, int]:
-    return (values[0], values[1]) if values else (1, 1)
+    graph = context.graph
+    wanted = asked(graph.shape(node.inputs[0]), graph.shape(node.inputs[1]), node.attributes)
+    weights = context.weights(node, wanted.problem.groups, wanted.weight)
+    tail = context.tail(node, residual=residual)
+    return Link(node, Stage(wanted.problem, weights, tail.epilogue), tail, note=wanted.note)

@@ -7,19 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onexn_plugins.tvm_backend.kernels.parts.bands import upright
 from onexn_plugins.tvm_backend.kernels.parts.window import (
     Image,
     TileWindow,
     Window,
     band_start,
     pack,
+    pack_column,
     pad,
     window_for,
 )
 from onexn_plugins.tvm_backend.kernels.problem import Conv
 from tests.tvm_backend.kernels.differential import AVX512, NEON
 from tests.tvm_backend.kernels.emitted import emitted
-from tests.tvm_backend.kernels.geometry import convolutions
+from tests.tvm_backend.kernels.geometry import convolutions, signals
 
 NEVER_WRITTEN = -7.0
 
@@ -155,3 +157,17 @@ def test_packing_fills_the_scratch_so(case, unit):
         pad(window, scratch, 0, first_row, unit)
 
     assert not emitted(window.size + spare, emit_padding, image).any(), "padding alone writes zeros"
+
+
+@settings(max_examples=6)
+@given(signals(1, 1), st.sampled_from([AVX512, NEON]), st.data())
+def test_packing_a_column_fills_the_scratch_so(problem, unit, data):
+    column = upright(problem)
+    rows = data.draw(st.integers(1, column.out_height))
+    first_row, window = data.draw(st.integers(0, column.out_height - rows)), Window(column, rows)
+    assert window.is_column == (column.width == 1)
+    image = np.arange(1, column.height * column.width + 1, dtype=np.float32)
+    emit = pack_column if window.is_column else pack
+    scratch = emitted(window.size + 4 * unit.lanes,
+                      lambda scratch, x: emit(window, Image(x, 0, column.width), scratch, 0, first_row, unit), image)
+    assert_taps_find_their_pixels(window, first_row, scratch)
