@@ -91,7 +91,8 @@ class Source:
 
 
 def listed_taps(taps: Sequence[int]) -> dict[str, np.ndarray]:
-    """A constant for kernels of many taps: code of its own for each takes LLVM minutes. Empty where they are few."""
+    """A constant for kernels of many taps, which are a loop: code of its own for each of 3×39 is twenty times as long
+    and takes LLVM nine times as long (1.8 s). Empty where they are few."""
     return {"taps": np.array(taps, np.int32)} if len(taps) > _WRITTEN_OUT else {}
 
 

@@ -50,7 +50,7 @@ def test_long_signals_are_cut_into_bands():
 
 
 def test_many_taps_are_a_loop():
-    """Code of its own for each of hundreds would take minutes to compile."""
+    """Code of its own for each of hundreds would be long, and slow to compile."""
     few = conv_case(conv, Conv(1, 4, 1, 400, 8, (1, 40)), 4, 1.0, Epilogue(), ZEN4)
     many = conv_case(conv, Conv(1, 4, 1, 900, 8, (1, 400), (1, 3)), 4, 1.0, Epilogue(), ZEN4)
     assert len(many.kernel.func.script()) < 2 * len(few.kernel.func.script())
