@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -105,6 +105,7 @@ def one_channel(layer: nn.Module, channel: int) -> Tensor:
 
 
 @given(st.data(), layers(), block_sizes)
+@settings(max_examples=30)
 def test_a_masked_layer_of_any_kind_hears_through_its_kept_blocks_alone(data, layer, block_size):
     """By the definition: output channel o reads input channel i of its group where the block of both is kept."""
     pattern = pattern_of(layer, block_size)
@@ -122,6 +123,7 @@ def test_a_masked_layer_of_any_kind_hears_through_its_kept_blocks_alone(data, la
 
 
 @given(layers())
+@settings(max_examples=30)
 def test_kernels_of_any_kind_of_layer_lie_where_the_definition_says(layer):
     weight, groups = layer.weight.detach(), groups_of(layer)
     turned_weight = out_first(layer, weight)
