@@ -17,7 +17,7 @@ from onexn_plugins.tvm_backend.kernels.attention.products import (
     sum_rows,
     times,
 )
-from onexn_plugins.tvm_backend.kernels.attention.rows import exponentials
+from onexn_plugins.tvm_backend.kernels.attention.rows import exponentials, why_not_along_rows
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, splat, store
 from onexn_plugins.tvm_backend.kernels.matrices import MatMul
@@ -35,6 +35,8 @@ _MOST_VALUES = 1 << 22
 def why_not_attention(request: Request) -> str | None:
     """None where the columns of the result lie side by side."""
     scores, mixed = _products(request)
+    if (reason := why_not_along_rows(request.stages[1].problem)) is not None:
+        return reason
     if mixed.result.column != 1:
         return "its result's columns do not lie side by side"
     if scores.columns * (scores.inner + mixed.columns + _MOST_ROWS) > _MOST_VALUES:

@@ -27,7 +27,7 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
 from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, Softmax
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, each_shared_job
 from onexn_plugins.tvm_backend.kernels.problem import Kernel
-from onexn_plugins.tvm_backend.kernels.request import Request
+from onexn_plugins.tvm_backend.kernels.request import Problem, Request
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 # Independent sums hide the latency of an addition.
@@ -38,7 +38,11 @@ _EXPONENTIAL = 12
 
 def why_not_softmax(request: Request) -> str | None:
     """None along the last axis."""
-    problem = request.first.problem
+    return why_not_along_rows(request.first.problem)
+
+
+def why_not_along_rows(problem: Problem) -> str | None:
+    """None for a softmax along the last axis."""
     assert isinstance(problem, Softmax)
     return None if problem.axis in (-1, len(problem.shape) - 1) else "not along the last axis"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
@@ -24,7 +22,7 @@ def attention(context: Context, node: Node) -> tuple[Link, ...]:
         raise Unsupported("no softmax alone reads the product")
     (chances,) = softmax(context, normed)
     mixing = context.next_node(normed.output)
-    if mixing is None or mixing.op != "MatMul" or mixing.inputs[0] != normed.output:
+    if mixing is None or mixing.op != "MatMul" or mixing.inputs.index(normed.output) or len(set(mixing.inputs)) < 2:
         raise Unsupported("no product alone reads the softmax, on its left")
     mixed = _product(context, mixing, turns=True, left=View(normed.output, torch.empty(
         context.graph.shape(normed.output), device="meta")))
@@ -79,8 +77,10 @@ def _product(context: Context, node: Node, *, turns: bool, left: View | None = N
     """Of two activations, of one or several matrices each; `turns` takes in a transpose of the result."""
     graph = context.graph
     shapes = [_float_shape(context, name) for name in node.inputs]
-    if min(map(len, shapes)) < 2 or math.prod(graph.shape(node.output)) == 0:
+    if min(map(len, shapes)) < 2:
         raise Unsupported("an operand is a vector")
+    if 0 in (*shapes[0], *shapes[1]):
+        raise Unsupported("an operand holds nothing")
     first, second = left or view_of(context, node.inputs[0]), view_of(context, node.inputs[1])
     made = graph.shape(node.output)
     batch, (rows, inner), columns = tuple(made[:-2]), shapes[0][-2:], shapes[1][-1]

@@ -52,7 +52,7 @@ def view_of(context: Context, name: str) -> View:
             view = view_of(context, before)
             try:
                 return _STEPS[node.op](graph, node, view)
-            except (_NoView, RuntimeError):  # torch says RuntimeError where a reshape is no view
+            except (_NoView, RuntimeError, IndexError):  # what torch says where a reshape is no view, or of an index
                 pass
     return View(name, torch.empty(graph.shape(name), device="meta"))
 
