@@ -1,9 +1,12 @@
 """The ladder of repair on a small network: every rung is climbed, at the same price."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.repair.__main__ import climbed
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder
 from benchmarks.repair.page import FOLDER, MARKS, tables
@@ -40,6 +43,15 @@ def test_equal_scores_are_right_by_chance_alone():
     nn.init.constant_(constant[1].bias, float("nan"))
     with pytest.raises(OneXNError, match="NaN"):
         ranks(constant, data)
+
+
+def test_a_run_goes_on_behind_the_rungs_of_the_same_command(tmp_path):
+    content = {"command": "python", "calibrated_on": 500, "reported_on": 250, "dense": {"ranks": "0"}}
+    path = tmp_path / "ladder.json"
+    assert climbed(path, content) == []
+    path.write_text(json.dumps({**content, "commit": "of before", "rungs": [{"step": "L1"}]}))
+    assert climbed(path, content) == [{"step": "L1"}]
+    assert climbed(path, {**content, "dense": {"ranks": "1"}}) == []
 
 
 def test_figures():
