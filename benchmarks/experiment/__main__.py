@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _comparison(options: argparse.Namespace) -> int:
     """Run the experiment, and publish what there is however it ended."""
     from onexn_plugins.nni import run_experiment
-    from onexn_plugins.nni.experiment import to_page
+    from onexn_plugins.nni.experiment import load_experiment, to_page
     from onexn_plugins.report import write_html
 
     root = str(HERE.parents[1])  # for the trials, which are scripts
@@ -60,8 +61,8 @@ def _comparison(options: argparse.Namespace) -> int:
     values["record"] |= record(command_line("benchmarks.experiment"))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(options.out) as aside:
-        aside.write_text(json.dumps(published(values), indent=1) + "\n", encoding="utf-8")
-    write_html(to_page(result), options.out.with_suffix(".html"))
+        aside.write_text(json.dumps(published(values, options), indent=1) + "\n", encoding="utf-8")
+    write_html(to_page(load_experiment(options.out)), options.out.with_suffix(".html"))
     return int(not result.succeeded)
 
 
@@ -74,12 +75,13 @@ def _search(options: argparse.Namespace) -> int:
     return 0
 
 
-def published(values: dict[str, object]) -> dict[str, object]:
+def published(values: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Without the paths of the machine that it ran on."""
     text = json.dumps(values)
-    for path, name in ((str(HERE.parents[1]), "."), (sys.prefix, ".venv"), (str(Path.home()), "~")):
-        text = text.replace(path, name)
-    result: dict[str, object] = json.loads(text)
+    for path, name in ((options.work.resolve(), "WORK"), (options.data.resolve(), options.data.name),
+                       (HERE.parents[1], "."), (Path(sys.prefix), ".venv"), (Path.home(), "~")):
+        text = text.replace(str(path), name)
+    result: dict[str, Any] = json.loads(text)
     return result
 
 

@@ -22,7 +22,7 @@ PARTS = {"early": ("1.", "2."), "middle": ("3.", "4.", "5."), "late": ("6.", "7.
 TARGET = 1.6   # times faster than the dense network, both compiled
 MISSED = 0.5   # of accuracy lost per missing part of the target: more than any accuracy that missing it may buy
 JUDGE_BY = 50  # of the training images one in so many is kept to judge candidates by, and not trained on
-SHARE = 50     # fine-tuning sees one image in so many
+SHARE = 10     # fine-tuning sees one image in so many
 
 
 def candidate(dense: nn.Module, data: ImageData, chosen: Mapping[str, Any], seed: int,

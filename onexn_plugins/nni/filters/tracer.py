@@ -1,10 +1,11 @@
 """NNI's concrete tracer on today's Python and torch.
 
-NNI 3.0 is from 2023. Its tracer, which ModelSpeedup needs, stumbles over five things that came later:
+NNI 3.0 is from 2023. Its tracer, which ModelSpeedup needs, stumbles over six things that came later:
 
 - torch: builtin functions without a module name, which it takes for functions to wrap;
 - torch: `torch.fx.Node.is_impure` has gained an argument;
-- Python 3.11: it finds the running instruction by `f_lasti // 2`, but bytecode now holds CACHE entries in between;
+- Python 3.11: it finds the running instruction by `f_lasti // 2`, but bytecode now holds caches in between;
+- Python 3.13: a value becomes true or false in an instruction of its own, TO_BOOL;
 - Python 3.12: `functools.wraps` copies `__type_params__`, which the functions it wraps cannot take;
 - `torch._assert` in a forward stays in the graph, and ModelSpeedup has no rule for it.
 """
@@ -42,6 +43,8 @@ def tracing_on_this_torch() -> Iterator[None]:
         changes.enter_context(patch.object(concrete_proxy, "dis", _with_caches()))
         changes.enter_context(patch.object(proxy, "jump_opcodes", tuple(
             code for name, code in dis.opmap.items() if "JUMP" in name and "IF" in name)))
+        changes.enter_context(patch.object(proxy, "jump_before_opcodes", (
+            *proxy.jump_before_opcodes, *(code for name, code in dis.opmap.items() if name == "TO_BOOL"))))
         changes.enter_context(patch.object(concrete_tracer, "functools", _wrapping_without_type_parameters()))
         changes.enter_context(_without_asserts())
         yield
@@ -53,10 +56,18 @@ def _has_no_name(function: Any) -> bool:
 
 
 def _with_caches() -> SimpleNamespace:
-    """The module `dis`, whose instructions stand where `f_lasti // 2` finds them."""
+    """The module `dis`, whose instructions stand where `f_lasti // 2` finds them.
+
+    An instruction's caches give way to the next instruction, which NNI looks for in the next place.
+    """
+    def get_instructions(code: Any) -> list[dis.Instruction]:
+        placed: list[dis.Instruction] = []
+        for instruction in dis.get_instructions(code):  # not show_caches, which means nothing since Python 3.13
+            placed += [instruction] * (instruction.offset // 2 - len(placed) + 1)
+        return placed
+
     module = SimpleNamespace(**vars(dis))
-    if "CACHE" in dis.opmap:
-        module.get_instructions = functools.partial(dis.get_instructions, show_caches=True)
+    module.get_instructions = get_instructions
     return module
 
 

@@ -78,6 +78,15 @@ def test_a_tuner_that_dies_is_noticed_with_the_reason_in_its_log(tmp_path):
     assert "no third suggestion" in assert_kept(tmp_path, "failed", ("STOPPED", "SUCCEEDED"))["reason"]
 
 
+def test_a_tuner_that_is_slow_to_start_is_waited_for(tmp_path):
+    tuner = {"className": "slow_tuner.SlowTuner", "codeDirectory": str(running.HERE)}
+    settings = running.config(("Table",), tuner=tuner, maxTrialNumber=1)
+    code, _, err = running.end(running.begin(tmp_path, settings))
+    assert code == 0, err
+    assert "trying again" not in err
+    assert running.result(tmp_path)["trials"][0]["status"] == "SUCCEEDED"
+
+
 def test_time_is_over(tmp_path):
     code, out, err = running.end(running.begin(tmp_path, running.config(("Slow",)), "--timeout", "15"))
     assert code == 2, err
