@@ -43,6 +43,7 @@ EMITTERS: dict[str, Emitter] = {
     "MaxUnpool": indexing.max_unpool,
     "Min": extremes.smallest,
     "Mod": integers.modulo,
+    "Mul": pointwise.multiply,
     "Pad": moving.pad,
     "ReduceMax": extremes.reduce_max,
     "ReduceMin": extremes.reduce_min,

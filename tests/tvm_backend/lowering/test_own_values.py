@@ -157,3 +157,9 @@ def test_pools_whose_last_windows_lie_in_the_padding(tmp_path: Path, opset: int)
     nodes = [node("MaxPool", ["x"], ["largest"], **common), node("AveragePool", ["x"], ["mean"], **common),
              node("AveragePool", ["x"], ["counted"], count_include_pad=1, **common)]
     check(tmp_path / "model.onnx", nodes, {}, random.standard_normal((1, 4, 9, 11)).astype(np.float32), opset)
+
+
+@pytest.mark.parametrize("zero", [np.float32(0), np.zeros((1, 1, 1), np.float32)])
+def test_infinity_times_zero_is_nan(tmp_path: Path, zero: np.ndarray) -> None:
+    check(tmp_path / "model.onnx", [node("Mul", ["x", "zero"], ["y"]), node("Mul", ["zero", "x"], ["z"])],
+          {"zero": zero}, SPECIAL)

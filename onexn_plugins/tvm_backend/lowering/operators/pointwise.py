@@ -16,6 +16,19 @@ def sign(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[rel
     return _nan_kept(builder, graph, node, inputs[0], relax.op.sign)
 
 
+def multiply(builder: relax.BlockBuilder, graph: Graph, node: Node,
+             inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    """By the number 0, which TVM takes for 0 whatever it multiplies: infinity times 0 is NaN."""
+    zero = [value is not None and value.size == 1 and not value.any()
+            for value in (graph.constant(node, place) for place in range(2))]
+    if not any(zero) or not np.issubdtype(graph.dtype(node.output), np.floating):
+        return None
+    x = inputs[zero.index(False)] if False in zero else inputs[0]
+    nothing = builder.emit(relax.op.where(builder.emit(relax.op.isfinite(x)), _number(graph, node, 0),
+                                          _number(graph, node, np.nan)))
+    return [builder.emit(relax.op.broadcast_to(nothing, graph.shape(node.output)))]
+
+
 def elu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:
     """x above 0, alpha (exp(x) - 1) below."""
     return [_exponential_unit(builder, graph, node, inputs[0], node.attributes.get("alpha", 1.0))]
