@@ -48,6 +48,13 @@ cells = st.one_of(
 )
 
 
+@pytest.mark.parametrize(("style", "low", "high", "written"), [
+    ("points", 3.51, 4.21, "+3.51–+4.21"), ("points", -1.5, 0.25, "-1.50–+0.25"), ("percent", 0.5, 0.6, "50.0–60.0 %"),
+    ("times", 1.2, 3.0, "1.20–3.00×")])
+def test_an_interval_names_its_unit_once_and_keeps_its_signs(style, low, high, written):
+    assert write({"value": (low + high) / 2, "low": low, "high": high}, style)[1] == written
+
+
 @given(st.lists(st.fixed_dictionaries({"name": st.text(max_size=5), "ms": cells}), min_size=1, max_size=4))
 def test_what_was_saved_is_loaded(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("report") / "report.json"

@@ -75,5 +75,5 @@ def write(cell: Cell, style: str) -> tuple[str, str]:
     if not isinstance(cell, Mapping):
         return STYLES[style](cell), ""
     low, high = (STYLES[style](cell[end]) for end in ("low", "high"))
-    unit = low.rpartition(" ")[2] if " " in low else low.lstrip("0123456789.,-")
+    unit = low.rpartition(" ")[2] if " " in low else low.lstrip("0123456789.,+-")
     return STYLES[style](cell["value"]), f"{low.removesuffix(unit).strip()}–{high}"

@@ -84,6 +84,24 @@ def test_what_other_machines_report_is_kept_and_not_asked_for_again(monkeypatch,
     assert command.startswith("PYTHONPATH=/home/trials/onexn OMP_NUM_THREADS=2 /opt/python -m benchmarks.accuracy ")
 
 
+def test_a_trial_reports_the_whole_run(monkeypatch, place):
+    values, said = {"row": DONE.to_dict(), "top1": 0.5, "seconds": 3.0}, []
+    monkeypatch.setattr("nni.get_next_parameter", lambda: {"row": DONE.name})
+    monkeypatch.setattr("nni.report_intermediate_result", said.append)
+    monkeypatch.setattr("nni.report_final_result", said.append)
+    monkeypatch.setattr(experiment, "attempt", lambda row, place, progress: values if row == DONE else None)
+    assert experiment.run_trial(place, Progress()) == 0
+    assert said == [{"default": 0.5, "run": values}, {"default": 0.5, "row": DONE.name, "seconds": 3.0}]
+    monkeypatch.setattr(experiment, "attempt", lambda row, place, progress: None)
+    with pytest.raises(OneXNError, match="another process is at it"):
+        experiment.run_trial(place, Progress())
+    (place.results / f"{DONE.name}.json").write_text(json.dumps(values))
+    assert experiment.run_trial(place, Progress()) == 0, "what is done is reported, not repeated"
+    monkeypatch.setattr("nni.get_next_parameter", lambda: {"row": "of another commit"})
+    with pytest.raises(OneXNError, match="no run of this checkout's grid"):
+        experiment.run_trial(place, Progress())
+
+
 def test_bad_input_is_refused(tmp_path, place):
     start_weights(place.results, DONE).unlink()
     with pytest.raises(OneXNError, match="its start, mobilenet_v2_small-start-e5-s0, is not there yet"):
