@@ -32,7 +32,7 @@ from onexn_plugins.tvm_backend.kernels.transposed.phases import (
 )
 
 # Weights, as a share of the second cache, that are fetched again for every band as fast as pixels: then bands should be
-# lower, a quarter of the cache instead of half of it. Measured on AVX-512: dense 2×2 layers of a UNet are 1.3 to 1.5
+# lower, a quarter of the cache instead of half of it. Measured on AVX2: dense 2×2 layers of a UNet are 1.3 to 1.5
 # times faster in low bands, 4×4 ones of 256 channels up to a third slower.
 _FEW_WEIGHTS = 1 / 4
 
