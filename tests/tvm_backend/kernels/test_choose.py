@@ -132,8 +132,8 @@ def test_names_are_distinct_and_every_chain_has_a_family_for_the_rest() -> None:
             ("conv", "depthwise", "conv"), ("pool",), ("matmul", "softmax", "matmul"), ("matmul",), ("softmax",),
             ("layer norm",), ("transposed",)}:
         last = [family for family in FAMILIES if chain in family.chains][-1]
-        assert last.name in ("pair, copied", "linear", "conv k×k", "conv k×k×k", "transposed", "depthwise", "mean",
-                             "transpose")
+        assert last.name in ("pair, copied", "linear", "conv k×k", "conv k×k×k", "transposed", "depthwise",
+                             "depthwise k×k×k", "mean", "transpose")
 
 
 def test_the_documentation_has_the_map() -> None:
