@@ -70,20 +70,26 @@ class Budget:
         Raises:
             OneXNError: it cannot be met; the message says what can.
         """
+        prices, fixed, amount, unit = self.priced(found, model, layers, example_inputs, block_size)
+        return choose(losses(found), prices, amount, unit, fixed=fixed)
+
+    def priced(self, found: Survey, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
+               block_size: int) -> tuple[dict[str, np.ndarray], float, float, str]:
+        """(price of each layer at every ratio of GRID, price of all else, what may be spent, unit)"""
         known = {name: layers[name] for name in found.eliminations}
         if self.latency_ms is not None:
             table = LatencyTable.measured(model, known, example_inputs, block_size, self.target, self.table)
-            return choose(losses(found), table.prices, self.latency_ms, " ms", fixed=table.fixed)
+            return table.prices, table.fixed, self.latency_ms, " ms"
         if self.speedup is not None:
             prices, fixed = modelled_prices(model, known, example_inputs, block_size, self.target)
             whole = self.whole or fixed + sum(float(price[0]) for price in prices.values())
-            return choose(losses(found), prices, whole / self.speedup, " multiply-adds of dense kernels", fixed=fixed)
+            return prices, fixed, whole / self.speedup, " multiply-adds of dense kernels"
         kept = kept_shares(found, known, block_size)
         if self.macs is not None:
             prices, fixed = macs_prices(measure(model, block_size, example_inputs), kept)
-            return choose(losses(found), prices, self.macs, " multiply-adds", fixed=fixed)
+            return prices, fixed, self.macs, " multiply-adds"
         prices, fixed = bytes_prices(model, kept, block_size)
-        return choose(losses(found), prices, float(self.bytes or 0), " bytes", fixed=fixed)
+        return prices, fixed, float(self.bytes or 0), " bytes"
 
     def against(self, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
                 block_size: int) -> Budget:
@@ -92,15 +98,6 @@ class Budget:
             return self
         prices, fixed = modelled_prices(model, layers, example_inputs, block_size, self.target)
         return replace(self, whole=fixed + sum(float(price[0]) for price in prices.values()))
-
-    def macs_left(self, found: Survey, model: nn.Module, layers: Mapping[str, PrunableLayer], example_inputs: Any,
-                  block_size: int) -> float:
-        """Multiply-adds that are about left where it is met with blocks alone: what channels are planned for."""
-        macs = {layer.name: layer.dense_macs or 0 for layer in measure(model, block_size, example_inputs).layers}
-        if self.macs is not None:
-            return float(self.macs)
-        ratios = self.ratios(found, model, layers, example_inputs, block_size)
-        return sum(count * (1 - ratios.get(name, 0.0)) for name, count in macs.items())
 
 
 def plan_ratios(model: nn.Module, images: Any, example_inputs: Any, *, target: str = "host",

@@ -15,7 +15,7 @@ from onexn_plugins.inputs import call_model, tensors_in
 from onexn_plugins.measurement import measure
 from onexn_plugins.rearrangement import apply_moves, find_spaces
 from onexn_plugins.rearrangement.proof import clean_copy, relative_difference
-from onexn_plugins.repair.budget import choose
+from onexn_plugins.repair.budget import GRID, choose
 from onexn_plugins.repair.channels import (
     Hidden,
     as_one_row,
@@ -86,15 +86,16 @@ def _planned(work: Work, hidden: Mapping[str, Hidden], around: Mapping[str, Surr
     """(reader -> share of its hidden channels that goes, reader -> their scores), planned with the blocks."""
     found = survey(work.student, work.images, work.layers, around, work.patterns, context=work.context,
                    progress=work.report, importance=work.importance, columns=hidden)
-    names = [*found.eliminations, *(name for each in hidden.values() for name in each.passing)]
+    passing = {name: 0.0 for each in hidden.values() for name in each.passing}
     if isinstance(ratio, Budget):
-        budget = ratio.macs_left(found, work.student, work.layers, work.example, work.block_size)
-        budget -= sum(macs.values()) - sum(macs[name] for name in names)
+        prices, fixed, amount, unit = ratio.priced(found, work.student, work.layers, work.example, work.block_size)
+        if "multiply-adds" in unit:  # in other units what lies between is not known by itself
+            passing = {name: float(macs[name]) for name in passing}
+        budget = amount - fixed + sum(passing.values())
     else:
+        prices = {name: macs[name] * (1 - GRID) for name in found.eliminations}
         budget = (1 - ratio) * sum(macs[name] for name in found.eliminations)
-        macs = {**macs, **{name: 0 for each in hidden.values() for name in each.passing}}
-    shares = shares_of_channels(hidden, found.eliminations, found.columns, found.harm,
-                                {name: float(macs[name]) for name in names}, budget)
+    shares = shares_of_channels(hidden, found.eliminations, found.columns, found.harm, prices, passing, budget)
     return shares, {name: each.scores[0] for name, each in found.columns.items()}
 
 

@@ -43,7 +43,8 @@ class Choice:
 
 def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimination],
                        channels: Mapping[str, Elimination], harm: Mapping[str, float],
-                       macs: Mapping[str, float], budget: float) -> dict[str, float]:
+                       prices: Mapping[str, np.ndarray], passing: Mapping[str, float],
+                       budget: float) -> dict[str, float]:
     """Reader -> share of its hidden channels that should go, from 0 on.
 
     Args:
@@ -51,20 +52,21 @@ def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimin
         blocks: every layer to prune, eliminated in blocks.
         channels: every reader, eliminated in whole columns.
         harm: divergence of the network's outputs without `Elimination.half` of a layer's blocks.
-        macs: of these layers and the depthwise ones between them.
-        budget: that may be left of the multiply-adds, all layers of `macs` together.
+        prices: what each of these layers costs at every ratio of GRID, with all its channels.
+        passing: what the depthwise layers between them cost.
+        budget: that all of them together may cost.
     """
     makers = {each.maker for each in hidden.values()}
-    units = {reader: _unit(each, blocks, channels[reader], harm, macs) for reader, each in hidden.items()}
-    alone = [_alone(blocks[name], harm[name], macs[name]) for name in blocks if name not in makers | set(hidden)]
+    units = {reader: _unit(each, blocks, channels[reader], harm, prices, passing) for reader, each in hidden.items()}
+    alone = [_alone(blocks[name], harm[name], prices[name]) for name in blocks if name not in makers | set(hidden)]
 
     def chosen(price: float) -> tuple[dict[str, float], float]:
         shares, left = {}, sum(float(each.at(price)[1][0]) for each in alone)
         for reader, parts in units.items():
-            losses, prices = (np.sum(each, axis=0) for each in zip(*(part.at(price) for part in parts), strict=True))
-            place = int((losses + price * prices).argmin())
+            losses, costs = (np.sum(each, axis=0) for each in zip(*(part.at(price) for part in parts), strict=True))
+            place = int((losses + price * costs).argmin())
             shares[reader] = float(SHARES[place])
-            left += float(prices[place])
+            left += float(costs[place])
         return shares, left
 
     low, high = 0.0, 1e-12
@@ -79,26 +81,26 @@ def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimin
 
 
 def _unit(hidden: Hidden, blocks: Mapping[str, Elimination], channels: Elimination, harm: Mapping[str, float],
-          macs: Mapping[str, float]) -> tuple[Choice, Choice, Choice]:
+          prices: Mapping[str, np.ndarray], passing: Mapping[str, float]) -> tuple[Choice, Choice, Choice]:
     """The reader with the channels' own loss, the maker, and what lies between."""
     reader, maker = blocks[hidden.reader], blocks[hidden.maker]
     weights = {name: harm[name] / max(float(_error(blocks[name].curve(), blocks[name].half())), 1e-300)
                for name in (hidden.reader, hidden.maker)}
-    left = (1 - SHARES)[:, None] * (1 - GRID)
+    left = (1 - SHARES)[:, None]  # a layer with fewer channels costs so much less at the same ratio of its blocks
     order = channels.scores[0].argsort(stable=True)
     reading = np.stack([_error(channels.curve(), share) + _remaining(reader, order[_count(share, len(order)) :])
                         for share in SHARES])
     making = (1 - SHARES)[:, None] * _error(maker.curve(), GRID)  # rows of the channels that go take their error along
-    between = sum(macs[name] for name in hidden.passing) * (1 - SHARES)[:, None]
-    return (Choice(weights[hidden.reader] * reading, macs[hidden.reader] * left),
-            Choice(weights[hidden.maker] * making, macs[hidden.maker] * left),
+    between = sum(passing[name] for name in hidden.passing) * left
+    return (Choice(weights[hidden.reader] * reading, left * prices[hidden.reader]),
+            Choice(weights[hidden.maker] * making, left * prices[hidden.maker]),
             Choice(np.zeros_like(between), between))
 
 
-def _alone(elimination: Elimination, harm: float, macs: float) -> Choice:
+def _alone(elimination: Elimination, harm: float, price: np.ndarray) -> Choice:
     curve = elimination.curve()
     losses = harm / max(float(_error(curve, elimination.half())), 1e-300) * _error(curve, GRID)
-    return Choice(losses[None], macs * (1 - GRID)[None])
+    return Choice(losses[None], price[None])
 
 
 def _remaining(elimination: Elimination, kept: Tensor) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_channels_and_blocks_for_a_core_that_is_not_here_become_a_network_in_onn
     dense, pruned = (sum(layer["dense_macs"] / layer["expected_speedup"] for layer in layers) for layers in (
         inspect_module(make_net(), torch.zeros(1, 3, 16, 16), target="cortex-a72"),
         inspect_onnx(onnx, target="cortex-a72")))
-    assert dense / pruned == pytest.approx(1.6, rel=0.1)
+    assert 1.5 < dense / pruned < 2.0  # few blocks, and channels in fours
     assert values(capsys, "evaluate", onnx, *SHAPE, "--images", photos)["images"] == 18
     assert main(["repair", NET, *SHAPE, "--images", photos, *options, "--output", str(tmp_path / "w.pt")]) == 2
     assert "no longer fit" in capsys.readouterr().err

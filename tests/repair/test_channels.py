@@ -13,6 +13,7 @@ from onexn_plugins.masking import masks
 from onexn_plugins.rearrangement import find_spaces
 from onexn_plugins.rearrangement.apply import apply_moves
 from onexn_plugins.repair import Budget, repair
+from onexn_plugins.repair.budget import GRID
 from onexn_plugins.repair.channels import cut, hidden_spaces, kept_channels, to_front
 from onexn_plugins.repair.elimination import Elimination
 from onexn_plugins.repair.together import shares_of_channels
@@ -101,12 +102,11 @@ def test_the_plan_takes_what_loses_less(cheap):
         reads[torch.arange(24) % 3, torch.arange(24)] = makes[:, ::2] = 1e-6
         column = torch.full((1, 24), 50.0, dtype=torch.float64)
     blocks = {"4.expand": Elimination(makes, makes), "4.project": Elimination(reads, reads)}
-    macs = {"4.expand": 100.0, "4.project": 100.0, "4.depthwise": 30.0}
-    shares = shares_of_channels(hidden, blocks, {"4.project": Elimination(column, column)},
-                                dict.fromkeys(blocks, 1.0), macs, 0.6 * 230)
+    prices, columns = dict.fromkeys(blocks, 100 * (1 - GRID)), {"4.project": Elimination(column, column)}
+    shares, whole = (shares_of_channels(hidden, blocks, columns, dict.fromkeys(blocks, 1.0), prices,
+                                        {"4.depthwise": 30.0}, budget) for budget in (0.6 * 230, 230.0))
     assert (shares["4.project"] > 0.35) is (cheap == "columns")
-    assert shares_of_channels(hidden, blocks, {"4.project": Elimination(column, column)}, dict.fromkeys(blocks, 1.0),
-                              macs, 230.0) == {"4.project": 0.0}
+    assert whole == {"4.project": 0.0}
 
 
 def test_a_failure_gives_the_channels_back(monkeypatch):
