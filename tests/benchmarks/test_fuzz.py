@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import onnx
+import pytest
 
 from benchmarks.fuzz.__main__ import main
 from benchmarks.fuzz.judge import judge
@@ -36,6 +37,7 @@ def test_the_same_number_gives_the_same_file() -> None:
     assert [mutant(models, number) for number in range(50)] == [mutant(models, number) for number in range(50)]
 
 
+@pytest.mark.timeout(1800)  # a busy machine is ten times as slow
 def test_random_networks_are_right_or_refused(tmp_path: Path) -> None:
     out = tmp_path / "fuzz.json"
     assert main(["--files", "0", "--artefacts", "0", "--networks", "200", "--out", str(out)]) == 0
