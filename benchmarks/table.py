@@ -61,4 +61,6 @@ BENCHMARKS = (
     Benchmark("onnx_backend", "How many of the ONNX project's own backend tests are right?",
               "onnx_backend/results/onnx_backend.json"),
     Benchmark("fuzz", "What does the package make of damaged files?", "fuzz/results/fuzz.json"),
+    Benchmark("fuzz.networks", "Are random networks computed right, and what became of what was found?",
+              "fuzz/results/networks.json"),
 )

@@ -125,7 +125,7 @@ def test_a_new_entry_of_the_table_reaches_the_command_line(monkeypatch, capsys, 
 
 
 def test_a_score_that_does_not_exist_names_those_that_do():
-    with pytest.raises(OneXNError, match="score: must be one of l1, random"):
+    with pytest.raises(OneXNError, match="score: must be one of l1, angular, random"):
         torch_pruning.BlockScoreImportance("l7")
-    with pytest.raises(OneXNError, match="score: must be one of l1, random"):
+    with pytest.raises(OneXNError, match="score: must be one of l1, angular, random"):
         nni.OneXNPruner(net(), [{"op_names": ["point"], "sparse_ratio": 0.5}], score=7)

@@ -206,7 +206,7 @@ def member(name: str = "stem.weight", dim: int = 0, positions: object = None, gr
     ([member(positions=torch.arange(-1, 11)[:, None])], "outside 0..11"),
     ([member(positions=torch.zeros(12, 1, dtype=torch.int64))], "two channels at one position"),
     ([member(), member()], "two channels at one position"),
-    ([member(groups=2)], "cannot be the input dimension of 2 conv groups"),
+    ([member(groups=2)], "cannot be the channels of 2 conv groups"),
 ])
 def test_spaces_from_elsewhere_are_checked(members, reason):
     model, space = build(Small), Space.of(members, 12)

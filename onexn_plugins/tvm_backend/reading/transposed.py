@@ -46,6 +46,6 @@ def as_convolution(graph: Graph, node: Node) -> list[Node] | None:
     if min(around) < 0:
         return None
     turned = np.flip(as_conv_weight(weight, groups), tuple(range(2, axes + 2)))
-    name = graph.add_constant(np.ascontiguousarray(turned), node.inputs[1])
+    name = graph.add_constant(turned.copy(), node.inputs[1])
     return [Node.make("Conv", [node.inputs[0], name, *node.inputs[2:]], node.outputs, node.name, pads=around,
                       dilations=list(dilations), group=groups)]
