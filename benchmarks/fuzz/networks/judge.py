@@ -77,8 +77,9 @@ def operators(model: ModelProto) -> Iterator[str]:
 def _fault(model: ModelProto, compiled: Compiled, kind: str, feeds: Feeds) -> str | None:
     outputs = compiled.run(feeds)
     outputs = outputs if isinstance(outputs, list) else [outputs]
+    session = onnxruntime_session(model.SerializeToString())
     try:
-        expected = onnxruntime_session(model.SerializeToString()).run(None, feeds)
+        expected = session.run(None, feeds)
     except Exception:  # an index that these inputs lead to lies outside
         return None
     references = _References(model, feeds, expected)
