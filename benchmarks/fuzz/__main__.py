@@ -17,7 +17,7 @@ from benchmarks.common.record import command_line, record
 from benchmarks.common.workers import judged
 
 RESULTS = Path(__file__).with_name("results") / "fuzz.json"
-FINE = ("refused", "read", "right", "no reference")
+FINE = ("refused", "read", "right", "no reference", "uncompared")
 
 
 def main(arguments: list[str] | None = None) -> int:

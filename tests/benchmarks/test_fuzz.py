@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.fuzz.__main__ import main
 from benchmarks.fuzz.judge import judge
 from benchmarks.fuzz.mutations import mutant
+from benchmarks.fuzz.networks import judge as networks
 from benchmarks.fuzz.networks.generator import network
 from benchmarks.fuzz.networks.minimise import minimised
 from benchmarks.fuzz.seeds import seed_models
@@ -44,6 +47,22 @@ def test_random_networks_are_right_or_refused(tmp_path: Path) -> None:
     found = json.loads(out.read_text())["networks"]
     assert found["files"] == 200
     assert found["outcomes"]["right"] >= 180
+
+
+def test_a_network_that_nobody_else_computes_is_not_called_right(tmp_path: Path) -> None:
+    def gather(beyond: int) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            [helper.make_node("And", ["i", "i"], ["both"]), helper.make_node("Cast", ["both"], ["index"], to=7),
+             helper.make_node("Add", ["index", "beyond"], ["place"]),
+             helper.make_node("Gather", ["x", "place"], ["y"])],
+            "gather", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4]),
+                       helper.make_tensor_value_info("i", TensorProto.BOOL, [2])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+            [numpy_helper.from_array(np.array(beyond, np.int64), "beyond")])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    assert networks.judge(gather(2), tmp_path / "model.onnx") == "right"
+    assert networks.judge(gather(1000), tmp_path / "model.onnx").startswith("uncompared: InvalidArgument")
 
 
 def test_random_networks_are_valid_and_the_same_again() -> None:

@@ -15,8 +15,7 @@ from typing import Any
 
 from benchmarks.common.record import command_line, record
 from benchmarks.common.workers import judged
-
-FINE = ("refused", "right")
+from benchmarks.fuzz.networks.judge import FINE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +43,7 @@ def summary(outcomes: dict[int, str]) -> dict[str, Any]:
     return {"networks": len(outcomes), "outcomes": dict(Counter(kind for kind in kinds.values() if kind in FINE)),
             "refusals": dict(Counter(outcomes[number] for number, kind in kinds.items() if kind == "refused")
                              .most_common()),
+            "uncompared": {number: outcomes[number] for number, kind in kinds.items() if kind == "uncompared"},
             "faults": {number: outcomes[number] for number, kind in kinds.items() if kind not in FINE}}
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from onnx import ModelProto, helper
 
 from benchmarks.fuzz.networks.generator import network
-from benchmarks.fuzz.networks.judge import judge
+from benchmarks.fuzz.networks.judge import FINE, judge
 from benchmarks.fuzz.networks.minimise import minimised
 
 
 def outcome(number: int, path: Path) -> str:
-    """"right", "refused: why", or what is wrong with which operators."""
+    """"right", "refused: why", "uncompared: why", or what is wrong with which operators."""
     model = network(number)
     found = judge(model, path)
     kind = found.split(":")[0]
-    if kind in ("right", "refused"):
+    if kind in FINE:
         return found
     small = minimised(model, lambda candidate: judge(candidate, path).split(":")[0] == kind)
     return f"{judge(small, path)} | {_said(small)}"[:1000]
