@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Timer
+from types import TracebackType
 
 import numpy as np
 
@@ -13,17 +17,62 @@ from benchmarks.common.emulation.arm64_root import Arm64
 ON_BOARD = Path(__file__).with_name("on_board.py")
 
 
-def run_network(machine: Arm64, library: Path, inputs: Sequence[np.ndarray], *, cpu: str) -> list[np.ndarray]:
-    """The outputs of a saved network's library, run once by TVM's own aarch64 runtime.
+class Board:
+    """The emulated machine with TVM's own aarch64 runtime loaded, which takes seconds; a context manager.
 
-    Errors:
-        RuntimeError: it failed, with what it said, or it did not run on aarch64.
+    Args:
+        machine: the emulated machine.
+        cpu: the core it is.
+        seconds: that one run may take.
     """
-    with tempfile.TemporaryDirectory(prefix="onexn-emulated-") as folder:
-        sent, came_back = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+
+    def __init__(self, machine: Arm64, *, cpu: str, seconds: float = 300) -> None:
+        self._machine, self._cpu, self._seconds = machine, cpu, seconds
+
+    def __enter__(self) -> Board:
+        self._folder = tempfile.TemporaryDirectory(prefix="onexn-emulated-")
+        self._said = Path(self._folder.name) / "stderr.txt"
+        with self._said.open("w") as said:
+            self._process = subprocess.Popen(
+                self._machine.command([str(ON_BOARD)], cpu=self._cpu), env=self._machine.environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def run(self, library: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of a saved network's library, run once.
+
+        Errors:
+            RuntimeError: it failed, with what it said, or it did not run on aarch64; the board is of no use then.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        sent, came_back = Path(self._folder.name) / "inputs.npz", Path(self._folder.name) / "outputs.npz"
         np.savez(sent, *inputs)
-        said = machine.run([str(ON_BOARD), str(library), str(sent), str(came_back)], cpu=cpu)
-        if not said.startswith("aarch64 "):
-            raise RuntimeError(f"the network ran on another machine than the emulated one: {said}")
+        watch = Timer(self._seconds, self._process.kill)
+        watch.start()
+        try:
+            self._process.stdin.write(json.dumps([str(library), str(sent), str(came_back)]) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        finally:
+            watch.cancel()
+        if not answer:
+            raise RuntimeError(f"the emulated process ended with {self._process.wait()}:\n{self._said.read_text()}")
+        if not answer.startswith("aarch64 "):
+            raise RuntimeError(f"the network ran on another machine than the emulated one: {answer}")
         with np.load(came_back) as arrays:
             return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+
+
+def run_network(machine: Arm64, library: Path, inputs: Sequence[np.ndarray], *, cpu: str) -> list[np.ndarray]:
+    """The outputs of one saved network; see Board.run."""
+    with Board(machine, cpu=cpu) as board:
+        return board.run(library, inputs)

@@ -1,9 +1,8 @@
-"""Runs on the emulated board: loads a saved network with TVM's runtime alone and runs it once.
+"""Runs on the emulated board: runs saved networks with TVM's runtime alone, one after the other.
 
-    python on_board.py LIBRARY INPUTS.npz OUTPUTS.npz
-
-LIBRARY lies in the network's folder. INPUTS holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It
-prints the machine and TVM's version.
+Every line of its input is a JSON list [LIBRARY, INPUTS.npz, OUTPUTS.npz]. LIBRARY lies in the network's folder. INPUTS
+holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It answers with a line each, of the machine and
+TVM's version.
 """
 
 from __future__ import annotations
@@ -18,15 +17,14 @@ import tvm
 from tvm.runtime.vm import VirtualMachine
 
 
-def main(library: str, inputs: str, outputs: str) -> None:
-    """See the module's first lines."""
+def run(library: str, inputs: str, outputs: str) -> None:
+    """One network, once."""
     machine = VirtualMachine(tvm.runtime.load_module(library), tvm.cpu())
     with np.load(inputs) as arrays:
         arguments = [tvm.runtime.tensor(arrays[f"arr_{number}"]) for number in range(len(arrays.files))]
     result = machine["main"](*arguments, machine["bind"](memory_of(Path(library).parent)))
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
     np.savez(outputs, *[tensor.numpy() for tensor in results])
-    print(platform.machine(), tvm.__version__)
 
 
 def memory_of(folder: Path) -> tvm.runtime.Tensor:
@@ -38,4 +36,6 @@ def memory_of(folder: Path) -> tvm.runtime.Tensor:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for line in sys.stdin:
+        run(*json.loads(line))
+        print(platform.machine(), tvm.__version__, flush=True)

@@ -10,18 +10,28 @@ import argparse
 import json
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.emulation.arm64_root import arm64_machine
 from benchmarks.common.record import command_line, record
 from benchmarks.common.workers import judged
 from benchmarks.fuzz.networks.judge import FINE
+from onexn_plugins.tvm_backend import targets
+from onexn_plugins.tvm_backend.processors import find_target
+
+BOARDS = [name for name in targets()[1:] if (find_target(name).architecture, find_target(name).system)
+          == ("aarch64", "linux")]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 where every network was refused or computed right."""
     options = _options(arguments)
     facts = record(command_line("benchmarks.fuzz.networks"))
+    words = ["benchmarks.fuzz.networks.worker", *([options.core] if options.core else [])]
+    if options.core:
+        arm64_machine(partial(print, file=sys.stderr))  # fetched before a worker waits for it
     outcomes = _read(options.log)
     with options.log.open("a", encoding="utf-8") as log:
         def tell(number: int, outcome: str) -> None:
@@ -29,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             log.flush()
 
         for numbers in _runs(set(range(options.first, options.first + options.count)) - outcomes.keys()):
-            outcomes |= judged(["benchmarks.fuzz.networks.worker"], numbers[0], numbers[-1] + 1, tell)
+            outcomes |= judged(words, numbers[0], numbers[-1] + 1, tell)
     whole = {**facts, **summary(outcomes)}
     print(json.dumps(whole, indent=1, ensure_ascii=False))
     if options.out:
@@ -70,6 +80,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20000, help="how many (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
+    parser.add_argument("--core", choices=BOARDS,
+                        help="a 64-bit ARM core to compile for and to run as, emulated (default: this machine)")
     parser.add_argument("--log", type=Path, default=Path("networks.jsonl"), help="outcomes so far")
     parser.add_argument("--out", type=Path, help="the summary, as JSON")
     return parser.parse_args(arguments)

@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from benchmarks.fuzz.networks.generator import DYNAMIC
+from benchmarks.fuzz.networks.runners import Run, run_here
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile_model
 from onexn_plugins.tvm_backend.checking import inputs
@@ -38,20 +39,20 @@ FINE = ("right", "refused", "uncompared")  # what is no fault
 INTERNAL = "for a reason that no check foresaw"
 
 
-def judge(model: ModelProto, path: Path) -> str:
+def judge(model: ModelProto, path: Path, target: str = "host", run: Run = run_here) -> str:
     """"right", "refused: why", "internal: what", "wrong: where", or "uncompared: why" where nobody else computes it."""
     path.write_bytes(model.SerializeToString())
     uncompared: list[str] = []
     try:
-        compiled = compile_model(path, verify=False, input_shapes=sizes(model))
+        compiled = compile_model(path, target=target, verify=False, input_shapes=sizes(model))
         makers = [inputs.ordinary, inputs.large]
         if not SUMS.intersection(operators(model)):
             makers.append(inputs.extreme)
         for make in makers:
             try:
-                fault = _fault(model, compiled, make.__name__, {
-                    tensor.name: make(TensorSpec(tensor.shape, tensor.numpy_dtype), seed)
-                    for seed, tensor in enumerate(compiled.inputs)})
+                feeds = {tensor.name: make(TensorSpec(tensor.shape, tensor.numpy_dtype), seed)
+                         for seed, tensor in enumerate(compiled.inputs)}
+                fault = _fault(model, compiled, run(compiled, list(feeds.values())), make.__name__, feeds)
             except _NotComparedError as error:
                 uncompared.append(str(error))
                 continue
@@ -84,9 +85,7 @@ class _NotComparedError(Exception):
     """Neither onnxruntime nor ONNX's reference computes the network from these inputs."""
 
 
-def _fault(model: ModelProto, compiled: Compiled, kind: str, feeds: Feeds) -> str | None:
-    outputs = compiled.run(feeds)
-    outputs = outputs if isinstance(outputs, list) else [outputs]
+def _fault(model: ModelProto, compiled: Compiled, outputs: list[np.ndarray], kind: str, feeds: Feeds) -> str | None:
     session = onnxruntime_session(model.SerializeToString())
     try:
         expected = session.run(None, feeds)

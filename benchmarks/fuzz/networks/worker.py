@@ -1,4 +1,5 @@
-"""python -m benchmarks.fuzz.networks.worker FIRST LAST: judges the networks of these numbers; a JSON line for each.
+"""python -m benchmarks.fuzz.networks.worker FIRST LAST [CORE]: judges the networks of these numbers; a JSON line for
+each. CORE is a 64-bit ARM core that the networks are compiled for and run as, under emulation.
 
 What fails is made smaller, and said with the operators that are left.
 """
@@ -9,6 +10,8 @@ import json
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from onnx import ModelProto, helper
@@ -16,30 +19,35 @@ from onnx import ModelProto, helper
 from benchmarks.fuzz.networks.generator import network
 from benchmarks.fuzz.networks.judge import FINE, judge
 from benchmarks.fuzz.networks.minimise import minimised
+from benchmarks.fuzz.networks.runners import EmulatedCore, run_here
 
 
-def outcome(number: int, path: Path) -> str:
+def outcome(number: int, judged: Callable[[ModelProto], str]) -> str:
     """"right", "refused: why", "uncompared: why", or what is wrong with which operators."""
     model = network(number)
-    found = judge(model, path)
+    found = judged(model)
     kind = found.split(":")[0]
     if kind in FINE:
         return found
-    small = minimised(model, lambda candidate: judge(candidate, path).split(":")[0] == kind)
-    return f"{judge(small, path)} | {_said(small)}"[:1000]
+    small = minimised(model, lambda candidate: judged(candidate).split(":")[0] == kind)
+    return f"{judged(small)} | {_said(small)}"[:1000]
 
 
 def _said(model: ModelProto) -> str:
     return "; ".join(helper.printable_node(node).replace("%", "") for node in model.graph.node)
 
 
-def main(first: int, last: int) -> None:
+def main(first: int, last: int, core: str | None = None) -> None:
     warnings.simplefilter("ignore")
+    emulated = EmulatedCore(core) if core else None
     with tempfile.TemporaryDirectory(prefix="onexn-fuzz-") as folder:
+        judged = partial(judge, path=Path(folder) / "model.onnx", target=core or "host", run=emulated or run_here)
         for number in range(first, last):
             print(json.dumps({"number": number}), flush=True)
-            print(json.dumps({"number": number, "outcome": outcome(number, Path(folder) / "model.onnx")}), flush=True)
+            print(json.dumps({"number": number, "outcome": outcome(number, judged)}), flush=True)
+    if emulated:
+        emulated.close()
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
