@@ -17,9 +17,11 @@ install: $(VENV)/.installed
 demo: install
 	$(BIN)/python -m benchmarks.demo
 
-# One worker per core, each on one thread: torch's threads spin while they wait for each other.
+# A worker per core, each on one thread (torch's threads spin while they wait for each other), and one more: tests of
+# NNI's experiments wait for minutes.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(( $$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1 )) \
+		--dist loadfile
 
 # The core and torch-pruning on any Python that runs torch, without the other toolkits.
 CORE := .venv-core
