@@ -78,7 +78,7 @@ def test_tasks_are_summed_up(tmp_path):
     times = {"value": 2.5, "low": 2.0, "high": 3.0}
     row = {"network": "a", "task": "text", "shape": [1, 3, 8, 8], "state": "right", "difference_exact": 1e-6,
            "adapters": "same", "macs": 0.25, "onnxruntime_dense": times, "onnxruntime_pruned": times, "ours": times,
-           "faster": times, "without": ["lstm"], "without_share": 0.5, "compile_seconds": 3.0}
+           "faster": times, "without": ["lstm"], "without_share": 0.5, "compile_processor_seconds": 3.0}
     ended = {"network": "b", "task": "text", "shape": [1, 3, 8, 8], "state": "not done", "said": "in 9 s"}
     assert tasks_page.summary([row, ended]) == (
         "2 networks, 1 of them right, 1 at least 2 times faster than onnxruntime runs them dense.")
