@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -113,7 +114,8 @@ def onnx_bytes(model: nn.Module, example_inputs: Any, *, block_size: int = 4) ->
     output, running = _run(plain, example_inputs)
     expected = [tensor.detach() for tensor in tensors_in(output)]
     layers = _sparse_layers(plain, block_sizes, block_size, running)
-    content = _recorded(_exported(plain, example_inputs), layers)
+    content = _recorded(_exported(plain, example_inputs), layers,
+                        lambda name: _reaches_output(plain, example_inputs, name))
     _check_output(content, example_inputs, expected)
     return content
 
@@ -151,6 +153,15 @@ def _run(model: nn.Module, example_inputs: Any) -> tuple[Any, set[str]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _reaches_output(model: nn.Module, example_inputs: Any, name: str) -> bool:
+    """Whether NaN in the place of what a layer makes changes an output; the exporter leaves out what does not."""
+    hook = model.get_submodule(name).register_forward_hook(lambda _, __, made: torch.full_like(made, math.nan))
+    try:
+        return any(bool(output.isnan().any()) for output in tensors_in(call_model(model, example_inputs)))
+    finally:
+        hook.remove()
 
 
 def _sparse_layers(
@@ -202,8 +213,11 @@ def _cause(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
-    """The model as bytes, with the pattern of every sparse layer, found in its weights, in the metadata."""
+def _recorded(onnx_model: Any, layers: list[_SparseLayer], reaches_output: Callable[[str], bool]) -> bytes:
+    """The model as bytes, with the pattern of every sparse layer, found in its weights, in the metadata.
+
+    `reaches_output` is asked for the name of a layer that ran and is not in the file.
+    """
     onnx = import_module("onnx")
     weights = {initializer.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(initializer)))
                for initializer in onnx_model.graph.initializer if len(initializer.dims) >= 2}
@@ -211,6 +225,8 @@ def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
     for layer in layers:
         name = _find(layer, {key: value for key, value in weights.items() if key not in entries})
         if name is None:
+            if layer.runs and reaches_output(layer.name):
+                raise _lost(layer)
             continue
         if not _reaches_a_layer(onnx_model.graph, name):
             raise _lost(layer)
@@ -228,7 +244,7 @@ def _recorded(onnx_model: Any, layers: list[_SparseLayer]) -> bytes:
 
 
 def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str | None:
-    """The weight of the file whose zero kernels are the layer's, the layer's own name first; None if it need not be.
+    """The weight of the file whose zero kernels are the layer's, the layer's own name first; None if there is none.
 
     The exporter multiplies a following batch norm's scale into the weight: a channel whose scale is zero has more zero
     kernels in the file than in the layer. Such a weight is known by its name.
@@ -242,9 +258,7 @@ def _find(layer: _SparseLayer, weights: dict[str, Tensor]) -> str | None:
         for nonzero in _nonzero(weights[name], layer):
             if not (nonzero & ~layer.nonzero).any():
                 return name
-    if not layer.runs:
-        return None
-    raise _lost(layer)
+    return None
 
 
 def _lost(layer: _SparseLayer) -> OneXNError:

@@ -168,3 +168,25 @@ def test_a_failed_export_keeps_the_file_that_was_there(tmp_path):
     with pytest.raises(OneXNError):
         export_onnx(Branching(), torch.randn(1, 3, 6, 6), path)
     assert path.read_text() == "precious"
+
+
+class Unread(nn.Module):
+    """Two convolutions over the first one's result; the output is that of one alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.read, self.unread = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(8, 16, 3)
+
+    def forward(self, x):
+        found = [layer(self.stem(x)) for layer in (self.read, self.unread)]
+        return found[0]
+
+
+def test_layers_whose_results_nothing_reads_are_left_out(tmp_path):
+    """As those of HRNet's other resolutions where one is asked for: the exporter drops them."""
+    model = Unread()
+    for name in ("read", "unread"):
+        layer = getattr(model, name)
+        attach(layer, selection.keep_highest(torch.rand(BlockPattern.of(layer.weight, 4).shape), 0.5), 4, name)
+    path = export_onnx(model, torch.randn(1, 3, 9, 9), tmp_path / "net.onnx")
+    assert {entry["layer"] for entry in read_pattern(onnx.load(path)).values()} == {"read"}

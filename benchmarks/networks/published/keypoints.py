@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from benchmarks.networks.published.parts import Outputs
-from onexn_plugins.zoo import load_model
+from onexn_plugins.zoo import import_torchvision, load_model
 
 
 class _SimpleBaseline(nn.Module):
@@ -41,6 +41,7 @@ class _Heatmaps(nn.Module):
 
 def hrnet() -> nn.Module:
     """timm's HRNet-W18-Small (Sun et al. 2019) with a map for each of 17 joints."""
+    import_torchvision()  # which timm imports, whatever torch it was built for
     import timm
 
     backbone = timm.create_model("hrnet_w18_small", features_only=True, feature_location="", out_indices=(1,))

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = _run(TASKS[name], options) | {"commit": commit()}
         rows = sorted([other for other in rows if other["network"] != name] + [row], key=_order)
         print(*(row.get(key, "") for key in ("network", "state", "said", "difference_exact", "adapters", "faster",
-                                             "without", "without_share", "compile_seconds")), flush=True)
+                                             "without", "without_share", "compile_processor_seconds")), flush=True)
         write(options.out, {**record(COMMAND), "block_size": 4, "ratio": options.ratio, "rounds": options.rounds,
                             "tolerance": TOLERANCE, "networks": rows})
     print(summary(rows))

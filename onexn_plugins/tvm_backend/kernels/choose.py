@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from onexn_plugins.tvm_backend.kernels.attention.attention import attention, why_not_attention
 from onexn_plugins.tvm_backend.kernels.attention.matmul import matmul, why_not_matmul
-from onexn_plugins.tvm_backend.kernels.attention.rows import layer_norm, softmax, why_not_layer_norm, why_not_softmax
+from onexn_plugins.tvm_backend.kernels.attention.rows import (
+    instance_norm,
+    layer_norm,
+    softmax,
+    why_not_instance_norm,
+    why_not_layer_norm,
+    why_not_softmax,
+)
 from onexn_plugins.tvm_backend.kernels.attention.transpose import transpose, why_not_transpose
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import depthwise, why_not_depthwise
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise_frames import depthwise_frames, why_not_depthwise_frames
@@ -29,6 +36,7 @@ from onexn_plugins.tvm_backend.kernels.family import (
     CONV3D,
     DEPTHWISE,
     DEPTHWISE3D,
+    INSTANCE_NORM,
     LAYER_NORM,
     LINEAR,
     MATMUL,
@@ -117,6 +125,8 @@ FAMILIES: tuple[Family, ...] = (
            (SOFTMAX,), why_not_softmax, softmax),
     Family("layer norm", "row by row",
            (LAYER_NORM,), why_not_layer_norm, layer_norm),
+    Family("instance norm", "channel by channel of an image, with what follows it",
+           (INSTANCE_NORM,), why_not_instance_norm, instance_norm),
     Family("transpose", "axes in any order: runs copied, blocks turned in registers",
            (TRANSPOSE,), why_not_transpose, transpose),
 )

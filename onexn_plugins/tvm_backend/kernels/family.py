@@ -15,6 +15,7 @@ CONV3D, DEPTHWISE3D = ("conv3d",), ("depthwise3d",)
 PAIR = ("conv", "depthwise")
 PROJECTED = ("conv", "depthwise", "conv")
 MATMUL, SOFTMAX, LAYER_NORM, TRANSPOSE = (("matmul",), ("softmax",), ("layer norm",), ("transpose",))
+INSTANCE_NORM = ("instance norm",)
 ATTENTION = ("matmul", "softmax", "matmul")
 
 

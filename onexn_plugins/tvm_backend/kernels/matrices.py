@@ -103,6 +103,14 @@ class LayerNorm(_Rows):
 
 
 @dataclass(frozen=True)
+class InstanceNorm(_Rows):
+    """The same of each channel of each image: a row is all pixels of one."""
+
+    axis: int = 2
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
 class Transpose:
     """Axes in another order: axis i of the result is axis order[i] of the input."""
 

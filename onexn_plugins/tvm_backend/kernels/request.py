@@ -11,7 +11,7 @@ import torch
 
 from onexn_plugins.pattern import BlockPattern, nonzero_blocks, nonzero_kernels
 from onexn_plugins.tvm_backend.kernels.encode import Blocks, Encoded, encode
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import InstanceNorm, LayerNorm, MatMul, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import (
     Choice,
     Conv,
@@ -26,9 +26,9 @@ from onexn_plugins.tvm_backend.kernels.problem import (
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 PLAIN = Epilogue()
-Problem = Conv | Linear | Pool | GlobalPool | MatMul | Softmax | LayerNorm | Transpose
+Problem = Conv | Linear | Pool | GlobalPool | MatMul | Softmax | LayerNorm | InstanceNorm | Transpose
 _KINDS = {Linear: "linear", Pool: "pool", GlobalPool: "mean", MatMul: "matmul", Softmax: "softmax",
-          LayerNorm: "layer norm", Transpose: "transpose"}
+          LayerNorm: "layer norm", InstanceNorm: "instance norm", Transpose: "transpose"}
 
 
 class Weights:
@@ -84,7 +84,7 @@ class Stage:
         weights: of a convolution or linear layer.
         epilogue: what follows its sums.
         choice: how its blocks are computed; None where it has none, or before that is chosen.
-        scale, shift: one value for each element of a row, of a layer norm.
+        scale, shift: one value for each element of a row, of a layer norm; for each channel, of an instance norm.
     """
 
     problem: Problem
@@ -97,7 +97,7 @@ class Stage:
     @property
     def kind(self) -> str:
         """"conv", "depthwise", "conv3d", "depthwise3d", "transposed", "linear", "pool", "mean", "matmul", "softmax",
-        "layer norm" or "transpose".
+        "layer norm", "instance norm" or "transpose".
 
         A convolution of one channel is depthwise, too, unless a way of computing its blocks is chosen.
         """

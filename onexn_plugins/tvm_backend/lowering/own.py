@@ -54,6 +54,7 @@ EMITTERS: dict[str, Emitter] = {
     "ScatterElements": indexing.scatter_elements,
     "ScatterND": indexing.scatter_nd,
     "Selu": pointwise.selu,
+    "Sigmoid": pointwise.sigmoid,
     "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
     "ThresholdedRelu": extremes.thresholded_relu,

@@ -12,7 +12,7 @@ from benchmarks.common.requests import single, stage
 from onexn_plugins.tvm_backend.kernels import request as requests
 from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, kernel_map, kernel_of
 from onexn_plugins.tvm_backend.kernels.family import CONV, Family
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import InstanceNorm, LayerNorm, MatMul, Matrices, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import (
     Choice,
     Conv,
@@ -58,6 +58,8 @@ REQUESTS = {
     "attention": Request((Stage(_product(3, 4, 5)), Stage(Softmax((2, 3, 5))), Stage(_product(3, 5, 4))), NEON),
     "softmax": Request((Stage(Softmax((2, 3, 5))),), NEON),
     "layer norm": Request((Stage(LayerNorm((2, 5)), scale=np.ones(5, np.float32)),), AVX512),
+    "instance norm": Request((Stage(InstanceNorm((2, 3, 5)), scale=np.ones(3, np.float32),
+                                    shift=np.ones(3, np.float32)),), AVX2),
     "transpose": Request((Stage(Transpose((2, 3, 5), (2, 0, 1))),), AVX512),
 }
 
@@ -130,7 +132,7 @@ def test_names_are_distinct_and_every_chain_has_a_family_for_the_rest() -> None:
     assert len(set(names)) == len(names)
     for chain in {chain for family in FAMILIES for chain in family.chains} - {
             ("conv", "depthwise", "conv"), ("pool",), ("matmul", "softmax", "matmul"), ("matmul",), ("softmax",),
-            ("layer norm",), ("transposed",)}:
+            ("layer norm",), ("instance norm",), ("transposed",)}:
         last = [family for family in FAMILIES if chain in family.chains][-1]
         assert last.name in ("pair, copied", "linear", "conv k×k", "conv k×k×k", "transposed", "depthwise",
                              "depthwise k×k×k", "mean", "transpose")

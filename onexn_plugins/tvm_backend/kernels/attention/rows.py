@@ -1,4 +1,4 @@
-"""Softmax and layer norm: row after row, each read from the first cache after its first pass."""
+"""Softmax, layer norm and instance norm: row after row, each read from a cache after its first pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
     store,
     sum_lanes,
 )
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, Softmax
+from onexn_plugins.tvm_backend.kernels.matrices import InstanceNorm, LayerNorm, Softmax
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, each_shared_job
 from onexn_plugins.tvm_backend.kernels.problem import Kernel
 from onexn_plugins.tvm_backend.kernels.request import Problem, Request
@@ -109,22 +109,10 @@ def layer_norm(request: Request) -> Kernel:
     def emit(buffers: Buffers) -> None:
         def emit_row(row: Expr) -> None:
             first = row * size
-            mean = Register(_sum(size, unit, lambda position, lanes: load(
-                buffers.x, first + position, lanes)) * constant(1 / size), 1)
-
-            def distance(position: Expr, lanes: int) -> Expr:
-                return Register(load(buffers.x, first + position, lanes) - splat(mean.value, lanes), lanes).value
-
-            def squared(position: Expr, lanes: int) -> Expr:
-                value = distance(position, lanes)
-                return value * value
-
-            variance = _sum(size, unit, squared) * constant(1 / size)
-            inverse = Register(constant(1) / tirx.sqrt(variance + constant(problem.epsilon)), 1)
+            normed = _normed(buffers.x, first, size, problem.epsilon, unit)
 
             def finish(position: Expr, lanes: int) -> None:
-                value = distance(position, lanes) * splat(inverse.value, lanes)
-                value = value * load(buffers.constants["scale"], position, lanes)
+                value = normed(position, lanes) * load(buffers.constants["scale"], position, lanes)
                 if "shift" in buffers.constants:
                     value = value + load(buffers.constants["shift"], position, lanes)
                 store(buffers.output.y, first + position, value, lanes)
@@ -134,6 +122,54 @@ def layer_norm(request: Request) -> Kernel:
         each_shared_job((problem.rows,), float(size * COPY), unit.threads, emit_row)
 
     return build("layer_norm", problem.input_shape, problem.output_shape, constants, emit, unit)
+
+
+def why_not_instance_norm(request: Request) -> str | None:
+    """None with a scale and a shift for each channel."""
+    stage, problem = request.first, request.first.problem
+    assert isinstance(problem, InstanceNorm)
+    if any(array is None or array.shape != problem.shape[1:2] for array in (stage.scale, stage.shift)):
+        return "its scale and shift are not one constant for each channel"
+    return None
+
+
+def instance_norm(request: Request) -> Kernel:
+    """As layer norm, with one scale and shift for a row; then the residual and activation."""
+    stage, problem, unit = request.first, request.first.problem, request.unit
+    assert isinstance(problem, InstanceNorm)
+    assert stage.scale is not None
+    assert stage.shift is not None
+    size, channels = problem.row_size, problem.shape[1]
+
+    def emit(buffers: Buffers) -> None:
+        def emit_row(image: Expr, channel: Expr) -> None:
+            first = (image * channels + channel) * size
+            normed = _normed(buffers.x, first, size, problem.epsilon, unit)
+            scale, shift = (Register(buffers.constants[name][channel], 1) for name in ("scale", "shift"))
+            each_vector(size, unit.lanes, lambda position, lanes: buffers.output.store(
+                first + position, normed(position, lanes) * splat(scale.value, lanes) + splat(shift.value, lanes),
+                lanes))
+
+        each_shared_job(problem.shape[:2], float(size * COPY), unit.threads, emit_row)
+
+    return build("instance_norm", problem.input_shape, problem.output_shape,
+                 {"scale": stage.scale, "shift": stage.shift}, emit, unit, stage.epilogue, over_residual=True)
+
+
+def _normed(x: Buffer, first: Expr, size: int, epsilon: float, unit: VectorUnit) -> Callable[[Expr, int], Expr]:
+    """Sum a row up; the result gives its vectors less their mean, over the root of the variance and epsilon."""
+    mean = Register(_sum(size, unit, lambda position, lanes: load(x, first + position, lanes)) * constant(1 / size), 1)
+
+    def distance(position: Expr, lanes: int) -> Expr:
+        return Register(load(x, first + position, lanes) - splat(mean.value, lanes), lanes).value
+
+    def squared(position: Expr, lanes: int) -> Expr:
+        value = distance(position, lanes)
+        return value * value
+
+    variance = _sum(size, unit, squared) * constant(1 / size)
+    inverse = Register(constant(1) / tirx.sqrt(variance + constant(epsilon)), 1)
+    return lambda position, lanes: distance(position, lanes) * splat(inverse.value, lanes)
 
 
 def _sum(count: int, unit: VectorUnit, value: Callable[[Expr, int], Expr]) -> Expr:

@@ -29,6 +29,13 @@ def multiply(builder: relax.BlockBuilder, graph: Graph, node: Node,
     return [builder.emit(relax.op.broadcast_to(nothing, graph.shape(node.output)))]
 
 
+def sigmoid(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:
+    """1 / (1 + exp(-x)): of TVM's own, the C library's exp is called value by value, six times slower."""
+    risen = builder.emit(relax.op.exp(builder.emit(relax.op.negative(inputs[0]))))
+    one = _number(graph, node, 1)
+    return [builder.emit(relax.op.divide(one, builder.emit(relax.op.add(one, risen))))]
+
+
 def elu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:
     """x above 0, alpha (exp(x) - 1) below."""
     return [_exponential_unit(builder, graph, node, inputs[0], node.attributes.get("alpha", 1.0))]

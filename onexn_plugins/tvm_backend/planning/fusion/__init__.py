@@ -15,7 +15,14 @@ from onexn_plugins.tvm_backend.planning.fusion.chain import KernelCall
 from onexn_plugins.tvm_backend.planning.fusion.context import Context, Rule, describe_layer
 from onexn_plugins.tvm_backend.planning.fusion.convolutions import conv, conv_depthwise, inverted_residual
 from onexn_plugins.tvm_backend.planning.fusion.linear_layers import linear
-from onexn_plugins.tvm_backend.planning.fusion.matrices import attention, layer_norm, matmul, softmax, transpose
+from onexn_plugins.tvm_backend.planning.fusion.matrices import (
+    attention,
+    instance_norm,
+    layer_norm,
+    matmul,
+    softmax,
+    transpose,
+)
 from onexn_plugins.tvm_backend.planning.fusion.pooling import global_pool, pool
 from onexn_plugins.tvm_backend.planning.fusion.transposed_layers import transposed
 from onexn_plugins.tvm_backend.planning.layer import Layer
@@ -36,6 +43,7 @@ RULES: dict[str, tuple[tuple[str, Rule], ...]] = {
     "MatMul": (("fusion of attention", attention), ("matmul", matmul)),
     "Softmax": (("softmax", softmax),),
     "LayerNormalization": (("layer norm", layer_norm),),
+    "InstanceNormalization": (("instance norm", instance_norm),),
     "Transpose": (("transpose", transpose),),
 }
 # What reports call the operators that have weights.

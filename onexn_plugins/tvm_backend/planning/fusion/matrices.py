@@ -1,11 +1,11 @@
-"""Products of two activations, softmax, layer norms and transposes."""
+"""Products of two activations, softmax, norms and transposes."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import InstanceNorm, LayerNorm, MatMul, Matrices, Softmax, Transpose
 from onexn_plugins.tvm_backend.kernels.problem import Unsupported
 from onexn_plugins.tvm_backend.kernels.request import PLAIN, Stage
 from onexn_plugins.tvm_backend.planning.fusion.chain import Link, Tail
@@ -65,6 +65,19 @@ def layer_norm(context: Context, node: Node) -> tuple[Link, ...]:
     except ValueError as error:
         raise Unsupported("its scale varies along other axes") from error
     return (Link(node, Stage(problem, scale=scale, shift=shift), _alone(node)),)
+
+
+def instance_norm(context: Context, node: Node) -> tuple[Link, ...]:
+    """With constant scale and shift, and the residual and activation after it."""
+    graph, shape = context.graph, _float_shape(context, node.inputs[0])
+    scale, shift = graph.constant(node, 1), graph.constant(node, 2)
+    if any(value is None or value.dtype != np.float32 for value in (scale, shift)):
+        raise Unsupported("its scale and shift are no float32 constants")
+    if len(shape) < 3 or 0 in shape:
+        raise Unsupported("its channels hold nothing")
+    tail = context.tail(node)
+    problem = InstanceNorm(shape, epsilon=node.attributes.get("epsilon", 1e-5))
+    return (Link(node, Stage(problem, epilogue=tail.epilogue, scale=scale, shift=shift), tail),)
 
 
 def transpose(context: Context, node: Node) -> tuple[Link, ...]:

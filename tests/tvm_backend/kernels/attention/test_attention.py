@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from onexn_plugins.tvm_backend.kernels.attention.products import panels_for
 from onexn_plugins.tvm_backend.kernels.attention.transpose import Axis, axes_of
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
-from onexn_plugins.tvm_backend.kernels.matrices import LayerNorm, MatMul, Matrices, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.matrices import InstanceNorm, LayerNorm, MatMul, Matrices, Softmax, Transpose
+from onexn_plugins.tvm_backend.kernels.problem import Epilogue
 from onexn_plugins.tvm_backend.kernels.request import Request, Stage
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from tests.tvm_backend.kernels.differential import (
+    ACTIVATIONS,
     AVX2,
     AVX512,
     CASES_PER_MODULE,
@@ -131,10 +133,36 @@ def layer_norms(draw) -> Case:
     return Case(kernel, [x], expected)
 
 
+@st.composite
+def instance_norms(draw) -> Case:
+    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(
+        st.sampled_from([1, 5, 16, 77])))
+    rng = np.random.default_rng(draw(seeds))
+    x = random_array(shape, rng) * np.float32(draw(st.sampled_from([1, 100]))) + np.float32(3)
+    scale, shift = (random_array(shape[1:2], rng) for _ in range(2))
+    activation, residual = draw(st.sampled_from(["relu", None])), draw(st.booleans())
+    epilogue = Epilogue(residual, activation, in_place=residual and draw(st.booleans()))
+    stage = Stage(InstanceNorm(shape), epilogue=epilogue, scale=scale, shift=shift)
+    kernel = kernel_of(Request((stage,), draw(units)))
+    # torch refuses rows of one value, whose variance is zero.
+    double = torch.from_numpy(x).double().flatten(2)
+    expected = (double - double.mean(2, keepdim=True)) / (double.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    expected = (expected * torch.from_numpy(scale).double()[:, None] + torch.from_numpy(shift)[:, None]).reshape(shape)
+    other = random_array(shape, rng)
+    expected = expected + torch.from_numpy(other) if residual else expected
+    return Case(kernel, [x, other] if residual else [x], ACTIVATIONS[activation](expected))
+
+
 @given(st.lists(st.one_of(softmaxes(), layer_norms()), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
 @differential_settings
 def test_rows(cases):
     check(cases, 3e-5)  # of a layer norm's rows with little variance beside their mean
+
+
+@given(st.lists(instance_norms(), min_size=CASES_PER_MODULE, max_size=CASES_PER_MODULE))
+@differential_settings
+def test_instance_norms(cases):
+    check(cases, 3e-5)
 
 
 @st.composite
