@@ -20,6 +20,7 @@ from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder, zeros
 from benchmarks.repair.page import publish
 from benchmarks.repair.photos import Photos, ranks
+from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--block-size", type=int, default=4, metavar="N")
     parser.add_argument("--distil", type=int, default=140, metavar="STEPS", help="of distillation (default 140)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the longest rung, which goes on from it")
+    parser.add_argument("--networks", type=Path, metavar="FOLDER", help="where every rung's network goes, as ONNX")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (default: results/)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,6 +79,10 @@ def main() -> None:
     ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say,
                     arguments.checkpoint)
     for title, model, ratios, seconds in ladder.rungs({rung["step"] for rung in content["rungs"]}):
+        if arguments.networks is not None:
+            arguments.networks.mkdir(parents=True, exist_ok=True)
+            export_onnx(model, photos.judge[:1], arguments.networks / f"{ORDER.index(title)}.onnx",
+                        block_size=arguments.block_size)
         places = ranks(model, photos)
         report = measure(model, arguments.block_size, photos.judge[:1])
         content["rungs"].append({

@@ -14,8 +14,9 @@ from onexn_plugins.inputs import call_model
 from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.channels import as_one_row
-from onexn_plugins.repair.divergence import Divergence, divergence
+from onexn_plugins.repair.divergence import divergence
 from onexn_plugins.repair.elimination import Elimination, eliminate
+from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import Images
 from onexn_plugins.repair.least_squares import fit
 from onexn_plugins.repair.lockstep import layer_of, runs
@@ -25,7 +26,11 @@ from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
 JUDGES = 40  # images that measure it
+SHARES = (0.3, 0.6, 0.9)  # of a layer's blocks: where its harm is measured
 
+LEAST = 1e-9  # harm of what goes
+
+_Thinned = tuple[float, Tensor, Tensor]  # squared error of a layer without some blocks, its weight, its shift
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
 
 
@@ -35,12 +40,12 @@ class Survey:
 
     Attributes:
         eliminations: order and loss of every block.
-        harm: divergence of the network's outputs when this layer's `Elimination.half` is gone and the rest corrected.
+        harm: divergence of the network's outputs when blocks of this layer are gone and the rest of it is corrected.
         columns: eliminations in whole input channels, of the layers for which they were asked.
     """
 
     eliminations: dict[str, Elimination]
-    harm: dict[str, float]
+    harm: dict[str, Harm]
     columns: dict[str, Elimination] = field(default_factory=dict)
 
 
@@ -71,7 +76,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
            known: Mapping[str, Elimination] | None = None, progress: Progress | None = None,
            finished: Callable[[str, Elimination], None] | None = None, harm: bool = True,
            importance: Mapping[str, Tensor] | None = None, columns: Collection[str] = ()) -> Survey:
-    """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of half of them.
+    """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of some of them.
 
     Args:
         model: in evaluation mode; as before at the end.
@@ -90,7 +95,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     report = progress or (lambda done, total, what: None)
     eliminations: dict[str, Elimination] = {}
     whole: dict[str, Elimination] = {}
-    halved: dict[str, tuple[Tensor, Tensor]] = {}
+    thinned: dict[str, list[_Thinned]] = {}
     for name, moments in layer_moments(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
@@ -104,8 +109,10 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
         if finished is not None:
             finished(name, found)
         if harm:
-            halved[name] = _corrected(weight, keep_highest(found.scores, found.half()), pattern, statistics)
-    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report), whole)
+            ratios = [found.ratio(share) for share in SHARES]
+            thinned[name] = [(float(found.error(ratio)), *_corrected(
+                weight, keep_highest(found.scores, ratio), pattern, statistics)) for ratio in ratios]
+    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, thinned, context, report), whole)
 
 
 def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:
@@ -119,19 +126,21 @@ def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: 
 
 
 def _harm(model: nn.Module, batches: Sequence[Any], layers: Mapping[str, PrunableLayer],
-          around: Mapping[str, Surroundings], halved: Mapping[str, tuple[Tensor, Tensor]], context: Callable[[], Any],
-          report: Progress) -> dict[str, float]:
+          around: Mapping[str, Surroundings], thinned: Mapping[str, Sequence[_Thinned]], context: Callable[[], Any],
+          report: Progress) -> dict[str, Harm]:
     def outputs() -> list[Any]:
         with torch.no_grad(), context():
             return [call_model(model, batch) for batch in batches]
 
-    dense = outputs() if halved else []
+    dense = outputs() if thinned else []
     harm = {}
-    for number, (name, (weight, shift)) in enumerate(halved.items()):
-        report(number, len(halved), f"harm: {name}")
-        with _exchanged(layers[name], around[name], weight, shift):
-            found: Divergence = divergence(dense, outputs())
-        harm[name] = max(found.kl, 1e-9)
+    for number, (name, variants) in enumerate(thinned.items()):
+        report(number, len(thinned), f"harm: {name}")
+        values = []
+        for _, weight, shift in variants:
+            with _exchanged(layers[name], around[name], weight, shift):
+                values.append(max(divergence(dense, outputs()).kl, LEAST))
+        harm[name] = Harm(tuple(error for error, *_ in variants), tuple(values))
     return harm
 
 
