@@ -13,11 +13,55 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.elimination import DAMPING
+from onexn_plugins.repair.least_squares import fit, offset
+from onexn_plugins.repair.moments import Moments
 from onexn_plugins.repair.offsets import norm_scale
 from onexn_plugins.repair.surroundings import Surroundings
 
+# Rounds in which targets give way. On EfficientNet-Lite0 without half of its multiply-adds, 250 photos calibrating,
+# three lower the KL to the dense network from 1.81 to 1.04.
+ROUNDS = 3
 
-def clipping(around: Surroundings, mean: Tensor | None, shape: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+Limits = tuple[Tensor, Tensor]  # low and high, float64 [groups, 1, out / groups]
+
+
+def fit_behind(weight: Tensor, keep: Tensor, pattern: BlockPattern, moments: Moments,
+               pairs: Sequence[tuple[Tensor, Tensor]], limits: Limits | None, *, centred: bool,
+               damping: float = DAMPING, rounds: int | None = None) -> tuple[Tensor, Tensor]:
+    """The weight on these blocks, and the shift [out], whose outputs come closest to the targets behind the activation.
+
+    Args:
+        weight: the old one, [out, in / groups, *kernel].
+        keep: bool [block_rows, in / groups].
+        pattern: its blocks.
+        moments: of the samples with their targets.
+        pairs: the same samples [groups, n, d] and targets [groups, n, out / groups] batch by batch.
+        limits: what the layer's outputs are clipped to; None: nothing clips them, and `pairs` is not looked at.
+        centred: may the outputs be shifted?
+        damping: towards the old weight.
+        rounds: in which targets give way; `ROUNDS` by default.
+    """
+    found, shift = _fitted(weight, keep, pattern, moments, centred, damping)
+    if limits is not None:
+        for _ in range(ROUNDS if rounds is None else rounds):
+            own = moments.untaught()
+            for inputs, targets in pairs:
+                own.add_targets(inputs, unclipped(targets, given(found, shift, inputs), limits))
+            found, shift = _fitted(weight, keep, pattern, own, centred, damping)
+    return found, shift
+
+
+def _fitted(weight: Tensor, keep: Tensor, pattern: BlockPattern, moments: Moments, centred: bool,
+            damping: float) -> tuple[Tensor, Tensor]:
+    statistics = moments.statistics(centred)
+    found = fit(weight, keep, pattern, statistics, damping=damping)
+    return found, offset(found, statistics) if centred else torch.zeros(len(weight), dtype=torch.float64)
+
+
+
+def clipping(around: Surroundings, mean: Tensor | None, shape: Sequence[int]) -> Limits | None:
     """(low, high) of a layer's own outputs, float64 [groups, 1, out / groups]; None where nothing clips them.
 
     Args:
@@ -46,7 +90,7 @@ def given(weight: Tensor, shift: Tensor, inputs: Tensor) -> Tensor:
     return inputs @ rows.mT + shift.reshape(len(inputs), 1, -1).to(inputs)
 
 
-def unclipped(targets: Tensor, now: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
+def unclipped(targets: Tensor, now: Tensor, limits: Limits) -> Tensor:
     """The targets [groups, n, out / groups], but where they are clipped what is nearest to `now` and clipped alike."""
     low, high = (each.to(targets) for each in limits)
     beyond = torch.where(targets > high, torch.maximum(now, high), targets)

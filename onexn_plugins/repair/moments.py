@@ -53,10 +53,11 @@ class Moments:
         self.target_sums += targets.sum(1).to(self.cross)
         self.target_squares += targets.square().sum(1).to(self.cross)
 
-    def clear_targets(self) -> None:
-        """Forget all targets, for others of the same samples."""
-        for sums in (self.cross, self.target_sums, self.target_squares):
-            sums.zero_()
+    def untaught(self) -> Moments:
+        """Of the same samples, for other targets."""
+        other = Moments(*self.input_sums.shape, self.cross.shape[1])
+        other.count, other.inputs, other.input_sums = self.count, self.inputs, self.input_sums
+        return other
 
     def statistics(self, centred: bool = True) -> Statistics:
         """Per sample; about the means where the layer has an offset to take them up."""

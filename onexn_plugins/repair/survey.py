@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model
-from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_first
+from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.channels import as_one_row
+from onexn_plugins.repair.clipping import Limits, clipping, fit_behind, given
 from onexn_plugins.repair.divergence import divergence
 from onexn_plugins.repair.elimination import Elimination, eliminate
 from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import Images
-from onexn_plugins.repair.least_squares import fit
 from onexn_plugins.repair.lockstep import layer_of, runs
-from onexn_plugins.repair.moments import Moments, Statistics, samples, step_of
+from onexn_plugins.repair.moments import Moments, samples, step_of
 from onexn_plugins.repair.offsets import add_offset, has_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
@@ -49,20 +49,27 @@ class Survey:
     columns: dict[str, Elimination] = field(default_factory=dict)
 
 
-def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
-                  around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[tuple[str, Moments]]:
-    """Moments of what each layer reads, one layer at a time, in the order in which they are computed."""
+def layer_samples(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
+                  around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[
+                      tuple[str, Iterator[Tensor]]]:
+    """What each layer reads, batch by batch, one layer at a time, in the order in which they are computed."""
     images = images.fitting(held(around))
     with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
         while (name := layer_of(group)) is not None:
-            layer, step = layers[name], step_of(around[name].size, images.count, fan_in(layers[name]))
-            moments = Moments(groups_of(layer), fan_in(layer))
-            for run in group:
-                assert run.call is not None
-                moments.add(samples(run.call, layer.weight.detach(), step, name))
-            yield name, moments
+            weight, step = layers[name].weight.detach(), step_of(around[name].size, images.count, fan_in(layers[name]))
+            yield name, (samples(run.call, weight, step, name) for run in group if run.call is not None)
             for run in group:
                 run.advance()
+
+
+def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
+                  around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[tuple[str, Moments]]:
+    """Moments of what each layer reads."""
+    for name, batches in layer_samples(model, images, layers, around, context):
+        moments = Moments(groups_of(layers[name]), fan_in(layers[name]))
+        for inputs in batches:
+            moments.add(inputs)
+        yield name, moments
 
 
 def held(around: Mapping[str, Surroundings], networks: int = 1) -> int:
@@ -96,10 +103,11 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     eliminations: dict[str, Elimination] = {}
     whole: dict[str, Elimination] = {}
     thinned: dict[str, list[_Thinned]] = {}
-    for name, moments in layer_moments(model, images, layers, around, context):
+    for name, batches in layer_samples(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
-        statistics = moments.statistics(has_offset(layers[name], around[name]))
+        seen = _Seen.of(layers[name], around[name], batches, taught=harm)
+        statistics = seen.moments.statistics(has_offset(layers[name], around[name]))
         found = (known or {}).get(name) or eliminate(
             weight, pattern, statistics.inputs, importance=(importance or {}).get(name))
         eliminations[name] = found
@@ -110,19 +118,49 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
             finished(name, found)
         if harm:
             ratios = [found.ratio(share) for share in SHARES]
-            thinned[name] = [(float(found.error(ratio)), *_corrected(
-                weight, keep_highest(found.scores, ratio), pattern, statistics)) for ratio in ratios]
+            thinned[name] = [(float(found.error(ratio)), *seen.corrected(
+                weight, keep_highest(found.scores, ratio), pattern)) for ratio in ratios]
     return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, thinned, context, report), whole)
 
 
-def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
-    rows = weight.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))
-    own = Statistics(statistics.inputs, rows @ statistics.inputs, statistics.mean,
-                     (rows @ statistics.mean[:, :, None])[:, :, 0], torch.zeros(()))
-    fitted = fit(weight, keep, pattern, own)
-    shift = ((rows - fitted.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))) @ statistics.mean[:, :, None])
-    return fitted, shift.flatten()
+@dataclass(frozen=True)
+class _Seen:
+    """What a layer reads and gives in the dense network.
+
+    Attributes:
+        moments: of the samples, with the outputs as targets.
+        pairs: samples and outputs where an activation clips these.
+        limits: that it clips them to.
+        bias: that the outputs contain, float64 [out].
+        centred: is there a place for a shift?
+    """
+
+    moments: Moments
+    pairs: list[tuple[Tensor, Tensor]]
+    limits: Limits | None
+    bias: Tensor
+    centred: bool
+
+    @classmethod
+    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], taught: bool) -> _Seen:
+        groups, channels = groups_of(layer), out_channels(layer)
+        moments = Moments(groups, fan_in(layer), channels // groups)
+        limits = clipping(around, getattr(around.norm, "running_mean", None), (groups, channels // groups))
+        own = out_first(layer, layer.weight.detach())
+        bias = torch.zeros(channels) if layer.bias is None else layer.bias.detach()
+        pairs = []
+        for inputs in batches:
+            targets = given(own, bias, inputs) if taught else None
+            moments.add(inputs, targets)
+            if limits is not None and targets is not None:
+                pairs.append((inputs, targets))
+        return cls(moments, pairs, limits, bias.double().cpu(), has_offset(layer, around))
+
+    def corrected(self, weight: Tensor, keep: Tensor, pattern: BlockPattern) -> tuple[Tensor, Tensor]:
+        """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
+        fitted, shift = fit_behind(weight, keep, pattern, self.moments, self.pairs, self.limits, centred=self.centred,
+                                   rounds=1)
+        return fitted, shift - self.bias if self.centred else shift
 
 
 def _harm(model: nn.Module, batches: Sequence[Any], layers: Mapping[str, PrunableLayer],

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from onexn_plugins.layers import mask_for, pattern_of
+from onexn_plugins.repair import clipping as clipping_module
 from onexn_plugins.repair import sequential
 from onexn_plugins.repair.clipping import clipping, unclipped
 from onexn_plugins.repair.images import Images
@@ -96,7 +97,7 @@ def test_the_error_behind_the_activation_falls(normed, monkeypatch):
     keep = torch.rand(pattern.shape, generator=torch.Generator().manual_seed(1)) < 0.5
 
     def error(rounds: int) -> float:
-        monkeypatch.setattr(sequential, "CLIPPINGS", rounds)
+        monkeypatch.setattr(clipping_module, "ROUNDS", rounds)
         pruned = copy.deepcopy(dense)
         around = surroundings(pruned, images[:1], {"layer": pruned.layer.weight})
         sequential.correct_layers(dense, pruned, Images(list(images.split(10)), 40), {"layer": pruned.layer},
