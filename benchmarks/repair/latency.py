@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from benchmarks.common.record import record
-from benchmarks.demo.steps import load
-from benchmarks.repair.ladder import FILTERS, ORDER
+from benchmarks.repair.ladder import FILTERS, L1, ORDER
+from benchmarks.repair.networks import NETWORKS
 from benchmarks.repair.page import DENSE, FOLDER, publish
 from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
@@ -36,17 +37,13 @@ def main() -> None:
     parser.add_argument("networks", type=Path, metavar="FOLDER", help="of --networks")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
     arguments = parser.parse_args()
-    ladder = json.loads(arguments.ladder.read_text(encoding="utf-8"))
     command = f"python -m benchmarks.repair.latency results/{arguments.ladder.name} FOLDER --rounds {arguments.rounds}"
     content = record(command) | {"of": arguments.ladder.name, "rounds": arguments.rounds}
+    name = arguments.ladder.name.partition("_1x")[0]
+    paths = {step: path for step in ORDER if (path := arguments.networks / f"{ORDER.index(step)}.onnx").exists()}
     with tempfile.TemporaryDirectory() as folder:
-        networks = {DENSE: Path(folder) / "dense.onnx"}
-        export_onnx(load(), torch.zeros(1, 3, 224, 224), networks[DENSE])
-        for step in [rung["step"] for rung in ladder["rungs"]]:
-            path = arguments.networks / f"{ORDER.index(step)}.onnx"
-            if path.exists():
-                networks[step] = path
-        content["networks"] = timed(networks, arguments.rounds)
+        dense = export_onnx(NETWORKS[name][1](), torch.zeros(shape(paths[L1])), Path(folder) / "dense.onnx")
+        content["networks"] = timed({DENSE: dense, **paths}, arguments.rounds)
     path = FOLDER / "results/latency" / arguments.ladder.name
     path.parent.mkdir(exist_ok=True)
     with written_aside(path) as aside:
@@ -54,11 +51,17 @@ def main() -> None:
     publish()
 
 
-def timed(networks: Mapping[str, Path], rounds: int, size: int = 224) -> dict[str, Any]:
+def shape(path: Path) -> tuple[int, ...]:
+    """Of the input of an ONNX file."""
+    return tuple(each.dim_value for each in onnx.load(path).graph.input[0].type.tensor_type.shape.dim)
+
+
+def timed(networks: Mapping[str, Path], rounds: int) -> dict[str, Any]:
     """Step -> its milliseconds, and how many times faster than dense and than channels alone it is, round by round."""
-    image, run = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32), {}
+    run = {}
     for step, path in networks.items():
         print(f"compiling: {step}", flush=True)
+        image = np.random.default_rng(0).standard_normal(shape(path), dtype=np.float32)
         run[step] = partial(compile_model(str(path), threads=1).run, image)
     timings = interleave(run, rounds=rounds)
     others = {key: other for key, other in (("over_dense", DENSE), ("over_channels", FILTERS)) if other in run}

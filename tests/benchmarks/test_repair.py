@@ -71,13 +71,13 @@ def test_networks_are_timed_in_turns(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
     paths = {step: export_onnx(net, torch.zeros(1, 3, 8, 8), tmp_path / f"{number}.onnx")
              for number, step in enumerate((DENSE, REARRANGED, FILTERS))}
-    found = timed(paths, 3, size=8)
+    found = timed(paths, 3)
     assert list(found) == list(paths)
     assert found[FILTERS]["over_channels"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     for each in found.values():
         assert 0 < each["ms"]["low"] <= each["ms"]["value"] <= each["ms"]["high"]
     del paths[FILTERS]
-    assert set(timed(paths, 1, size=8)[REARRANGED]) == {"ms", "over_dense"}
+    assert set(timed(paths, 1)[REARRANGED]) == {"ms", "over_dense"}
 
 
 def test_accuracy_stands_beside_latency(tmp_path):
