@@ -68,7 +68,7 @@ def _timed(path: Path) -> str:
     for step, own in times["networks"].items():
         ahead = paired(_reported(rungs[step]["ranks"]), channels)
         rows.append({**rungs[step], "ahead": None if step == FILTERS else _points(ahead),
-                     "ms": "{value:.2f} ms ({low:.2f}–{high:.2f})".format(**own["ms"]),
+                     "ms": "{value:.3f} ms ({low:.3f}–{high:.3f})".format(**own["ms"]),
                      **{key: "{value:.2f}× ({low:.2f}–{high:.2f})".format(**own[key])
                         for key in ("over_dense", "over_channels")}})
     return f"Compiled for {times['machine']['processor']}, one thread, in turns, medians with the 10th and 90th " \

@@ -95,7 +95,7 @@ def test_accuracy_stands_beside_latency(tmp_path):
     assert "some core" in lines[0]
     row = next(line for line in lines if BOTH in line)
     assert "+50.0 (" in row, "of four photos reported, channels alone miss two"
-    assert "1.50 ms (1.25–1.75)" in row
+    assert "1.500 ms (1.250–1.750)" in row
     assert "1.50× (1.25–1.75)" in row
     assert "+" not in next(line for line in lines if FILTERS in line)
 
