@@ -19,7 +19,7 @@ import onnx
 import torch
 
 from benchmarks.common.record import record
-from benchmarks.repair.ladder import FILTERS, L1, ORDER
+from benchmarks.repair.ladder import FILTERS, ORDER
 from benchmarks.repair.networks import NETWORKS
 from benchmarks.repair.page import DENSE, FOLDER, publish
 from onexn_plugins import export_onnx
@@ -41,8 +41,12 @@ def main() -> None:
     content = record(command) | {"of": arguments.ladder.name, "rounds": arguments.rounds}
     name = arguments.ladder.name.partition("_1x")[0]
     paths = {step: path for step in ORDER if (path := arguments.networks / f"{ORDER.index(step)}.onnx").exists()}
+    if not paths:
+        raise OneXNError(str(arguments.networks), "holds none of the ladder's networks",
+                         "Run python -m benchmarks.repair --networks FOLDER first")
     with tempfile.TemporaryDirectory() as folder:
-        dense = export_onnx(NETWORKS[name][1](), torch.zeros(shape(paths[L1])), Path(folder) / "dense.onnx")
+        dense = export_onnx(NETWORKS[name][1](), torch.zeros(shape(next(iter(paths.values())))),
+                            Path(folder) / "dense.onnx")
         content["networks"] = timed({DENSE: dense, **paths}, arguments.rounds)
     path = FOLDER / "results/latency" / arguments.ladder.name
     path.parent.mkdir(exist_ok=True)
