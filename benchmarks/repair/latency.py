@@ -45,8 +45,8 @@ def main() -> None:
         raise OneXNError(str(arguments.networks), "holds none of the ladder's networks",
                          "Run python -m benchmarks.repair --networks FOLDER first")
     with tempfile.TemporaryDirectory() as folder:
-        dense = export_onnx(NETWORKS[name][1](), torch.zeros(shape(next(iter(paths.values())))),
-                            Path(folder) / "dense.onnx")
+        dense = Path(folder) / "dense.onnx"
+        export_onnx(NETWORKS[name][1](), torch.zeros(shape(next(iter(paths.values())))), dense)
         content["networks"] = timed({DENSE: dense, **paths}, arguments.rounds)
     path = FOLDER / "results/latency" / arguments.ladder.name
     path.parent.mkdir(exist_ok=True)

@@ -55,7 +55,8 @@ class Moments:
 
     def untaught(self) -> Moments:
         """Of the same samples, for other targets."""
-        other = Moments(*self.input_sums.shape, self.cross.shape[1])
+        groups, inputs = self.input_sums.shape
+        other = Moments(groups, inputs, self.cross.shape[1])
         other.count, other.inputs, other.input_sums = self.count, self.inputs, self.input_sums
         return other
 
