@@ -6,39 +6,23 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from benchmarks.accuracy.networks import mobilenet_v2_small
 from benchmarks.common.record import commit, record
-from benchmarks.demo.steps import load
 from benchmarks.repair.figures import accuracy, paired, written
 from benchmarks.repair.ladder import ORDER, Ladder, zeros
+from benchmarks.repair.networks import NETWORKS
 from benchmarks.repair.page import publish
-from benchmarks.repair.photos import Photos, ranks
+from benchmarks.repair.photos import ranks
+from onexn_plugins import export_onnx
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
-from onexn_plugins.zoo import load_weights
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def small() -> nn.Module:
-    """The network that benchmarks.accuracy prunes, trained."""
-    model = mobilenet_v2_small().eval()
-    load_weights(model, RESULTS.parents[1] / "accuracy/results/mobilenet_v2_small-start-e5-s0.safetensors")
-    return model
-
-
-# name -> (photos from --data, the trained network, its name in tables)
-NETWORKS: dict[str, tuple[Callable[[Path], Photos], Callable[[], nn.Module], str]] = {
-    "efficientnet_lite0": (Photos.read, load, "EfficientNet-Lite0"),
-    "mobilenet_v2_small": (Photos.thumbnails, small, "MobileNetV2 of 145 thousand parameters on CIFAR-10 (JPEG)")}
 
 
 def main() -> None:
@@ -51,6 +35,7 @@ def main() -> None:
     parser.add_argument("--block-size", type=int, default=4, metavar="N")
     parser.add_argument("--distil", type=int, default=140, metavar="STEPS", help="of distillation (default 140)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the longest rung, which goes on from it")
+    parser.add_argument("--networks", type=Path, metavar="FOLDER", help="where every rung's network goes, as ONNX")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (default: results/)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,6 +62,10 @@ def main() -> None:
     ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say,
                     arguments.checkpoint)
     for title, model, ratios, seconds in ladder.rungs({rung["step"] for rung in content["rungs"]}):
+        if arguments.networks is not None:
+            arguments.networks.mkdir(parents=True, exist_ok=True)
+            export_onnx(model, photos.judge[:1], arguments.networks / f"{ORDER.index(title)}.onnx",
+                        block_size=arguments.block_size)
         places = ranks(model, photos)
         report = measure(model, arguments.block_size, photos.judge[:1])
         content["rungs"].append({

@@ -72,7 +72,7 @@ class Ladder:
     def rungs(self, done: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
         """(step, network, ratios, seconds of CPU it took), what matters most first; without those that are done."""
         climb: dict[str, Callable[[], Rung]] = {
-            L1: self._by_l1, REARRANGED: self._rearranged, BOTH: self._both, FILTERS: self._filters,
+            L1: self._by_l1, REARRANGED: self._rearranged, FILTERS: self._filters, BOTH: self._both,
             WEIGHED: lambda: self._corrected(self._survey(True), self._planned(self._survey(True))),
             PLANNED: lambda: self._corrected(self._survey(False), self._planned(self._survey(False))),
             SUMS: lambda: self._corrected(self._survey(False), self._uniform),

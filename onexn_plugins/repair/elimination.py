@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,14 +43,19 @@ class Elimination:
         losses = self.losses.flatten()[self.scores.flatten().argsort(stable=True)]
         return torch.cat([losses.new_zeros(1), losses.cumsum(0)])
 
-    def half(self) -> float:
-        """The ratio without half of those blocks that cost anything: where a layer's harm to the network is measured.
+    def ratio(self, share: float) -> float:
+        """The ratio without this share of those blocks that cost anything.
 
-        One half, but for layers that hold blocks of zeros already, of which one half might cost nothing.
+        A layer may hold blocks of zeros already; half of all its blocks might cost nothing.
         """
         curve = self.curve()
         free, blocks = int((curve <= TIE * curve[-1]).sum()) - 1, len(curve) - 1
-        return (free + blocks) / (2 * blocks) if free < blocks else 0.5
+        return (free + share * (blocks - free)) / blocks if free < blocks else share
+
+    def error(self, ratios: np.ndarray | float) -> np.ndarray:
+        """Squared error without these shares of the blocks, float64."""
+        curve = self.curve().numpy()
+        return np.interp(ratios, np.linspace(0, 1, len(curve)), curve)
 
 
 def damped(inputs: Tensor, damping: float = DAMPING) -> Tensor:

@@ -45,9 +45,20 @@ class Moments:
         self.inputs += (inputs.mT @ inputs).to(self.inputs)
         self.input_sums += inputs.sum(1).to(self.inputs)
         if targets is not None:
-            self.cross += (targets.mT @ inputs).to(self.cross)
-            self.target_sums += targets.sum(1).to(self.cross)
-            self.target_squares += targets.square().sum(1).to(self.cross)
+            self.add_targets(inputs, targets)
+
+    def add_targets(self, inputs: Tensor, targets: Tensor) -> None:
+        """Take targets [groups, n, out / groups] of samples [groups, n, d] that are there already."""
+        self.cross += (targets.mT @ inputs).to(self.cross)
+        self.target_sums += targets.sum(1).to(self.cross)
+        self.target_squares += targets.square().sum(1).to(self.cross)
+
+    def untaught(self) -> Moments:
+        """Of the same samples, for other targets."""
+        groups, inputs = self.input_sums.shape
+        other = Moments(groups, inputs, self.cross.shape[1])
+        other.count, other.inputs, other.input_sums = self.count, self.inputs, self.input_sums
+        return other
 
     def statistics(self, centred: bool = True) -> Statistics:
         """Per sample; about the means where the layer has an offset to take them up."""

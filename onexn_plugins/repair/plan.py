@@ -152,14 +152,8 @@ def kept_shares(found: Survey, layers: Mapping[str, PrunableLayer], block_size: 
 
 
 def losses(found: Survey) -> dict[str, np.ndarray]:
-    """Harm of each layer at every ratio of GRID: measured at `Elimination.half`, in between as its error curve goes."""
-    curves = {}
-    for name, elimination in found.eliminations.items():
-        curve = elimination.curve().numpy()
-        places = np.clip(np.round(GRID * (len(curve) - 1)), 0, len(curve) - 1).astype(int)
-        half = curve[round(elimination.half() * (len(curve) - 1))]
-        curves[name] = found.harm[name] * curve[places] / max(float(half), 1e-300)
-    return curves
+    """Harm of each layer at every ratio of GRID: by its error there, of which some were measured."""
+    return {name: found.harm[name](each.error(GRID)) for name, each in found.eliminations.items()}
 
 
 def share_ratios(found: Survey, layers: Mapping[str, PrunableLayer], macs: Mapping[str, int], ratio: float,

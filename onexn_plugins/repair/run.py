@@ -15,7 +15,7 @@ from onexn_plugins.repair.options import check_amount, check_ratios, depthwise_l
 from onexn_plugins.repair.plan import Budget
 from onexn_plugins.repair.result import Repaired
 from onexn_plugins.repair.resume import Resume, fingerprint
-from onexn_plugins.repair.stages import arrange, correct, distil, remove
+from onexn_plugins.repair.stages import arrange, correct, distil, gather, remove
 from onexn_plugins.repair.survey import Progress
 from onexn_plugins.repair.thinning import AUTO, remove_channels
 from onexn_plugins.repair.work import Work
@@ -67,6 +67,9 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
     resume = Resume(checkpoint, fingerprint(model, settings, found.batches) if checkpoint is not None else "")
     work = Work(model, found, list(layers), depthwise_layers(model, ignored_layers), block_size, seed, resume,
                 progress or (lambda done, total, what: None))
+    if share == AUTO and rearrange:  # before it blocks lose more, and too many channels would pay
+        work.weigh()
+        gather(work, ratio)
     ratio = remove_channels(work, share, ratio)
     arrange(work, rearrange, ratio)
     remove(work, ratio)

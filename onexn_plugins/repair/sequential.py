@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onexn_plugins.errors import OneXNError
-from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, out_channels, out_first
+from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.clipping import clipping, fit_behind
 from onexn_plugins.repair.elimination import DAMPING
 from onexn_plugins.repair.images import Images
-from onexn_plugins.repair.least_squares import fit, offset
 from onexn_plugins.repair.lockstep import Call, Run, layer_of, runs
 from onexn_plugins.repair.moments import Moments, outputs, samples, step_of
 from onexn_plugins.repair.offsets import has_offset, norm_scale, set_offset
@@ -32,7 +32,8 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
     """Give every layer of `pruned` the weights on its kept blocks that come closest to the dense network, in place.
 
     The target is what the layer gives in the dense network. Where it ends a residual sum, it is what the dense *sum*
-    lacks: so the layer makes up for what its skip connection lost before.
+    lacks: so the layer makes up for what its skip connection lost before. Where an activation clips the layer, beyond
+    its bounds every output is as good (`clipping`).
 
     Args:
         dense: the reference, in evaluation mode.
@@ -59,9 +60,9 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
                                  "Repair takes models that compute the same layers whatever the values")
             if progress is not None:
                 progress(done, len(keep), f"correction: {name}")
-            moments = _gathered(whole, parts, layers[name], around[name], images.count, name)
+            seen = _gathered(whole, parts, layers[name], around[name], images.count, name)
             mean = _running_mean(dense, pruned, around[name])
-            _correct(layers[name], keep[name], around[name], moments, patterns[name], damping, mean)
+            _correct(layers[name], keep[name], around[name], seen, patterns[name], damping, mean)
             _forget(around[name].skip, wanted, [*whole, *parts])
             for run in parts:
                 run.advance()
@@ -69,11 +70,13 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
 
 
 def _gathered(whole: list[Run], parts: list[Run], layer: PrunableLayer, around: Surroundings, count: int,
-              name: str) -> Moments:
-    """Moments of what reaches the layer in the pruned network with what it should give; the dense runs go on."""
+              name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """What reaches the layer in the pruned network with what it should give, one pair of samples a batch.
+
+    The dense runs go on.
+    """
     weight, channels = layer.weight.detach(), out_channels(layer)
     step = step_of(around.size, count, fan_in(layer))
-    moments: Moments | None = None
     for dense, pruned in zip(whole, parts, strict=True):
         assert dense.call is not None
         assert pruned.call is not None
@@ -84,11 +87,8 @@ def _gathered(whole: list[Run], parts: list[Run], layer: PrunableLayer, around: 
             there = pruned.listener.kept[around.skip]
             lost = _first(call, dense.listener.kept[around.skip], channels) - there
             targets = targets + _before_norm(outputs(call, lost, step, weight.dtype), around)
-        moments = moments or Moments(len(inputs), inputs.shape[2], targets.shape[2])
-        moments.add(inputs, targets)
         dense.advance()
-    assert moments is not None
-    return moments
+        yield inputs, targets
 
 
 def _first(call: Call, values: Tensor, channels: int) -> Tensor:
@@ -109,15 +109,21 @@ def _before_norm(values: Tensor, around: Surroundings) -> Tensor:
     return values * inverse.unflatten(0, (len(values), 1, -1)).to(values)
 
 
-def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, moments: Moments, pattern: BlockPattern,
-             damping: float, mean: Tensor | None) -> None:
-    centred = has_offset(layer, around)
-    statistics = moments.statistics(centred)
-    fitted = fit(out_first(layer, layer.weight), keep, pattern, statistics, damping=damping)
+def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, seen: Iterable[tuple[Tensor, Tensor]],
+             pattern: BlockPattern, damping: float, mean: Tensor | None) -> None:
+    centred, groups = has_offset(layer, around), groups_of(layer)
+    limits = clipping(around, mean, (groups, out_channels(layer) // groups))
+    moments, old = Moments(groups, fan_in(layer), out_channels(layer) // groups), out_first(layer, layer.weight)
+    pairs = []
+    for inputs, targets in seen:
+        moments.add(inputs, targets)
+        if limits is not None:
+            pairs.append((inputs, targets))
+    weight, shift = fit_behind(old, keep, pattern, moments, pairs, limits, centred=centred, damping=damping)
     with torch.no_grad():
-        layer.weight.copy_(as_stored(layer, fitted))
+        layer.weight.copy_(as_stored(layer, weight))
     if centred:
-        set_offset(layer, around, offset(fitted, statistics), mean)
+        set_offset(layer, around, shift, mean)
 
 
 def _forget(skip: int | None, wanted: Counter[int], group: list[Run]) -> None:

@@ -35,28 +35,36 @@ def arrange(work: Work, wanted: bool, ratio: Any) -> None:
         work.importance = saved.pop("importance")
         vars(work.result).update(saved)
         return
-    work.weigh()
-    if wanted:
-        around = work.around = surroundings(
-            work.student, work.example, {name: each.weight for name, each in work.layers.items()})
-        saliency: dict[str, Tensor] = {}
-        for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
-            layer = work.layers[name]
-            work.report(len(saliency), len(around), f"saliency: {name}")
-            saliency[name] = kernel_saliency(
-                weighted(out_first(layer, layer.weight), work.importance.get(name)), _covariance(work, name, moments),
-                groups_of(layer))
-        done = rearrange_layers(
-            work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
-            pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
-        apply_moves(work.dense, done.moves)
-        for name, order in done.permutations.items():
-            if name in work.importance:
-                work.importance[name] = work.importance[name][order]
-        work.result.retained_before, work.result.retained_after = done.retained_before, done.retained_after
-        work.result.notes += [f"{name} is not rearranged: {reason}" for name, reason in done.refused]
+    if not work.gathered:
+        work.weigh()
+        if wanted:
+            gather(work, ratio)
     work.resume.save(work.student, "arranged", {"importance": work.importance} | {
         key: getattr(work.result, key) for key in ("retained_before", "retained_after", "notes")})
+
+
+def gather(work: Work, ratio: Any) -> None:
+    """Rearrange the copy, the reference and what is known of their channels."""
+    around = work.around = surroundings(
+        work.student, work.example, {name: each.weight for name, each in work.layers.items()})
+    saliency: dict[str, Tensor] = {}
+    for name, moments in layer_moments(work.student, work.images, work.layers, around, work.context):
+        layer = work.layers[name]
+        work.report(len(saliency), len(around), f"saliency: {name}")
+        saliency[name] = kernel_saliency(
+            weighted(out_first(layer, layer.weight), work.importance.get(name)), _covariance(work, name, moments),
+            groups_of(layer))
+    done = rearrange_layers(
+        work.student, work.example, {name: work.layers[name] for name in saliency}, block_size=work.block_size,
+        pruning_ratio=_typical(ratio), seed=work.seed, saliency=saliency, progress=work.report)
+    apply_moves(work.dense, done.moves)
+    for name, order in done.permutations.items():
+        if name in work.importance:
+            work.importance[name] = work.importance[name][order]
+    work.result.retained_before, work.result.retained_after = done.retained_before, done.retained_after
+    notes = [f"{name} is not rearranged: {reason}" for name, reason in done.refused]
+    work.result.notes += [note for note in notes if note not in work.result.notes]
+    work.gathered = True
 
 
 def remove(work: Work, ratio: Any) -> None:

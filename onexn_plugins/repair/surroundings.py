@@ -1,7 +1,8 @@
-"""What stands behind each layer: the batch norm that takes up a shift, and the sum that the layer ends."""
+"""What stands behind each layer: the norm that takes up a shift, the sum that it ends, the activation that clips it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ class Surroundings:
         norm: the batch norm in evaluation mode that alone reads it; None where there is none.
         skip: number of the call whose result is added to the layer's output (behind its norm) and was there before
             the layer: with a target of dense sum − this, the layer corrects what the other summand lost.
+        bounds: (low, high) that an activation such as ReLU clips the output to, behind its norm, before anything else
+            reads it; None where there is none.
     """
 
     number: int
@@ -34,6 +37,7 @@ class Surroundings:
     size: tuple[int, ...]
     norm: nn.modules.batchnorm._BatchNorm | None = None
     skip: int | None = None
+    bounds: tuple[float, float] | None = None
 
 
 def surroundings(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Surroundings]:
@@ -55,6 +59,7 @@ class _Probe(Listener):
         calls: layer -> its call.
         values: id -> (the tensor, number of its call); every result, kept alive so that ids stay unique.
         source: id of a tensor -> the layer it is the output of, as it is or behind its norm.
+        clipped: layer -> (what an activation clips it to, id of what the activation reads, unless it overwrites that).
         readers: id of a tensor -> how many functions read it.
     """
 
@@ -66,12 +71,14 @@ class _Probe(Listener):
     output: dict[str, int] = field(default_factory=dict)
     norm: dict[str, Any] = field(default_factory=dict)
     skip: dict[str, int] = field(default_factory=dict)
+    clipped: dict[str, tuple[tuple[float, float], int | None]] = field(default_factory=dict)
     readers: dict[int, int] = field(default_factory=dict)
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         number = self.count
         result = super().__torch_function__(function, types, arguments, options)
         name = getattr(function, "__name__", "")
+        self._clip(name, arguments, options or {}, result)
         if name != "__get__" and name not in METADATA:
             for value in _tensors(arguments):
                 self.readers[id(value)] = self.readers.get(id(value), 0) + 1
@@ -99,10 +106,12 @@ class _Probe(Listener):
 
     def found(self, layer: str) -> Surroundings:
         alone = self.readers.get(self.output[layer], 0) <= 1
-        inputs = self.calls[layer].inputs
+        inputs, (bounds, read) = self.calls[layer].inputs, self.clipped.get(layer, (None, None))
+        if (layer in self.norm and not alone) or (read is not None and self.readers.get(read, 0) > 1):
+            bounds = None
         return Surroundings(self.calls[layer].number, inputs.numel() * inputs.element_size() // len(inputs),
                             self.sizes[layer], self.norm.get(layer) if alone else None,
-                            self.skip.get(layer) if alone else None)
+                            self.skip.get(layer) if alone else None, bounds)
 
     def _norm(self, arguments: Sequence[Any], result: Tensor) -> None:
         layer = self.source.get(id(arguments[0]))
@@ -110,6 +119,13 @@ class _Probe(Listener):
         if layer is not None and norm is not None and layer not in self.norm:
             self.norm[layer] = norm
             self.source[id(result)] = layer
+
+    def _clip(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> None:
+        value = arguments[0] if arguments else None
+        layer = self.source.get(id(value)) if isinstance(value, Tensor) else None
+        limits = clip_limits(name, arguments[1:], options) if layer is not None else None
+        if layer is not None and limits is not None and not self.readers.get(id(value)):
+            self.clipped[layer] = limits, None if result is value else id(value)
 
     def _sum(self, arguments: Sequence[Any]) -> None:
         one, other = arguments[:2]
@@ -124,6 +140,23 @@ class _Probe(Listener):
     def _follow(self, value: Any, result: Tensor) -> None:
         if isinstance(value, Tensor) and id(value) in self.source:
             self.source[id(result)] = self.source[id(value)]
+
+
+def clip_limits(name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[float, float] | None:
+    """(low, high) of the function of this name, called with these arguments behind the first; None if it clips not."""
+    name = name.rstrip("_")
+    if name in ("relu", "relu6"):
+        return 0.0, 6.0 if name == "relu6" else math.inf
+    if name == "hardtanh":
+        positional = dict(zip(("min_val", "max_val"), arguments, strict=False))
+        given = {"min_val": -1.0, "max_val": 1.0, **positional, **options}
+        limits = given["min_val"], given["max_val"]
+    elif name in ("clamp", "clip"):
+        given = {"min": None, "max": None, **dict(zip(("min", "max"), arguments, strict=False)), **options}
+        limits = -math.inf if given["min"] is None else given["min"], math.inf if given["max"] is None else given["max"]
+    else:
+        return None
+    return limits if all(isinstance(each, (int, float)) for each in limits) else None
 
 
 def _tensors(arguments: Sequence[Any]) -> list[Tensor]:

@@ -11,21 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model
-from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_first
+from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.channels import as_one_row
-from onexn_plugins.repair.divergence import Divergence, divergence
+from onexn_plugins.repair.clipping import Limits, clipping, fit_behind, given
+from onexn_plugins.repair.divergence import divergence
 from onexn_plugins.repair.elimination import Elimination, eliminate
+from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import Images
-from onexn_plugins.repair.least_squares import fit
 from onexn_plugins.repair.lockstep import layer_of, runs
-from onexn_plugins.repair.moments import Moments, Statistics, samples, step_of
+from onexn_plugins.repair.moments import Moments, samples, step_of
 from onexn_plugins.repair.offsets import add_offset, has_offset
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
 JUDGES = 40  # images that measure it
+SHARES = (0.3, 0.6, 0.9)  # of a layer's blocks: where its harm is measured
 
+LEAST = 1e-9  # harm of what goes
+
+_Thinned = tuple[float, Tensor, Tensor]  # squared error of a layer without some blocks, its weight, its shift
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is being done)
 
 
@@ -35,29 +40,36 @@ class Survey:
 
     Attributes:
         eliminations: order and loss of every block.
-        harm: divergence of the network's outputs when this layer's `Elimination.half` is gone and the rest corrected.
+        harm: divergence of the network's outputs when blocks of this layer are gone and the rest of it is corrected.
         columns: eliminations in whole input channels, of the layers for which they were asked.
     """
 
     eliminations: dict[str, Elimination]
-    harm: dict[str, float]
+    harm: dict[str, Harm]
     columns: dict[str, Elimination] = field(default_factory=dict)
+
+
+def layer_samples(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
+                  around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[
+                      tuple[str, Iterator[Tensor]]]:
+    """What each layer reads, batch by batch, one layer at a time, in the order in which they are computed."""
+    images = images.fitting(held(around))
+    with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
+        while (name := layer_of(group)) is not None:
+            weight, step = layers[name].weight.detach(), step_of(around[name].size, images.count, fan_in(layers[name]))
+            yield name, (samples(run.call, weight, step, name) for run in group if run.call is not None)
+            for run in group:
+                run.advance()
 
 
 def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
                   around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[tuple[str, Moments]]:
-    """Moments of what each layer reads, one layer at a time, in the order in which they are computed."""
-    images = images.fitting(held(around))
-    with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
-        while (name := layer_of(group)) is not None:
-            layer, step = layers[name], step_of(around[name].size, images.count, fan_in(layers[name]))
-            moments = Moments(groups_of(layer), fan_in(layer))
-            for run in group:
-                assert run.call is not None
-                moments.add(samples(run.call, layer.weight.detach(), step, name))
-            yield name, moments
-            for run in group:
-                run.advance()
+    """Moments of what each layer reads."""
+    for name, batches in layer_samples(model, images, layers, around, context):
+        moments = Moments(groups_of(layers[name]), fan_in(layers[name]))
+        for inputs in batches:
+            moments.add(inputs)
+        yield name, moments
 
 
 def held(around: Mapping[str, Surroundings], networks: int = 1) -> int:
@@ -71,7 +83,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
            known: Mapping[str, Elimination] | None = None, progress: Progress | None = None,
            finished: Callable[[str, Elimination], None] | None = None, harm: bool = True,
            importance: Mapping[str, Tensor] | None = None, columns: Collection[str] = ()) -> Survey:
-    """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of half of them.
+    """Eliminate every layer's blocks on what reaches it in the dense network, and measure the harm of some of them.
 
     Args:
         model: in evaluation mode; as before at the end.
@@ -90,11 +102,12 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     report = progress or (lambda done, total, what: None)
     eliminations: dict[str, Elimination] = {}
     whole: dict[str, Elimination] = {}
-    halved: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, moments in layer_moments(model, images, layers, around, context):
+    thinned: dict[str, list[_Thinned]] = {}
+    for name, batches in layer_samples(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
-        statistics = moments.statistics(has_offset(layers[name], around[name]))
+        seen = _Seen.of(layers[name], around[name], batches, taught=harm)
+        statistics = seen.moments.statistics(has_offset(layers[name], around[name]))
         found = (known or {}).get(name) or eliminate(
             weight, pattern, statistics.inputs, importance=(importance or {}).get(name))
         eliminations[name] = found
@@ -104,34 +117,68 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
         if finished is not None:
             finished(name, found)
         if harm:
-            halved[name] = _corrected(weight, keep_highest(found.scores, found.half()), pattern, statistics)
-    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, halved, context, report), whole)
+            ratios = [found.ratio(share) for share in SHARES]
+            thinned[name] = [(float(found.error(ratio)), *seen.corrected(
+                weight, keep_highest(found.scores, ratio), pattern)) for ratio in ratios]
+    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, thinned, context, report), whole)
 
 
-def _corrected(weight: Tensor, keep: Tensor, pattern: BlockPattern, statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
-    rows = weight.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))
-    own = Statistics(statistics.inputs, rows @ statistics.inputs, statistics.mean,
-                     (rows @ statistics.mean[:, :, None])[:, :, 0], torch.zeros(()))
-    fitted = fit(weight, keep, pattern, own)
-    shift = ((rows - fitted.double().cpu().flatten(1).unflatten(0, (pattern.groups, -1))) @ statistics.mean[:, :, None])
-    return fitted, shift.flatten()
+@dataclass(frozen=True)
+class _Seen:
+    """What a layer reads and gives in the dense network.
+
+    Attributes:
+        moments: of the samples, with the outputs as targets.
+        pairs: samples and outputs where an activation clips these.
+        limits: that it clips them to.
+        bias: that the outputs contain, float64 [out].
+        centred: is there a place for a shift?
+    """
+
+    moments: Moments
+    pairs: list[tuple[Tensor, Tensor]]
+    limits: Limits | None
+    bias: Tensor
+    centred: bool
+
+    @classmethod
+    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], taught: bool) -> _Seen:
+        groups, channels = groups_of(layer), out_channels(layer)
+        moments = Moments(groups, fan_in(layer), channels // groups)
+        limits = clipping(around, getattr(around.norm, "running_mean", None), (groups, channels // groups))
+        own = out_first(layer, layer.weight.detach())
+        bias = torch.zeros(channels) if layer.bias is None else layer.bias.detach()
+        pairs = []
+        for inputs in batches:
+            targets = given(own, bias, inputs) if taught else None
+            moments.add(inputs, targets)
+            if limits is not None and targets is not None:
+                pairs.append((inputs, targets))
+        return cls(moments, pairs, limits, bias.double().cpu(), has_offset(layer, around))
+
+    def corrected(self, weight: Tensor, keep: Tensor, pattern: BlockPattern) -> tuple[Tensor, Tensor]:
+        """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
+        fitted, shift = fit_behind(weight, keep, pattern, self.moments, self.pairs, self.limits, centred=self.centred,
+                                   rounds=1)
+        return fitted, shift - self.bias if self.centred else shift
 
 
 def _harm(model: nn.Module, batches: Sequence[Any], layers: Mapping[str, PrunableLayer],
-          around: Mapping[str, Surroundings], halved: Mapping[str, tuple[Tensor, Tensor]], context: Callable[[], Any],
-          report: Progress) -> dict[str, float]:
+          around: Mapping[str, Surroundings], thinned: Mapping[str, Sequence[_Thinned]], context: Callable[[], Any],
+          report: Progress) -> dict[str, Harm]:
     def outputs() -> list[Any]:
         with torch.no_grad(), context():
             return [call_model(model, batch) for batch in batches]
 
-    dense = outputs() if halved else []
+    dense = outputs() if thinned else []
     harm = {}
-    for number, (name, (weight, shift)) in enumerate(halved.items()):
-        report(number, len(halved), f"harm: {name}")
-        with _exchanged(layers[name], around[name], weight, shift):
-            found: Divergence = divergence(dense, outputs())
-        harm[name] = max(found.kl, 1e-9)
+    for number, (name, variants) in enumerate(thinned.items()):
+        report(number, len(thinned), f"harm: {name}")
+        values = []
+        for _, weight, shift in variants:
+            with _exchanged(layers[name], around[name], weight, shift):
+                values.append(max(divergence(dense, outputs()).kl, LEAST))
+        harm[name] = Harm(tuple(error for error, *_ in variants), tuple(values))
     return harm
 
 

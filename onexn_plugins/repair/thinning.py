@@ -56,7 +56,8 @@ def remove_channels(work: Work, wanted: float | str, ratio: Any) -> Any:
                          "Leave out channels, and prune blocks alone")
     if isinstance(ratio, Budget):
         ratio = ratio.against(work.student, work.layers, work.example, work.block_size)
-    work.weigh()
+    if not work.gathered:
+        work.weigh()
     around = surroundings(work.student, work.example, {name: each.weight for name, each in work.layers.items()})
     hidden = {name: each for name, each in hidden.items() if name in around and each.maker in around}
     ratios, scores = _planned(work, hidden, around, macs, ratio) if wanted == AUTO else _shared(
@@ -127,6 +128,7 @@ def _take_out(work: Work, hidden: Mapping[str, Hidden], kept: Mapping[str, Tenso
         apply_moves(work.student, [move])
         apply_moves(work.dense, [move])
     _cut(work, hidden, kept)
+    work.gathered = False
 
 
 def _cut(work: Work, hidden: Mapping[str, Hidden], kept: Mapping[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from onexn_plugins.repair.budget import GRID
 from onexn_plugins.repair.channels import LEAST, Hidden
 from onexn_plugins.repair.elimination import Elimination
+from onexn_plugins.repair.harm import Harm
 
 SHARES = np.arange(0.0, 1 - LEAST + 1e-9, 0.05)  # of hidden channels that are considered
 DOUBLINGS, BISECTIONS = 200, 60
@@ -42,7 +43,7 @@ class Choice:
 
 
 def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimination],
-                       channels: Mapping[str, Elimination], harm: Mapping[str, float],
+                       channels: Mapping[str, Elimination], harm: Mapping[str, Harm],
                        prices: Mapping[str, np.ndarray], passing: Mapping[str, float],
                        budget: float) -> dict[str, float]:
     """Reader -> share of its hidden channels that should go, from 0 on.
@@ -51,7 +52,7 @@ def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimin
         hidden: reader -> its hidden channels.
         blocks: every layer to prune, eliminated in blocks.
         channels: every reader, eliminated in whole columns.
-        harm: divergence of the network's outputs without `Elimination.half` of a layer's blocks.
+        harm: what each layer's error does to the outputs.
         prices: what each of these layers costs at every ratio of GRID, with all its channels.
         passing: what the depthwise layers between them cost.
         budget: that all of them together may cost.
@@ -80,37 +81,28 @@ def shares_of_channels(hidden: Mapping[str, Hidden], blocks: Mapping[str, Elimin
     return chosen(high)[0]
 
 
-def _unit(hidden: Hidden, blocks: Mapping[str, Elimination], channels: Elimination, harm: Mapping[str, float],
+def _unit(hidden: Hidden, blocks: Mapping[str, Elimination], channels: Elimination, harm: Mapping[str, Harm],
           prices: Mapping[str, np.ndarray], passing: Mapping[str, float]) -> tuple[Choice, Choice, Choice]:
     """The reader with the channels' own loss, the maker, and what lies between."""
     reader, maker = blocks[hidden.reader], blocks[hidden.maker]
-    weights = {name: harm[name] / max(float(_error(blocks[name].curve(), blocks[name].half())), 1e-300)
-               for name in (hidden.reader, hidden.maker)}
     left = (1 - SHARES)[:, None]  # a layer with fewer channels costs so much less at the same ratio of its blocks
     order = channels.scores[0].argsort(stable=True)
-    reading = np.stack([_error(channels.curve(), share) + _remaining(reader, order[_count(share, len(order)) :])
+    reading = np.stack([channels.error(share) + _remaining(reader, order[_count(share, len(order)) :])
                         for share in SHARES])
-    making = (1 - SHARES)[:, None] * _error(maker.curve(), GRID)  # rows of the channels that go take their error along
+    making = (1 - SHARES)[:, None] * maker.error(GRID)  # rows of the channels that go take their error along
     between = sum(passing[name] for name in hidden.passing) * left
-    return (Choice(weights[hidden.reader] * reading, left * prices[hidden.reader]),
-            Choice(weights[hidden.maker] * making, left * prices[hidden.maker]),
+    return (Choice(harm[hidden.reader](reading), left * prices[hidden.reader]),
+            Choice(harm[hidden.maker](making), left * prices[hidden.maker]),
             Choice(np.zeros_like(between), between))
 
 
-def _alone(elimination: Elimination, harm: float, price: np.ndarray) -> Choice:
-    curve = elimination.curve()
-    losses = harm / max(float(_error(curve, elimination.half())), 1e-300) * _error(curve, GRID)
-    return Choice(losses[None], price[None])
+def _alone(elimination: Elimination, harm: Harm, price: np.ndarray) -> Choice:
+    return Choice(harm(elimination.error(GRID))[None], price[None])
 
 
 def _remaining(elimination: Elimination, kept: Tensor) -> np.ndarray:
     """Error at every ratio of GRID when blocks go from these input channels alone."""
-    return _error(Elimination(elimination.scores[:, kept], elimination.losses[:, kept]).curve(), GRID)
-
-
-def _error(curve: Tensor, ratio: np.ndarray | float) -> np.ndarray:
-    """A curve over numbers of blocks at ratios of them."""
-    return np.interp(ratio, np.linspace(0, 1, len(curve)), curve.numpy())
+    return Elimination(elimination.scores[:, kept], elimination.losses[:, kept]).error(GRID)
 
 
 def _count(share: float, channels: int) -> int:

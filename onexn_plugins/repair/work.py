@@ -38,6 +38,7 @@ class Work:
         around: layer -> what stands behind it.
         whole: layer -> its weight before blocks were removed.
         importance: layer -> weights of its output channels' squared errors.
+        gathered: are its channels where blocks lose least?
         result: so far.
     """
 
@@ -58,6 +59,7 @@ class Work:
         self.around: dict[str, Surroundings] = {}
         self.whole: dict[str, Tensor] = {}
         self.importance: dict[str, Tensor] = {}
+        self.gathered = False
         self._expected: list[Any] | None = None
 
     @property

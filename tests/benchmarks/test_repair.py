@@ -8,11 +8,13 @@ from torch import nn
 
 from benchmarks.repair.__main__ import climbed
 from benchmarks.repair.figures import accuracy, paired, written
-from benchmarks.repair.ladder import ORDER, Ladder
-from benchmarks.repair.page import FOLDER, MARKS, tables
+from benchmarks.repair.ladder import BOTH, FILTERS, ORDER, REARRANGED, Ladder
+from benchmarks.repair.latency import timed
+from benchmarks.repair.page import DENSE, FOLDER, MARKS, _timed, tables
 from benchmarks.repair.photos import Photos, ranks
-from onexn_plugins import measure
+from onexn_plugins import export_onnx, measure
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.evaluation import Share
 from onexn_plugins.repair.images import Images
 from tests.repair.networks import photos, residual_net
 
@@ -62,6 +64,40 @@ def test_figures():
     assert difference["value"] == pytest.approx(0.2)
     assert difference["low"] < 0.2 < difference["high"]
     assert paired(places, places) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_networks_are_timed_in_turns(tmp_path):
+    pytest.importorskip("tvm")
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
+    paths = {step: export_onnx(net, torch.zeros(1, 3, 8, 8), tmp_path / f"{number}.onnx")
+             for number, step in enumerate((DENSE, REARRANGED, FILTERS))}
+    found = timed(paths, 3)
+    assert list(found) == list(paths)
+    assert found[FILTERS]["over_channels"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    for each in found.values():
+        assert 0 < each["ms"]["low"] <= each["ms"]["value"] <= each["ms"]["high"]
+    del paths[FILTERS]
+    assert set(timed(paths, 1)[REARRANGED]) == {"ms", "over_dense"}
+
+
+def test_accuracy_stands_beside_latency(tmp_path):
+    rung = {"top1": vars(Share.of(3, 4)), "top5": vars(Share.of(4, 4)), "ranks": "00000010"}
+    ladder = {"dense": rung, "dense_macs": 10, "rungs": [
+        {"step": FILTERS, **rung, "ranks": "01010000"}, {"step": BOTH, **rung}]}
+    one = {"value": 1.5, "low": 1.25, "high": 1.75}
+    times = {"machine": {"processor": "some core"}, "networks": {
+        step: {"ms": one, "over_dense": one, "over_channels": one} for step in (DENSE, FILTERS, BOTH)}}
+    (tmp_path / "latency").mkdir()
+    (tmp_path / "ladder.json").write_text(json.dumps(ladder))
+    assert _timed(tmp_path / "ladder.json") == ""
+    (tmp_path / "latency/ladder.json").write_text(json.dumps(times))
+    lines = _timed(tmp_path / "ladder.json").splitlines()
+    assert "some core" in lines[0]
+    row = next(line for line in lines if BOTH in line)
+    assert "+50.0 (" in row, "of four photos reported, channels alone miss two"
+    assert "1.500 ms (1.250–1.750)" in row
+    assert "1.50× (1.25–1.75)" in row
+    assert "+" not in next(line for line in lines if FILTERS in line)
 
 
 def test_the_readme_is_made_from_the_results():

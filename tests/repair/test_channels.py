@@ -10,12 +10,13 @@ from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import prunable_layers
 from onexn_plugins.masking import masks
-from onexn_plugins.rearrangement import find_spaces
+from onexn_plugins.rearrangement import applied_moves, find_spaces
 from onexn_plugins.rearrangement.apply import apply_moves
 from onexn_plugins.repair import Budget, repair
 from onexn_plugins.repair.budget import GRID
 from onexn_plugins.repair.channels import cut, hidden_spaces, kept_channels, to_front
 from onexn_plugins.repair.elimination import Elimination
+from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.together import shares_of_channels
 from tests.repair.networks import photos, residual_net
 
@@ -80,6 +81,24 @@ def test_channels_are_planned_with_the_blocks():
     assert left == pytest.approx(0.4 * whole, rel=0.1)
 
 
+@pytest.mark.parametrize("rearrange", [True, False])
+def test_channels_are_weighed_against_blocks_of_the_rearranged_network(rearrange, monkeypatch):
+    from onexn_plugins.repair import run
+
+    seen = []
+
+    def planned(work, share, ratio):
+        seen.append(bool(applied_moves(work.student)))
+        with torch.no_grad():
+            torch.testing.assert_close(work.dense(photos(4)), residual_net()(photos(4)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "remove_channels", planned)
+    with pytest.raises(KeyboardInterrupt):
+        repair(residual_net(), photos(), channels="auto", rearrange=rearrange)
+    assert seen == [rearrange]
+
+
 def test_channels_and_blocks_meet_one_budget():
     net, images = residual_net(), photos()
     wanted = 0.6 * measure(net, 4, images[:1]).dense_macs
@@ -103,7 +122,7 @@ def test_the_plan_takes_what_loses_less(cheap):
         column = torch.full((1, 24), 50.0, dtype=torch.float64)
     blocks = {"4.expand": Elimination(makes, makes), "4.project": Elimination(reads, reads)}
     prices, columns = dict.fromkeys(blocks, 100 * (1 - GRID)), {"4.project": Elimination(column, column)}
-    shares, whole = (shares_of_channels(hidden, blocks, columns, dict.fromkeys(blocks, 1.0), prices,
+    shares, whole = (shares_of_channels(hidden, blocks, columns, dict.fromkeys(blocks, Harm((1.0,), (1.0,))), prices,
                                         {"4.depthwise": 30.0}, budget) for budget in (0.6 * 230, 230.0))
     assert (shares["4.project"] > 0.35) is (cheap == "columns")
     assert whole == {"4.project": 0.0}

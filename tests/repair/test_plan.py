@@ -13,12 +13,14 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair import Budget, plan_ratios, repair
 from onexn_plugins.repair.budget import GRID, choose
+from onexn_plugins.repair.divergence import divergence
 from onexn_plugins.repair.elimination import Elimination
+from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import read_images
 from onexn_plugins.repair.latency import LatencyTable
 from onexn_plugins.repair.plan import losses
 from onexn_plugins.repair.surroundings import surroundings
-from onexn_plugins.repair.survey import survey
+from onexn_plugins.repair.survey import SHARES, survey
 from onexn_plugins.tvm_backend import inspect_module
 from tests.repair.networks import photos, residual_net
 
@@ -63,19 +65,45 @@ def test_a_layer_that_is_half_zeros_is_measured_where_blocks_cost_something():
     around = surroundings(net, photos(1), {name: layer.weight for name, layer in layers.items()})
     patterns = {name: BlockPattern.of(layer.weight, 4, 1, name) for name, layer in layers.items()}
     found = survey(net, read_images(photos(), net), layers, around, patterns)
-    assert found.eliminations["3.project"].half() == 0.75
-    assert found.eliminations["4.project"].half() == 0.5
-    assert found.harm["3.project"] > 1e-6
+    assert found.eliminations["3.project"].ratio(0.5) == 0.75
+    assert found.eliminations["4.project"].ratio(0.5) == 0.5
+    assert min(found.harm["3.project"].values) > 1e-6
     curves = losses(found)
     assert curves["3.project"][int(np.argmin(abs(GRID - 0.5)))] == pytest.approx(0.0, abs=1e-9)
-    assert curves["3.project"][int(np.argmin(abs(GRID - 0.75)))] == pytest.approx(found.harm["3.project"], rel=0.3)
+    measured = found.harm["3.project"].values[SHARES.index(0.6)]  # 80 % of all blocks
+    assert curves["3.project"][int(np.argmin(abs(GRID - 0.8)))] == pytest.approx(measured, rel=0.3)
     ratios = plan_ratios(net, photos(), photos(1), macs=0.8 * measure(net, 4, photos(1)).dense_macs)
     assert ratios["3.project"] >= 0.5
 
 
+def test_harm_is_what_was_measured_and_straight_in_between():
+    harm = Harm((1.0, 4.0, 9.0), (0.2, 0.1, 1.1))
+    found = harm(np.array([0.0, 0.5, 1.0, 4.0, 6.5, 9.0, 14.0]))
+    np.testing.assert_allclose(found, [0.0, 0.1, 0.2, 0.2, 0.65, 1.1, 2.0])  # 0.1 after 0.2 is chance
+    np.testing.assert_allclose(Harm((2.0,), (1.0,))(np.array([1.0, 4.0])), [0.5, 2.0])
+
+
+def test_harm_is_measured_where_blocks_are_gone():
+    """Each value is the divergence of the network whose layer alone lost these blocks and was fitted without them."""
+    net, images = residual_net(), photos()
+    layers = {"4.expand": net[4].expand}
+    around = surroundings(net, photos(1), {"4.expand": net[4].expand.weight})
+    patterns = {"4.expand": BlockPattern.of(net[4].expand.weight, 4)}
+    found = survey(net, read_images(images, net), layers, around, patterns)
+    errors, values = found.harm["4.expand"].errors, found.harm["4.expand"].values
+    assert len(values) == len(SHARES)
+    assert list(errors) == sorted(errors)
+    for share, value in zip(SHARES, values, strict=True):
+        thinned = copy.deepcopy(net)
+        repair(thinned, images, pruning_ratio={"4.expand": share}, rearrange=False, ignored_layers=[
+            name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d) and name != "4.expand"])
+        with torch.no_grad():
+            assert divergence([net(images)], [thinned(images)]).kl == pytest.approx(value, rel=0.5, abs=1e-4)
+
+
 def test_layers_of_zeros_alone_cost_nothing():
     zeros = torch.zeros(3, 4, dtype=torch.float64)
-    assert Elimination(zeros, zeros).half() == 0.5
+    assert Elimination(zeros, zeros).ratio(0.5) == 0.5
 
 
 @pytest.mark.parametrize("share", [0.4, 0.75])
