@@ -70,8 +70,8 @@ def _search(options: argparse.Namespace) -> int:
     from benchmarks.experiment.search import run
     from onexn_plugins.training import read_zip
 
-    run(read_zip(options.data), options.out, command_line("benchmarks.experiment"),
-        lambda line: print(line, flush=True), options.trials)
+    command = command_line("benchmarks.experiment").replace(str(options.data), options.data.name)
+    run(read_zip(options.data), options.out, command, lambda line: print(line, flush=True), options.trials)
     return 0
 
 
