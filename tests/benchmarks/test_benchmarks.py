@@ -11,11 +11,11 @@ import benchmarks.__main__ as runner
 from benchmarks.table import BENCHMARKS
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-# What a benchmark starts in processes of its own, and what writes its README.
+# What a benchmark starts in processes of its own, what goes on from its results, and what writes its README.
 PARTS = {"arm.run_emulated", "arm.sparse_litert", "common.emulation.on_board", "demo.readme",
          "experiment.comparison_trial", "experiment.search_trial", "fuzz.artefacts", "fuzz.networks.worker",
          "fuzz.worker", "latency.worker", "networks.case", "networks.tasks.case", "onnx_backend.worker",
-         "rearrangement.one_network", "rearrangement.readme"}
+         "rearrangement.one_network", "rearrangement.readme", "repair.latency"}
 
 
 def runs(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onexn_plugins.tvm_backend import compile_model
@@ -118,6 +118,18 @@ def test_nan_and_infinities(tmp_path: Path) -> None:
     for item, output, *references in zip(nodes, outputs, theirs, exact, strict=True):
         reference = references["Reduce" in item.op_type]
         np.testing.assert_allclose(output, reference, rtol=1e-4, atol=1e-5, err_msg=str(item))
+
+
+def test_operators_with_numbers_of_their_own_in_float64(tmp_path: Path) -> None:
+    nodes = [node(op, ["x"], [op]) for op in ("Sigmoid", "Elu", "Selu", "ThresholdedRelu")]
+    model = make_model(nodes, {"x": SHAPE}, [], {})
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    model.graph.output.extend(helper.make_empty_tensor_value_info(item.output[0]) for item in nodes)
+    x = X.astype(np.float64)
+    outputs, content = compiled_of(tmp_path / "model.onnx", model.SerializeToString(), x)
+    for item, output, exact in zip(nodes, outputs, ReferenceEvaluator(content).run(None, {"x": x}), strict=True):
+        assert output.dtype == np.float64, item.op_type
+        np.testing.assert_allclose(output, exact, rtol=1e-9, atol=1e-12, err_msg=str(item))
 
 
 def compiled_of(path: Path, model: bytes, x: np.ndarray) -> tuple[list[np.ndarray], bytes]:

@@ -63,4 +63,5 @@ def _nan_kept(builder: relax.BlockBuilder, graph: Graph, node: Node, x: relax.Ex
 
 
 def _number(graph: Graph, node: Node, value: float) -> relax.Expr:
-    return relax.const(np.array(value, graph.dtype(node.output)))
+    dtype = str(graph.dtype(node.output))  # said, or TVM takes 64-bit floats for 32-bit ones
+    return relax.const(np.array(value, dtype), dtype)
