@@ -81,7 +81,7 @@ def _by_importance() -> Iterator[Row]:
             yield from _distilled(ratio, seed)
     for seed in range(3):
         for ratio in HARD_RATIOS[::-1]:
-            yield from _improved_later(ratio, seed)
+            yield from _other_starts(ratio, seed)
         yield from _deciding(0.5, seed)
         for block_size in (2, 8, 16, 32):
             for rearrange in ("none", "swap"):
@@ -124,8 +124,8 @@ def _improved(ratio: float, seed: int) -> Iterator[Row]:
         yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
 
 
-def _improved_later(ratio: float, seed: int) -> Iterator[Row]:
-    """More of it: other starts, alternating phases (AC/DC), uniform rows (SUBP)."""
+def _other_starts(ratio: float, seed: int) -> Iterator[Row]:
+    """Other starts, alternating phases (AC/DC), uniform rows (SUBP)."""
     for method in ("block_repair", "block_channels", "block_acdc", "block_uniform"):
         yield Row(method=method, pruning_ratio=ratio, rearrange="swap", seed=seed)
 

@@ -60,7 +60,6 @@ def _fitted(weight: Tensor, keep: Tensor, pattern: BlockPattern, moments: Moment
     return found, offset(found, statistics) if centred else torch.zeros(len(weight), dtype=torch.float64)
 
 
-
 def clipping(around: Surroundings, mean: Tensor | None, shape: Sequence[int]) -> Limits | None:
     """(low, high) of a layer's own outputs, float64 [groups, 1, out / groups]; None where nothing clips them.
 

@@ -6,9 +6,9 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Timer
-from types import TracebackType
 
 import numpy as np
 
@@ -18,7 +18,7 @@ ON_BOARD = Path(__file__).with_name("on_board.py")
 
 
 class Board:
-    """The emulated machine with TVM's own aarch64 runtime loaded, which takes seconds; a context manager.
+    """The emulated machine with TVM's own aarch64 runtime loaded, which takes seconds; to be closed.
 
     Args:
         machine: the emulated machine.
@@ -27,19 +27,16 @@ class Board:
     """
 
     def __init__(self, machine: Arm64, *, cpu: str, seconds: float = 300) -> None:
-        self._machine, self._cpu, self._seconds = machine, cpu, seconds
-
-    def __enter__(self) -> Board:
+        self._seconds = seconds
         self._folder = tempfile.TemporaryDirectory(prefix="onexn-emulated-")
         self._said = Path(self._folder.name) / "stderr.txt"
         with self._said.open("w") as said:
             self._process = subprocess.Popen(
-                self._machine.command([str(ON_BOARD)], cpu=self._cpu), env=self._machine.environment, text=True,
+                machine.command([str(ON_BOARD)], cpu=cpu), env=machine.environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End the emulated process."""
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
@@ -74,5 +71,5 @@ class Board:
 
 def run_network(machine: Arm64, library: Path, inputs: Sequence[np.ndarray], *, cpu: str) -> list[np.ndarray]:
     """The outputs of one saved network; see Board.run."""
-    with Board(machine, cpu=cpu) as board:
+    with closing(Board(machine, cpu=cpu)) as board:
         return board.run(library, inputs)

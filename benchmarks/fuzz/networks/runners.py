@@ -41,7 +41,7 @@ class EmulatedCore:
         """
         with tempfile.TemporaryDirectory(prefix="onexn-fuzz-") as folder:
             saved = read(compiled.save(Path(folder) / "network"), run_here=False)
-            self._board = self._board or Board(self._machine, cpu=self._cpu).__enter__()
+            self._board = self._board or Board(self._machine, cpu=self._cpu)
             try:
                 return self._board.run(saved.library, inputs)
             except RuntimeError:
@@ -51,5 +51,5 @@ class EmulatedCore:
     def close(self) -> None:
         """End the emulated process."""
         if self._board:
-            self._board.__exit__(None, None, None)
+            self._board.close()
         self._board = None
