@@ -18,10 +18,10 @@ demo: install
 	$(BIN)/python -m benchmarks.demo
 
 # A worker per core, each on one thread (torch's threads spin while they wait for each other), and one more: tests of
-# NNI's experiments wait for minutes.
+# NNI's experiments wait for minutes. Files in their order: by number of tests, NNI's few and long ones would come last.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(( $$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1 )) \
-		--dist loadfile
+		--dist loadfile --no-loadscope-reorder
 
 # The core and torch-pruning on any Python that runs torch, without the other toolkits.
 CORE := .venv-core
