@@ -198,6 +198,24 @@ def fill(buffer: Buffer, start: Expr, count: int, value: float, lanes: int) -> N
         position += width
 
 
+def alloc_running_over(count: int, lanes: int) -> Buffer:
+    """Scratch for `count` values whose last vector may run over the end.
+
+    It reads zeros there, and what becomes of them is dropped. Memory that nobody wrote often holds denormal numbers
+    (halves of addresses are), and a multiply-add of one takes a hundred times as long.
+    """
+    scratch = T.alloc_buffer((count + lanes,), "float32", scope="global")
+    fill(scratch, count, lanes, 0.0, lanes)
+    return scratch
+
+
+def fill_between(scratch: Buffer, channels: int, stride: int, values: int, lanes: int, first: int = 0) -> None:
+    """Zeros behind the `values` of each channel, the first of which begins at `first`: as alloc_running_over."""
+    if stride > values:
+        with T.serial(0, channels) as channel:
+            fill(scratch, first + channel * stride + values, stride - values, 0.0, lanes)
+
+
 def each_vector(count: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
     """Emit code for (start, width) of whole vectors, then of shorter ones for what is left; none overlap."""
     vectors, rest = divmod(count, lanes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
-from onexn_plugins.tvm_backend.kernels.code.vector import Expr
+from onexn_plugins.tvm_backend.kernels.code.vector import Expr, alloc_running_over
 from onexn_plugins.tvm_backend.kernels.parts.bands import padded_stride, store_rows, sum_run, writer
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source, listed_taps, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.frames import frame_window_for, pack_frames
@@ -42,7 +42,7 @@ def conv_frames(request: Request) -> Kernel:
 
         def emit_job(image: Expr, group: Expr, frame: Expr, band: Expr) -> None:
             first_row = band_start(window, band)[1]
-            scratch = T.alloc_buffer((group_inputs * window.size + unit.lanes,), "float32", scope="global")
+            scratch = alloc_running_over(group_inputs * window.size, unit.lanes)
             inputs = image * problem.in_channels + group * group_inputs
             with (T.parallel if sharing.axis == ROWS else T.serial)(0, group_inputs) as channel:
                 pack_frames(window, buffers.x, inputs + channel, scratch, channel * window.size, frame, first_row, unit)

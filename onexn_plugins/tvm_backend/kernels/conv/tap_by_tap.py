@@ -18,6 +18,7 @@ from onexn_plugins.tvm_backend.kernels.code.vector import (
     Expr,
     channel_stride,
     each_strip,
+    fill_between,
     load,
     pieces,
     splat,
@@ -193,6 +194,7 @@ class _Emitter:
         problem, columns = self.problem, rectangle.columns
         stride = channel_stride(count * columns, self.unit.lanes)
         self._copy(copied, stride, columns, count, origin + first * (problem.stride[0] * problem.width))
+        fill_between(copied, self.group_inputs, stride, count * columns, self.unit.lanes)
         cut = cut_pixels(count * columns, self.tile, self.unit, padded=True)
         channels = channels_at_once(self.blocks.block_size, self.unit)
         sums = T.alloc_buffer((channels * stride,), "float32", scope="global")

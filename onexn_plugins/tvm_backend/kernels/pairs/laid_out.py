@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 from onexn_plugins.tvm_backend.kernels.channelwise.depthwise import sum_channel
 from onexn_plugins.tvm_backend.kernels.channelwise.sliding import anchors
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride, store
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride, fill_between, store
 from onexn_plugins.tvm_backend.kernels.pairs.geometry import why_not_in_place
 from onexn_plugins.tvm_backend.kernels.pairs.pair import Pair, why_not_pair
 from onexn_plugins.tvm_backend.kernels.pairs.projection import Destination
@@ -85,6 +85,7 @@ class _Emitter:
         """A thread's bands."""
         inputs = T.alloc_buffer((self.pair.group_inputs * self.stride,), "float32", scope="global")
         windows = T.alloc_buffer((self.channels * self.stride,), "float32", scope="global")
+        fill_between(inputs, self.pair.group_inputs, self.stride, self.window.size, self.unit.lanes)
         each_band(self.window, lambda first_row: self._band(
             image, group, inputs, windows, 0 if first_row is None else first_row), run)
 

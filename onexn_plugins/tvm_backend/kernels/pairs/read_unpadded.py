@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.channelwise.unpadded import Strips, sum_masked
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, load, store
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, fill, fill_between, load, store
 from onexn_plugins.tvm_backend.kernels.pairs.geometry import why_not_unpadded
 from onexn_plugins.tvm_backend.kernels.pairs.pair import Pair, why_not_pair
 from onexn_plugins.tvm_backend.kernels.parts.bands import aligned, is_aligned, sum_run
@@ -74,6 +74,7 @@ class _Emitter:
         beyond = max(0, self.count + self.strips.overrun - self.stride)
         size = self.lead + self.at_once * self.pair.encoded.block_size * self.stride + beyond
         hidden = T.alloc_buffer((size,), "float32", scope="global")
+        self._fill_gaps(hidden, beyond)
         bands = runs.get(BANDS)
         origin = 0 if bands is None else pick(self.origins, bands[0])
         first = self.pair.inputs(image, group) * self.pixels + origin
@@ -82,6 +83,12 @@ class _Emitter:
             source = aligned(source, self.pair.group_inputs, self.count, self.unit)
         self.rows.each_few_rows(self.at_once, lambda few: self._few(image, group, source, hidden, origin, bands, few),
                                 runs.get(ROWS))
+
+    def _fill_gaps(self, hidden: Buffer, beyond: int) -> None:
+        """Zeros behind every channel and behind the last."""
+        channels, lanes = self.at_once * self.pair.encoded.block_size, self.unit.lanes
+        fill_between(hidden, channels, self.stride, self.count, lanes, self.lead)
+        fill(hidden, self.lead + channels * self.stride, beyond, 0.0, lanes)
 
     def _few(self, image: Expr, group: Expr, source: Source, hidden: Buffer, origin: Expr, bands: Run,
              few: tuple[Expr, Expr]) -> None:

@@ -8,7 +8,15 @@ from dataclasses import replace
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Output
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, channel_stride, each_strip, load, store
+from onexn_plugins.tvm_backend.kernels.code.vector import (
+    Buffer,
+    Expr,
+    alloc_running_over,
+    channel_stride,
+    each_strip,
+    load,
+    store,
+)
 from onexn_plugins.tvm_backend.kernels.encode import Encoded
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, Channels, Source
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, Run, Sharing, share_bands
@@ -35,7 +43,7 @@ def packed_source(window: Window, x: Buffer, inputs: Expr, count: int, unit: Vec
 
     `listed`: see Source.
     """
-    scratch = T.alloc_buffer((count * window.size + unit.lanes,), "float32", scope="global")
+    scratch = alloc_running_over(count * window.size, unit.lanes)
     pack_channels(window, x, inputs, count, scratch, first_row, unit, shared=shared)
     return Source(scratch, 0, window.size, window.taps, listed=listed)
 

@@ -16,7 +16,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.function import Buffers, build
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Register, load, store
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Register, alloc_running_over, load, store
 from onexn_plugins.tvm_backend.kernels.encode import Encoded, encode
 from onexn_plugins.tvm_backend.kernels.parts.blocks import BlockRows, weight_constants
 from onexn_plugins.tvm_backend.kernels.parts.sharing import COPY, JOBS, ROWS, Run, Sharing, each_job, share_bands
@@ -148,7 +148,7 @@ def _transform_inputs(layout: Layout, x: Buffer, first: Expr, points: Buffer, fi
     """Each channel's band: its pixels side by side for every place in a tile, then to points; threads may share it."""
     problem, window, lanes = layout.problem, layout.window, unit.lanes
     with (T.parallel if shared else T.serial)(0, layout.channels) as channel:
-        scratch = T.alloc_buffer((window.size + lanes,), "float32", scope="global")
+        scratch = alloc_running_over(window.size, lanes)
         image = Image(x, (first + channel) * (problem.height * problem.width), problem.width)
         pack(window, image, scratch, 0, first_row, unit)
         with T.serial(0, layout.vectors) as vector:
