@@ -22,7 +22,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
 
-STEPS = 600  # of distillation, about nine minutes of EfficientNet-Lite0 on one core
+STEPS = 600  # of distillation: about twelve minutes of CPU for EfficientNet-Lite0
 RESULTS = Path(__file__).parent / "results"
 
 
