@@ -22,6 +22,7 @@ from onexn_plugins.errors import OneXNError
 from onexn_plugins.files import written_aside
 from onexn_plugins.measurement import measure
 
+STEPS = 600  # of distillation: about twelve minutes of CPU for EfficientNet-Lite0
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -33,8 +34,11 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="efficientnet_lite0", help="(default %(default)s)")
     parser.add_argument("--share", type=float, default=0.5, help="of the multiply-adds of 1×1 layers (default 0.5)")
     parser.add_argument("--block-size", type=int, default=4, metavar="N")
-    parser.add_argument("--distil", type=int, default=140, metavar="STEPS", help="of distillation (default 140)")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the longest rung, which goes on from it")
+    parser.add_argument("--distil", type=int, default=STEPS, metavar="STEPS",
+                        help="of distillation (default %(default)s)")
+    parser.add_argument("--only", choices=ORDER, nargs="+", default=ORDER, metavar="STEP", help="these rungs alone")
+    parser.add_argument("--repaired", type=Path, metavar="FOLDER",
+                        help="where repaired networks are kept, from which distilled rungs go on")
     parser.add_argument("--networks", type=Path, metavar="FOLDER", help="where every rung's network goes, as ONNX")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes (default: results/)")
     arguments = parser.parse_args()
@@ -59,9 +63,9 @@ def main() -> None:
     content["dense_macs"] = measure(dense, arguments.block_size, photos.judge[:1]).dense_macs
     content["dense"] = accuracy(baseline[photos.reported]) | {"ranks": written(baseline)}
     content["rungs"] = climbed(path, content)
-    ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say,
-                    arguments.checkpoint)
-    for title, model, ratios, seconds in ladder.rungs({rung["step"] for rung in content["rungs"]}):
+    ladder = Ladder(dense, photos, arguments.share, arguments.block_size, arguments.distil, say, arguments.repaired)
+    done = {rung["step"] for rung in content["rungs"]}
+    for title, model, ratios, seconds in ladder.rungs(done, arguments.only):
         if arguments.networks is not None:
             arguments.networks.mkdir(parents=True, exist_ok=True)
             export_onnx(model, photos.judge[:1], arguments.networks / f"{ORDER.index(title)}.onnx",
@@ -69,7 +73,7 @@ def main() -> None:
         places = ranks(model, photos)
         report = measure(model, arguments.block_size, photos.judge[:1])
         content["rungs"].append({
-            "step": title, "commit": commit(), **accuracy(places[photos.reported]),
+            "step": title, "commit": commit(), "command": command, **accuracy(places[photos.reported]),
             "chosen_on": accuracy(places[~photos.reported]),
             "minus_dense": paired(places[photos.reported], baseline[photos.reported]), "macs": report.macs,
             "dense_macs": content["dense_macs"], "blocks_gone": zeros(model, arguments.block_size),
@@ -84,11 +88,11 @@ def main() -> None:
 
 
 def climbed(path: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rungs that the file holds already, if it is of the same command and photos; a run goes on behind them."""
+    """Rungs that the file holds already, if it is of the same network and photos; a run goes on behind them."""
     if not path.exists():
         return []
     before = json.loads(path.read_text(encoding="utf-8"))
-    same = ("command", "calibrated_on", "reported_on", "dense")
+    same = ("network", "block_size", "share", "calibrated_on", "reported_on", "dense")
     return before["rungs"] if all(before.get(key) == content[key] for key in same) else []
 
 

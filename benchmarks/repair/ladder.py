@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from onexn_plugins.repair.plan import Budget
 from onexn_plugins.repair.sequential import correct_layers
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import Survey, survey
+from onexn_plugins.repair.work import fast
 from onexn_plugins.selection import keep_highest
 
 L1 = "L1, nothing else"
@@ -35,10 +37,14 @@ SUMS = "targets of residual sums, depthwise layers corrected"
 PLANNED = "planned ratios"
 WEIGHED = "channels weighed by what they mean to the outputs"
 REARRANGED = "channels rearranged first"
-DISTILLED = "distillation"
+BLOCKS_DISTILLED = "then distilled"
 FILTERS = "instead: hidden channels alone, the same repair"
+FILTERS_DISTILLED = "hidden channels alone, then distilled"
 BOTH = "instead: hidden channels and blocks, planned together"
-ORDER = (L1, ALONE, SUMS, PLANNED, WEIGHED, REARRANGED, DISTILLED, FILTERS, BOTH)  # as the table shows them
+BOTH_DISTILLED = "hidden channels and blocks, then distilled"
+DISTILLED = {BLOCKS_DISTILLED: REARRANGED, FILTERS_DISTILLED: FILTERS, BOTH_DISTILLED: BOTH}  # and what they start from
+ORDER = (L1, ALONE, SUMS, PLANNED, WEIGHED, REARRANGED, BLOCKS_DISTILLED, FILTERS, FILTERS_DISTILLED, BOTH,
+         BOTH_DISTILLED)  # as the table shows them
 
 Rung = tuple[nn.Module, dict[str, float]]  # a network and the share of its blocks that each layer lost
 
@@ -53,7 +59,7 @@ class Ladder:
         block_size: N.
         steps: of distillation; none without.
         say: told what runs.
-        checkpoint: of the rung that takes longest, which goes on from it.
+        kept: a folder of repaired networks with the CPU seconds they took; distilled rungs start from what is there.
     """
 
     dense: nn.Module
@@ -62,28 +68,30 @@ class Ladder:
     block_size: int
     steps: int
     say: Callable[[str], None]
-    checkpoint: Path | None = None
+    kept: Path | None = None
     context: Context = field(init=False)
 
     def __post_init__(self) -> None:
         self.context = Context(self.dense)
         self._surveys: dict[bool, Survey] = {}
+        self._spent = 0.0  # CPU seconds of what was taken from `kept`
 
-    def rungs(self, done: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
+    def rungs(self, done: Collection[str] = (),
+              wanted: Collection[str] = ORDER) -> Iterator[tuple[str, nn.Module, dict[str, float], float]]:
         """(step, network, ratios, seconds of CPU it took), what matters most first; without those that are done."""
         climb: dict[str, Callable[[], Rung]] = {
-            L1: self._by_l1, REARRANGED: self._rearranged, FILTERS: self._filters, BOTH: self._both,
+            L1: self._by_l1, **{title: partial(self._folded, title) for title in (REARRANGED, FILTERS, BOTH)},
+            **({title: partial(self._distilled, title) for title in DISTILLED} if self.steps else {}),
             WEIGHED: lambda: self._corrected(self._survey(True), self._planned(self._survey(True))),
             PLANNED: lambda: self._corrected(self._survey(False), self._planned(self._survey(False))),
             SUMS: lambda: self._corrected(self._survey(False), self._uniform),
-            ALONE: lambda: self._corrected(self._survey(False), self._uniform, alone=True),
-            **({DISTILLED: self._distilled} if self.steps else {})}
+            ALONE: lambda: self._corrected(self._survey(False), self._uniform, alone=True)}
         for title, rung in climb.items():
-            if title not in done:
+            if title in wanted and title not in done:
                 self.say(title)
-                start = time.process_time()
+                start, self._spent = time.process_time(), 0.0
                 model, ratios = rung()
-                yield title, model, ratios, time.process_time() - start
+                yield title, model, ratios, self._spent + time.process_time() - start
 
     @property
     def _uniform(self) -> dict[str, float]:
@@ -97,34 +105,40 @@ class Ladder:
             layer.weight.data.mul_(weight_mask(keep, pattern, layer.weight))
         return model, self._uniform
 
-    def _rearranged(self) -> Rung:
-        """The whole method for blocks."""
-        model, ratios = self._repaired(checkpoint=self.checkpoint)
+    def _folded(self, title: str) -> Rung:
+        model, ratios = self._repaired(title)
         return fold(model), ratios
 
-    def _both(self) -> Rung:
-        model, ratios = self._repaired(channels="auto")
-        return fold(model), ratios
-
-    def _filters(self) -> Rung:
-        model, ratios = self._repaired(dict.fromkeys(self._uniform, 0.0), channels=self.share, rearrange=False)
-        return fold(model), ratios
-
-    def _distilled(self) -> Rung:
-        model, ratios = self._repaired(checkpoint=self.checkpoint)
+    def _distilled(self, title: str) -> Rung:
+        model, ratios = self._repaired(DISTILLED[title])
         dense = copy.deepcopy(self.dense)
         apply_moves(dense, applied_moves(model))
         keep = {name: mask.keep for name, mask in masks(model).items()}
         fold(model)
-        distil(dense, model, self.photos.calibrate, keep, self._patterns(prunable_layers(model)), 0, steps=self.steps,
-               progress=self._now_and_then)
+        distil(fast(dense), fast(model), self.photos.calibrate, keep, self._patterns(prunable_layers(model)), 0,
+               steps=self.steps, context=self.context, progress=self._now_and_then)
         return model, ratios
 
-    def _repaired(self, ratio: Any = None, **options: Any) -> Rung:
-        model, budget = copy.deepcopy(self.dense), Budget(macs=self._macs_left())
-        result = repair(model, self.photos.calibrate.batches, block_size=self.block_size, progress=self._stages(),
-                        pruning_ratio=budget if ratio is None else ratio, **options)
-        return model, result.ratios
+    def _repaired(self, title: str) -> Rung:
+        """By the whole method for blocks, for channels or for both; taken from `kept` if it is there."""
+        path = None if self.kept is None else self.kept / f"{ORDER.index(title)}.pt"
+        if path is not None and path.exists():
+            found = torch.load(path, weights_only=False)
+            self._spent = found["seconds"]
+            return found["model"], found["ratios"]
+        start, options = time.process_time(), dict[str, Any]()
+        ratio: Any = Budget(macs=self._macs_left())
+        if title == FILTERS:
+            ratio, options = dict.fromkeys(self._uniform, 0.0), {"channels": self.share, "rearrange": False}
+        elif title == BOTH:
+            options = {"channels": "auto"}
+        model = copy.deepcopy(self.dense)
+        ratios = repair(model, self.photos.calibrate.batches, block_size=self.block_size, progress=self._stages(),
+                        pruning_ratio=ratio, **options).ratios
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"model": model, "ratios": ratios, "seconds": time.process_time() - start}, path)
+        return model, ratios
 
     def _stages(self) -> Callable[[int, int, str], None]:
         seen = set[str]()

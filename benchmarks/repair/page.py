@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.repair.figures import paired
-from benchmarks.repair.ladder import FILTERS
+from benchmarks.repair.ladder import DISTILLED, FILTERS
 from onexn_plugins.report import Column, Table
 from onexn_plugins.report.tables import to_markdown
 
@@ -47,7 +47,8 @@ def _section(content: Mapping[str, Any]) -> str:
     for rung in content["rungs"]:
         places = _reported(rung["ranks"])
         rows.append({**rung, "gain": None if before is None else _points(paired(places, before))})
-        before = places
+        if rung["step"] not in DISTILLED:
+            before = places
     return f"### {title}\n\n{to_markdown(Table(COLUMNS, tuple(rows)))}\n\n"
 
 

@@ -11,7 +11,7 @@ survey.py         both for every layer of the dense network
 budget.py         ratios for a budget, by dynamic programming; plan.py, prices.py, latency.py, modelled.py
 sequential.py     each layer corrected on what really reaches it
 statistics.py     batch norms re-estimated
-distillation.py   trained on the dense network's outputs
+distillation.py   trained on the dense network's outputs and feature maps; views.py, features.py
 channels.py       whole hidden channels; together.py plans them with the blocks, thinning.py takes them out
 stages.py         the stages, on the copy that work.py holds; resume.py goes on with them, commit.py takes them over
 run.py            repair()

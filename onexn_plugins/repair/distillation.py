@@ -1,32 +1,35 @@
-"""Teaches the pruned network the dense one's outputs on the same unlabelled images."""
+"""Teaches the pruned network the dense one's outputs and feature maps on the same unlabelled images."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.inputs import call_model
-from onexn_plugins.layers import mask_for, weighted_layers
+from onexn_plugins.layers import is_depthwise, mask_for, weighted_layers
 from onexn_plugins.pattern import BlockPattern
-from onexn_plugins.repair.divergence import loss
+from onexn_plugins.repair.divergence import loss, squared
+from onexn_plugins.repair.features import Watched, difference, passed_on
 from onexn_plugins.repair.images import Images
+from onexn_plugins.repair.surroundings import surroundings
+from onexn_plugins.repair.views import view
 
 # The step relative to the size of what each tensor holds: layers with a folded or a weak norm differ by orders of
 # magnitude, and a step that suits one destroys another.
 RATE = 1e-3
 WARM = 0.05  # share of the steps in which the rate rises; then it falls along a cosine
-BATCH = 32
 STEPS_TIMED = 3
-CROPS = (0.35, 1.0)  # share of an image's area that a crop shows
-SIDE = 160 / 224  # of the images' side that crops are scaled to: half the work, and other views than before
+# Weights of squared errors, in variances, against the divergence of the outputs, which looks at the classes that the
+# images show: these look at all.
+OUTPUTS, FEATURES = 3.0, 10.0
 
 
 class DistillationError(OneXNError):
@@ -53,19 +56,23 @@ class Distillation:
 
 def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[str, Tensor],
            patterns: Mapping[str, BlockPattern], minutes: float, *, seed: int = 0,
-           state: Distillation | None = None, steps: int | None = None,
+           context: Callable[[], Any] = nullcontext, state: Distillation | None = None, steps: int | None = None,
            progress: Callable[[int, int, str], None] | None = None,
            paused: Callable[[Distillation], None] | None = None) -> Distillation:
     """Train `pruned` in place for so many minutes; removed blocks stay removed, batch norms keep their statistics.
 
+    So do layers that lost nothing, but for depthwise ones, keep their weights: the classifier above all, which a few
+    hundred images would bend to their own classes.
+
     Args:
         dense: the teacher, in evaluation mode.
         pruned: the student; its parameters' requires_grad is as before at the end.
-        images: batches of images [n, c, h, w] are cropped and flipped at random; others are taken as they are.
+        images: seen as `view` makes them.
         keep: layer -> bool [block_rows, in / groups].
         patterns: layer -> its blocks.
         minutes: of wall-clock time, unless `steps` says how far to go.
-        seed: of the order and the crops: step i sees the same in every run.
+        seed: of the order and the views: step i sees the same in every run.
+        context: in which both run.
         state: to go on from.
         steps: instead of minutes.
         progress: called as progress(done, total, what).
@@ -77,15 +84,18 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
     state = state or Distillation()
     layers = weighted_layers(pruned)
     masks = {name: mask_for(layers[name], keep[name], patterns[name]).to(layers[name].weight.device) for name in keep}
-    parameters = [each for each in pruned.parameters() if each.is_floating_point()]
-    before = [each.requires_grad for each in parameters]
+    whole = {id(parameter) for name, layer in layers.items() if name not in keep and not is_depthwise(layer)
+             for parameter in layer.parameters()}
+    everything = [each for each in pruned.parameters() if each.is_floating_point()]
+    before = [each.requires_grad for each in everything]
+    parameters = [each for each in everything if id(each) not in whole]
+    watched = passed_on(surroundings(pruned, images.first, {name: layers[name].weight for name in keep}))
     pruned.eval()
-    sides = _sides(dense, images)
     optimizer = torch.optim.Adam([{"params": [each], "size": _size(each)} for each in parameters], lr=RATE,
                                  betas=(0.9, 0.99))
     try:
-        for each in parameters:
-            each.requires_grad_(True)
+        for each in everything:
+            each.requires_grad_(id(each) not in whole)
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
         state.steps = state.steps or steps or 0
@@ -94,7 +104,9 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
             for group in optimizer.param_groups:
                 group["lr"] = group["size"] * RATE * _schedule(state.step, state.steps)
             try:
-                _train(dense, pruned, _batch(images, state.step, seed, sides), optimizer, parameters, masks)
+                batch = view(images, state.step, seed)
+                _error(dense, pruned, batch, watched, context).backward()
+                _step(pruned, optimizer, masks)
             except Exception as error:  # whatever a user's forward or a device's backward raises
                 raise DistillationError("distillation", f"step {state.step + 1} fails: {first_line(error)}",
                                         "Give images in batches that the network trains on") from error
@@ -108,25 +120,35 @@ def distil(dense: nn.Module, pruned: nn.Module, images: Images, keep: Mapping[st
                 state.optimizer = optimizer.state_dict()
                 paused(state)
     finally:
-        for each, flag in zip(parameters, before, strict=True):
+        for each, flag in zip(everything, before, strict=True):
             each.requires_grad_(flag)
             each.grad = None
     return state
 
 
-def _train(dense: nn.Module, pruned: nn.Module, batch: Any, optimizer: torch.optim.Optimizer,
-           parameters: Sequence[Tensor], masks: Mapping[str, Tensor]) -> None:
-    taught = call_model(dense, batch)
-    with torch.enable_grad():
+def _error(dense: nn.Module, pruned: nn.Module, batch: Any, watched: frozenset[int],
+           context: Callable[[], Any]) -> Tensor:
+    """How far the student's outputs and feature maps are from the teacher's, with gradients."""
+    there, here = Watched(watched), Watched(watched)
+    with context(), there:
+        taught = call_model(dense, batch)
+    with torch.enable_grad(), context(), here:
         given = pruned(**batch) if isinstance(batch, dict) else pruned(*batch) if isinstance(batch, (list, tuple)) \
             else pruned(batch)
-        optimizer.zero_grad()
-        loss(taught, given).backward()
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    with torch.enable_grad():
+        return (loss(taught, given) + OUTPUTS * squared(taught, given)
+                + FEATURES * difference(there.kept, here.kept))
+
+
+def _step(pruned: nn.Module, optimizer: torch.optim.Optimizer, masks: Mapping[str, Tensor]) -> None:
+    """Train on the gradients that are there; weights of removed blocks have none, and stay zero."""
+    for name, mask in masks.items():
+        gradient = pruned.get_submodule(name).weight.grad
+        if isinstance(gradient, Tensor):
+            gradient.mul_(mask)
+    torch.nn.utils.clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], 1.0)
     optimizer.step()
-    with torch.no_grad():
-        for name, mask in masks.items():
-            pruned.get_submodule(name).weight.mul_(mask)  # type: ignore[operator,union-attr]
+    optimizer.zero_grad()
 
 
 def _steps(minutes: float, state: Distillation) -> int:
@@ -144,56 +166,3 @@ def _schedule(step: int, steps: int) -> float:
     if not steps:
         return WARM
     return min(1.0, (step + 1) / max(1.0, WARM * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def _are_maps(images: Images) -> bool:
-    return all(isinstance(batch, Tensor) and batch.dim() == 4 for batch in images.batches)
-
-
-def _sides(dense: nn.Module, images: Images) -> list[int]:
-    """Height and width that crops are scaled to: smaller ones where the network takes them, else the images' own."""
-    if not _are_maps(images):
-        return []
-    whole = list(images.batches[0].shape[2:])
-    smaller = [max(1, round(side * SIDE / 32) * 32) if side >= 64 else side for side in whole]
-    if smaller == whole:
-        return whole
-    try:
-        call_model(dense, F.interpolate(images.batches[0][:1], smaller))
-    except OneXNError:  # a head or position embeddings of one size
-        return whole
-    return smaller
-
-
-def _batch(images: Images, step: int, seed: int, sides: list[int]) -> Any:
-    """What step number `step` sees."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    if not _are_maps(images):
-        return images.batches[int(torch.randint(len(images.batches), (), generator=generator))]
-    per_epoch = max(1, images.count // BATCH)
-    order = torch.randperm(images.count, generator=torch.Generator().manual_seed(seed * 7919 + step // per_epoch))
-    chosen = order[step % per_epoch * BATCH :][:BATCH].tolist()
-    return torch.stack([_crop(_image(images, place), generator, sides) for place in chosen])
-
-
-def _image(images: Images, place: int) -> Tensor:
-    for batch in images.batches:
-        if place < len(batch):
-            return batch[place]
-        place -= len(batch)
-    raise IndexError(place)
-
-
-def _crop(image: Tensor, generator: torch.Generator, sides: list[int]) -> Tensor:
-    """A random part of an image [c, h, w], scaled to these sides and flipped half of the time."""
-    def draw() -> float:
-        return float(torch.rand((), generator=generator))
-
-    height, width = image.shape[1:]
-    area, ratio = CROPS[0] + (CROPS[1] - CROPS[0]) * draw(), math.exp((draw() - 0.5) * 2 * math.log(4 / 3))
-    tall, wide = (max(1, min(size, round(size * math.sqrt(area * each))))
-                  for size, each in ((height, 1 / ratio), (width, ratio)))
-    top, left = int(draw() * (height - tall + 1)), int(draw() * (width - wide + 1))
-    part = image[None, :, top : top + tall, left : left + wide]
-    part = F.interpolate(part, sides, mode="bilinear", antialias=True)[0]
-    return part.flip(2) if draw() < 0.5 else part

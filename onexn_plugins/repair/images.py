@@ -63,6 +63,11 @@ class Images:
     count: int
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def first(self) -> Any:
+        """The first image, as a batch of one."""
+        return map_tensors(lambda each: each[:1] if each.dim() else each, self.batches[0])
+
     def fitting(self, bytes_each: int) -> Images:
         """As many, evenly chosen, as leave what is held of each within MEMORY."""
         if self.count * bytes_each <= MEMORY:

@@ -62,6 +62,8 @@ class Listener(TorchFunctionMode):
         super().__init__()
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function is torch._C._set_grad_enabled:  # so that a call has the same number with and without gradients
+            return function(*arguments, **(options or {}))
         number, self.count = self.count, self.count + 1
         if function in APPLYING:
             result = self.apply(function, number, arguments, options or {})

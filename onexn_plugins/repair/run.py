@@ -44,7 +44,7 @@ def repair(model: nn.Module, images: Any, *, block_size: int = 4,
             pruning_ratio; "auto" for as many as pay in each layer, planned with the blocks. They are really gone:
             tensors become smaller, in multiples of block_size. 0 for blocks alone.
         rearrange: move channels first, so that blocks gather what matters.
-        distil_minutes: train on the dense network's outputs afterwards, for so long.
+        distil_minutes: train on the dense network's outputs and feature maps afterwards, for so long.
         ignored_layers: names or modules that stay dense.
         full: Linear layers too. By default only where there is no convolution to prune.
         preprocess: from a PIL image to a tensor, for a folder; ImageNet's usual by default.

@@ -135,7 +135,7 @@ def distil(work: Work, minutes: float) -> None:
     work.resume.values["undistilled"] = before
     try:
         state = train(work.dense, work.student, work.images, work.keep, work.patterns, minutes, seed=work.seed,
-                      state=state, progress=work.report,
+                      context=work.context, state=state, progress=work.report,
                       paused=lambda state: work.resume.note(work.student, "distilled", None, state.state()))
     except DistillationError as error:  # the repair so far is good without it
         restore(work.student, before)

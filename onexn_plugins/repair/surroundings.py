@@ -30,6 +30,7 @@ class Surroundings:
             the layer: with a target of dense sum − this, the layer corrects what the other summand lost.
         bounds: (low, high) that an activation such as ReLU clips the output to, behind its norm, before anything else
             reads it; None where there is none.
+        end: number of the call that gives what the layer passes on, behind the norm, sum or activation.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Surroundings:
     norm: nn.modules.batchnorm._BatchNorm | None = None
     skip: int | None = None
     bounds: tuple[float, float] | None = None
+    end: int = 0
 
 
 def surroundings(model: nn.Module, example_inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Surroundings]:
@@ -61,6 +63,7 @@ class _Probe(Listener):
         source: id of a tensor -> the layer it is the output of, as it is or behind its norm.
         clipped: layer -> (what an activation clips it to, id of what the activation reads, unless it overwrites that).
         readers: id of a tensor -> how many functions read it.
+        end: layer -> number of the last call that its output went through alone.
     """
 
     norms: Mapping[int, Any] = field(default_factory=dict)
@@ -73,21 +76,22 @@ class _Probe(Listener):
     skip: dict[str, int] = field(default_factory=dict)
     clipped: dict[str, tuple[tuple[float, float], int | None]] = field(default_factory=dict)
     readers: dict[int, int] = field(default_factory=dict)
+    end: dict[str, int] = field(default_factory=dict)
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         number = self.count
         result = super().__torch_function__(function, types, arguments, options)
         name = getattr(function, "__name__", "")
-        self._clip(name, arguments, options or {}, result)
+        self._clip(name, arguments, options or {}, result, number)
         if name != "__get__" and name not in METADATA:
             for value in _tensors(arguments):
                 self.readers[id(value)] = self.readers.get(id(value), 0) + 1
         if isinstance(result, Tensor) and id(result) not in self.values:
             self.values[id(result)] = (result, number)
         if name == "batch_norm":
-            self._norm(arguments, result)
+            self._norm(arguments, result, number)
         elif name in _SUMS and len(arguments) > 1 and not (options or {}).get("alpha"):
-            self._sum(arguments)
+            self._sum(arguments, number)
         elif name == "dropout":
             self._follow(arguments[0], result)
         if arguments and result is arguments[0] and name != "dropout":  # changed in place
@@ -100,6 +104,7 @@ class _Probe(Listener):
             rows = result.shape[1:-1] if call.function is nn.functional.linear else result.shape[2:]
             self.calls[call.layer], self.sizes[call.layer] = call, tuple(rows)
             self.source[id(result)] = call.layer
+            self.end[call.layer] = call.number
             self.output[call.layer] = id(result)
             self.values[id(result)] = (result, call.number)
         return result
@@ -111,23 +116,25 @@ class _Probe(Listener):
             bounds = None
         return Surroundings(self.calls[layer].number, inputs.numel() * inputs.element_size() // len(inputs),
                             self.sizes[layer], self.norm.get(layer) if alone else None,
-                            self.skip.get(layer) if alone else None, bounds)
+                            self.skip.get(layer) if alone else None, bounds, self.end[layer])
 
-    def _norm(self, arguments: Sequence[Any], result: Tensor) -> None:
+    def _norm(self, arguments: Sequence[Any], result: Tensor, number: int) -> None:
         layer = self.source.get(id(arguments[0]))
         norm = next((self.norms[id(each)] for each in _tensors(arguments) if id(each) in self.norms), None)
         if layer is not None and norm is not None and layer not in self.norm:
-            self.norm[layer] = norm
+            self.norm[layer], self.end[layer] = norm, number
             self.source[id(result)] = layer
 
-    def _clip(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any) -> None:
+    def _clip(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any,
+              number: int) -> None:
         value = arguments[0] if arguments else None
         layer = self.source.get(id(value)) if isinstance(value, Tensor) else None
         limits = clip_limits(name, arguments[1:], options) if layer is not None else None
         if layer is not None and limits is not None and not self.readers.get(id(value)):
             self.clipped[layer] = limits, None if result is value else id(value)
+            self.end[layer] = number
 
-    def _sum(self, arguments: Sequence[Any]) -> None:
+    def _sum(self, arguments: Sequence[Any], number: int) -> None:
         one, other = arguments[:2]
         for ended, summand in ((one, other), (other, one)):
             layer = self.source.get(id(ended)) if isinstance(ended, Tensor) else None
@@ -135,7 +142,7 @@ class _Probe(Listener):
                 continue
             value = self.values.get(id(summand))
             if value is not None and value[1] < self.calls[layer].number and layer not in self.skip:
-                self.skip[layer] = value[1]
+                self.skip[layer], self.end[layer] = value[1], number
 
     def _follow(self, value: Any, result: Tensor) -> None:
         if isinstance(value, Tensor) and id(value) in self.source:

@@ -47,11 +47,11 @@ class Work:
         self.images, self.names, self.depthwise = images, names, depthwise
         self.block_size, self.seed = block_size, seed
         self.report, self.resume = progress, resume
-        self.student, self.dense = _fast(clean_copy(model).eval()), _fast(clean_copy(model).eval())
+        self.student, self.dense = fast(clean_copy(model).eval()), fast(clean_copy(model).eval())
         self.keep: dict[str, Tensor] = {}
         self.result = Repaired(images=images.count, skipped=images.skipped)
         self.context = Context(model)
-        self.example = _one(images.batches[0])
+        self.example = images.first
         self.judges = images.some(JUDGES)
         resume.load(self.student)
         if resume.stage:
@@ -116,7 +116,7 @@ def worse(found: Divergence, last: Step) -> bool:
     return found.kl > last.kl or (found.agreement or 0.0) < (last.agreement or 0.0)
 
 
-def _fast(model: nn.Module) -> nn.Module:
+def fast(model: nn.Module) -> nn.Module:
     """In the order of numbers in memory in which float32 convolutions are faster on CPUs."""
     parameters = list(model.parameters())
     if parameters and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in parameters):
@@ -139,8 +139,3 @@ def restore(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-def _one(batch: Any) -> Any:
-    """The first image of a batch."""
-    return map_tensors(lambda each: each[:1] if each.dim() else each, batch)

@@ -8,9 +8,9 @@ from torch import nn
 
 from benchmarks.repair.__main__ import climbed
 from benchmarks.repair.figures import accuracy, paired, written
-from benchmarks.repair.ladder import BOTH, FILTERS, ORDER, REARRANGED, Ladder
+from benchmarks.repair.ladder import BLOCKS_DISTILLED, BOTH, FILTERS, FILTERS_DISTILLED, ORDER, REARRANGED, Ladder
 from benchmarks.repair.latency import timed
-from benchmarks.repair.page import DENSE, FOLDER, MARKS, _timed, tables
+from benchmarks.repair.page import DENSE, FOLDER, MARKS, _section, _timed, tables
 from benchmarks.repair.photos import Photos, ranks
 from onexn_plugins import export_onnx, measure
 from onexn_plugins.errors import OneXNError
@@ -47,13 +47,47 @@ def test_equal_scores_are_right_by_chance_alone():
         ranks(constant, data)
 
 
-def test_a_run_goes_on_behind_the_rungs_of_the_same_command(tmp_path):
-    content = {"command": "python", "calibrated_on": 500, "reported_on": 250, "dense": {"ranks": "0"}}
+def test_a_run_goes_on_behind_the_rungs_of_the_same_network_and_photos(tmp_path):
+    content = {"command": "python", "network": "net", "block_size": 4, "share": 0.5, "calibrated_on": 500,
+               "reported_on": 250, "dense": {"ranks": "0"}}
     path = tmp_path / "ladder.json"
     assert climbed(path, content) == []
     path.write_text(json.dumps({**content, "commit": "of before", "rungs": [{"step": "L1"}]}))
     assert climbed(path, content) == [{"step": "L1"}]
+    assert climbed(path, {**content, "command": "with other rungs"}) == [{"step": "L1"}]
     assert climbed(path, {**content, "dense": {"ranks": "1"}}) == []
+    assert climbed(path, {**content, "share": 0.3}) == []
+
+
+def test_distilled_rungs_go_on_from_the_networks_that_are_kept(tmp_path):
+    net, images = residual_net(), photos(40)
+    data = Photos(Images(list(photos(40, seed=1).split(25)), 40), images, net(images).argmax(1))
+    said = []
+    found = {title: (model, seconds) for title, model, _, seconds in Ladder(
+        net, data, 0.4, 4, 2, said.append, tmp_path).rungs(wanted=(FILTERS,))}
+    kept = torch.load(tmp_path / f"{ORDER.index(FILTERS)}.pt", weights_only=False)
+    assert found[FILTERS][1] >= kept["seconds"] > 0
+    kept["seconds"] = 1000.0
+    torch.save(kept, tmp_path / f"{ORDER.index(FILTERS)}.pt")
+    said.clear()
+    [(title, model, _, seconds)] = Ladder(net, data, 0.4, 4, 2, said.append, tmp_path).rungs(
+        {REARRANGED}, (FILTERS_DISTILLED, REARRANGED))
+    assert title == FILTERS_DISTILLED
+    assert said == [FILTERS_DISTILLED], "nothing was repaired again"
+    assert seconds > 1000
+    assert measure(model, 4, images[:1]).macs == measure(found[FILTERS][0], 4, images[:1]).macs
+
+
+def test_a_distilled_rung_is_compared_with_what_it_starts_from():
+    rung = {"top1": vars(Share.of(3, 4)), "top5": vars(Share.of(4, 4)), "macs": 1, "cpu_seconds": 1.0}
+    content = {"network": "net", "block_size": 4, "share": 0.5, "calibrated_on": 8, "reported_on": 4,
+               "dense": {**rung, "ranks": "00000000"}, "dense_macs": 2, "rungs": [
+                   {**rung, "step": REARRANGED, "ranks": "01010000"},
+                   {**rung, "step": BLOCKS_DISTILLED, "ranks": "00010000"},
+                   {**rung, "step": FILTERS, "ranks": "01010101"}]}
+    gains = [line for line in _section(content).splitlines() if " | " in line][-2:]
+    assert "+25.0 (" in gains[0]
+    assert "-50.0 (" in gains[1], "with the rung that was not distilled"
 
 
 def test_figures():
