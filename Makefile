@@ -26,7 +26,7 @@ test: install
 # The core and torch-pruning on any Python that runs torch, without the other toolkits.
 CORE := .venv-core
 NOT_CORE := benchmarks cli emulation nni training tvm_backend test_adapters.py test_report.py test_zoo.py \
-	test_zoo_heads.py torch_pruning/test_integrations.py
+	test_zoo_heads.py test_other_convolutions.py torch_pruning/test_integrations.py
 test-core:
 	$(PYTHON) -m venv $(CORE)
 	$(CORE)/bin/pip install --quiet -e '.[torch-pruning]' pytest pytest-timeout pytest-xdist hypothesis

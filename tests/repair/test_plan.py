@@ -21,7 +21,6 @@ from onexn_plugins.repair.latency import LatencyTable
 from onexn_plugins.repair.plan import losses
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import SHARES, survey
-from onexn_plugins.tvm_backend import inspect_module
 from tests.repair.networks import photos, residual_net
 
 
@@ -158,6 +157,7 @@ def test_latencies_are_measured_once_and_met(tmp_path, monkeypatch):
 
 
 def test_a_core_that_is_not_here_is_planned_for_by_its_cost_model():
+    pytest.importorskip("tvm")
     net = residual_net()
     ratios = plan_ratios(net, photos(), photos(1), speedup=1.5, target="cortex-a72")
     dense = sum(cost(net, "cortex-a72").values())
@@ -166,6 +166,8 @@ def test_a_core_that_is_not_here_is_planned_for_by_its_cost_model():
 
 
 def cost(net, target) -> dict[str, float]:
+    from onexn_plugins.tvm_backend import inspect_module
+
     return {layer["name"]: layer["dense_macs"] / layer["expected_speedup"]
             for layer in inspect_module(net, photos(1), target=target)}
 
