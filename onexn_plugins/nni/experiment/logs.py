@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 # Where the reason stands, the most telling first: the tuner's traceback, what node printed, NNI's own log.
 LOGS = ("log/dispatcher.log", "log/nnictl_stderr.log", "log/nnimanager.log")
 _ERRORS = ("Traceback", "ERROR", "Error:")
+_IN_PASSING = re.compile(r"^\[[^]]*\] (INFO|DEBUG) ")
 _FULL = ("No space left on device", "ENOSPC", "SQLITE_FULL", "disk is full")
 # An exception of the tuner ends the thread it works in; its process lives on and waits.
 _TUNER_DIED = "ERROR (nni.runtime.msg_dispatcher_base"
+_MADE_BY = "_create_algo"  # NNI's function that makes tuner and assessor
 _NOTHING = 2**16  # bytes; NNI's database does not grow by less
 _LINES = 4
 _TAIL_BYTES = 65536
@@ -22,7 +25,7 @@ def last_words(directory: Path, logs: tuple[str, ...] = LOGS) -> str:
         return "the disk is full (no space left on device)"
     found = ""
     for name in logs:
-        lines = [line.strip() for line in tail(directory / name) if line.strip()]
+        lines = [line.strip() for line in tail(directory / name) if line.strip() and not _IN_PASSING.search(line)]
         errors = [index for index, line in enumerate(lines) if any(sign in line for sign in _ERRORS)]
         if errors:
             return f"{name.rpartition('/')[2]}: {' | '.join(lines[errors[-1]:][-_LINES:])}"
@@ -39,6 +42,11 @@ def tuner_started(directory: Path) -> bool:
 def tuner_raised(directory: Path) -> bool:
     """The tuner, or the assessor, ended with an exception."""
     return any(_TUNER_DIED in line for line in tail(directory / LOGS[0]))
+
+
+def tuner_was_not_made(directory: Path) -> bool:
+    """The tuner's, or the assessor's, own class raised; another start would end as this one did."""
+    return any(_MADE_BY in line for line in tail(directory / LOGS[0]))
 
 
 def disk_is_full(directory: Path) -> bool:
