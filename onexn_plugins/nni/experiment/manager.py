@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -98,6 +99,12 @@ class Manager:
         """The manager's process is there."""
         process = self._experiment._proc
         return process is not None and process.poll() is None
+
+    @property
+    def killed_by(self) -> str:
+        """The name of the signal that ended the manager; empty where none did."""
+        code = getattr(self._experiment._proc, "returncode", None)
+        return signal.Signals(-code).name if code is not None and code < 0 else ""
 
     def tuner_runs(self) -> bool:
         """NNI's dispatcher, in which the tuner lives, is there."""

@@ -23,7 +23,8 @@ RESULT_FILE = "result.json"
 UNFINISHED = ("WAITING", "RUNNING", "UNKNOWN")
 CANCELLED = ("USER_CANCELED", "SYS_CANCELED")
 NOT_DONE = "STOPPED"  # what a trial is that had not finished when its experiment ended
-KILLED = "it was killed: by a signal, as the kernel does where memory runs out, or on NNI's page"
+KILLED = ("it was killed: by a signal, as the kernel does where memory runs out, after maxTrialDuration, "
+          "or on NNI's page")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from onexn_plugins.nni.experiment import ExperimentResult, Trial, load_experimen
 from onexn_plugins.nni.experiment.logs import disk_is_full, last_words
 from onexn_plugins.nni.experiment.page import flat
 from onexn_plugins.nni.experiment.results import read_trials
+from onexn_plugins.nni.experiment.watching import _finished
 
 
 @pytest.fixture
@@ -135,6 +136,20 @@ def test_what_the_log_says_in_passing_is_no_last_word(folder):
         "[2026-01-01 00:00:00] ERROR (nni.main/MainThread) it broke\nTraceback (most recent call last):\n"
         "RuntimeError: Incorrect final result\n[2026-01-01 00:00:01] INFO (nni.main/MainThread) Exiting...\n")
     assert last_words(folder).endswith("RuntimeError: Incorrect final result")
+
+
+def test_an_experiment_is_not_over_before_the_last_trials_have_begun(folder):
+    """NNI says that the tuner has no more at once where more trials may run than there are."""
+    done, running = (Trial(status, status) for status in ("SUCCEEDED", "RUNNING"))
+    no_more = "TUNER_NO_MORE_TRIAL"
+    assert not _finished(no_more, (), folder)
+    line = "[2026-01-01 00:00:00] INFO (NNIManager) NNIManager received command from dispatcher: TR, {}\n"
+    (folder / "log" / "nnimanager.log").write_text(line * 2)
+    assert not _finished(no_more, (done,), folder)
+    assert not _finished(no_more, (done, running), folder)
+    assert _finished(no_more, (done, done), folder)
+    assert not _finished("RUNNING", (done, done), folder)
+    assert _finished("DONE", (), folder)
 
 
 def test_nested_parameters_become_columns():
