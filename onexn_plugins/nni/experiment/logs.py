@@ -9,7 +9,7 @@ from pathlib import Path
 # Where the reason stands, the most telling first: the tuner's traceback, what node printed, NNI's own log.
 LOGS = ("log/dispatcher.log", "log/nnictl_stderr.log", "log/nnimanager.log")
 _ERRORS = ("Traceback", "ERROR", "Error:")
-_IN_PASSING = re.compile(r"^\[[^]]*\] (INFO|DEBUG) ")
+_IN_PASSING = re.compile(r"\[[^]]*\] (INFO|DEBUG) |Experiment \w+ start: ")
 _FULL = ("No space left on device", "ENOSPC", "SQLITE_FULL", "disk is full")
 # An exception of the tuner ends the thread it works in; its process lives on and waits.
 _TUNER_DIED = "ERROR (nni.runtime.msg_dispatcher_base"
