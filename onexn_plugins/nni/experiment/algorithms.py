@@ -35,7 +35,7 @@ def check_algorithms(name: str, config: ExperimentConfig) -> None:
         raise OneXNError(f"{name}: advisor", "stands beside a tuner, and is one itself", "Write one of them, as tuner")
     for kind, algorithm in given.items():
         where = f"{name}: {kind}"
-        if isinstance(algorithm, dict):
+        if not hasattr(algorithm, "class_name"):  # NNI keeps what it cannot make its config of
             raise OneXNError(where, f"cannot be understood: {algorithm!r}",
                              "Write name and classArgs, or className and codeDirectory of your own")
         if algorithm.class_name is None:

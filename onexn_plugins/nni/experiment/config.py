@@ -60,9 +60,12 @@ def read_config(source: Any, *, directory: str | os.PathLike[str] | None = None,
             raise OneXNError("max_trials", f"must be a positive integer, got {max_trials!r}", "Leave it out for all")
         config.max_trial_number = max_trials
     if directory is not None:
+        if not isinstance(directory, (str, os.PathLike)) or "\0" in str(directory):
+            raise OneXNError("directory", f"must be the path of a folder, got {directory!r}",
+                             "Leave it out for NNI's own")
         config.experiment_working_directory = str(Path(directory).expanduser().resolve())
     check_algorithms(name, config)
-    _check_said_once(name, config)
+    _check_parts(name, config)
     canonical = _canonical(name, config)
     check_space(canonical.search_space)
     check_made(canonical)
@@ -86,7 +89,7 @@ def _load(source: Any) -> tuple[str, ExperimentConfig]:
         return "config", _build("config", dict(source), Path.cwd())
     if not isinstance(source, (str, os.PathLike)):
         raise OneXNError("config", f"must be a file, a mapping or an ExperimentConfig, got {type(source).__name__}",
-                         "Give the path of the experiment's YAML file")
+                         "Give the path of the experiment's YAML file, or the config of an nni Experiment")
     data = read_yaml(Path(source))
     if not isinstance(data, dict):
         raise OneXNError(str(source), "does not hold an experiment", "It must map keys such as searchSpace to values")
@@ -104,13 +107,18 @@ def _build(name: str, data: dict[str, Any], base: Path) -> ExperimentConfig:
         nni_config.utils.unset_base_path()
 
 
-def _check_said_once(name: str, config: ExperimentConfig) -> None:
-    """Where NNI would take one of two without a word, or stumble."""
+def _check_parts(name: str, config: ExperimentConfig) -> None:
+    """What NNI would take one of two of without a word, or stumble over."""
     if config.search_space is not None and config.search_space_file is not None:
         raise OneXNError(name, "has a searchSpace and a searchSpaceFile", "Keep one of them")
     if isinstance(config.search_space_file, (str, os.PathLike)):
         read_yaml(Path(config._base_path, Path(config.search_space_file).expanduser()))
-    if isinstance(config.training_service, list) and config.nni_manager_ip is None:
+    services = config.training_service
+    for service in services if isinstance(services, list) and services else [services]:
+        if not hasattr(service, "platform"):
+            raise OneXNError(f"{name}: trainingService", "is missing" if nni_config.utils.is_missing(service) else
+                             f"must be a config of NNI's, got {service!r}", 'For example ExperimentConfig("local")')
+    if isinstance(services, list) and config.nni_manager_ip is None:
         raise OneXNError(name, "trains by several services, whose machines have to reach this one",
                          "Add nniManagerIp, an address of this machine")
 

@@ -208,7 +208,7 @@ def check_listen(address: str) -> str:
         family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.bind(place)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, TypeError) as error:
         raise OneXNError("listen", f"{address!r} is no address of this machine: {error}",
                          "Leave it out for this machine alone, or give 0.0.0.0 for everywhere") from error
     return EVERYWHERE if place[0] == "::" else str(place[0])

@@ -17,6 +17,8 @@ def read_yaml(path: Path) -> Any:
     Raises:
         OneXNError: it cannot be read, is neither, or says one thing twice.
     """
+    if set("\0\n") & set(str(path)):
+        raise OneXNError("config", f"is no path of a file: {str(path)[:60]!r}", "Text in YAML: yaml.safe_load it first")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -149,7 +149,7 @@ def test_a_search_space_in_a_file_of_its_own(tmp_path, text, message):
             read_config(file, directory=tmp_path)
 
 
-@pytest.mark.parametrize("source", [Path("absent.yaml"), Path("/"), 7, None])
+@pytest.mark.parametrize("source", [Path("absent.yaml"), Path("/"), 7, None, b"x", [1], "a: 1\n", "a\0b", "x" * 5000])
 def test_what_is_no_file_is_refused(source):
     with pytest.raises(OneXNError):
         read_config(source)
@@ -163,6 +163,28 @@ def test_bad_options_are_refused(tmp_path, arguments, capsys):
     file.write_text(yaml.safe_dump(config(("Table",))))
     assert main(["experiment", str(file), "--directory", str(tmp_path / "kept"), *arguments]) == 2
     assert arguments[0].strip("-").replace("-", "_") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"tuner": "TPE"}, "cannot be understood"), ({"tuner": {"name": "TPE"}}, "cannot be understood"),
+    ({"tuner": None}, "tuner must be set"), ({"training_service": None}, "must be a config of NNI's"),
+    ({"training_service": "local"}, "must be a config of NNI's"), ({"search_space": None}, "search_space"),
+    ({"search_space": "space.json"}, "must be a mapping"), ({"trial_command": None}, "trial_command"),
+    ({"trial_concurrency": "2"}, "trial_concurrency"), ({"max_experiment_duration": "1 hour"}, "Bad unit")])
+def test_a_config_made_in_python_is_checked_alike(tmp_path, change, message):
+    made = ExperimentConfig(**config(("Table",)))
+    for name, value in change.items():
+        setattr(made, name, value)
+    with pytest.raises(OneXNError, match=message):
+        read_config(made, directory=tmp_path)
+    with pytest.raises(OneXNError, match="trainingService: is missing"):
+        read_config(ExperimentConfig(), directory=tmp_path)
+
+
+@pytest.mark.parametrize("directory", [5, "a\0b"])
+def test_a_directory_that_is_none_is_refused(directory):
+    with pytest.raises(OneXNError, match="must be the path of a folder"):
+        read_config(config(("Table",)), directory=directory)
 
 
 def test_what_nni_takes_is_taken(tmp_path):
