@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.output is not None:
         check_writable(arguments.output)
     page = _page(arguments.numbers)
-    parts = []
+    parts = [f"{page.title}: {page.summary}"]
     for section in page.sections:
         if section.table or section.notes:
             parts += [section.heading, *([to_text(section.table)] if section.table else []), "\n".join(section.notes)]

@@ -155,6 +155,9 @@ def _check_rules(model: nn.Module, rules: dict[str, Any], where: str) -> None:
             check_layer_name(name, known)
         except OneXNError as error:
             _log.warning("%s.exclude_op_names excludes nothing by %r: %s", where, name, error)
+    types = {type(module).__name__ for module in model.modules()}
+    for kind in sorted(set(rules.get("exclude_op_types", ())) - types):
+        _log.warning("%s.exclude_op_types excludes nothing: the model has no %s", where, kind)
     for pattern in (*rules.get("op_names_re", ()), *rules.get("exclude_op_names_re", ())):
         try:
             re.compile(pattern)

@@ -72,11 +72,15 @@ def known_pruners() -> dict[str, Callable[..., Any]]:
 
 def _make(model: nn.Module, spec: Any, config_list: list[dict[str, Any]], beside: dict[str, Any]) -> Any:
     options = dict(spec) if isinstance(spec, Mapping) else {}
+    if isinstance(spec, Mapping) and not {"_name", "__nni_type__"} & spec.keys():
+        raise OneXNError(f"pruner {options!r}", "names no pruner", 'Add "_name": "OneXNPruner", for one')
     chosen = options.pop("_name", options.pop("__nni_type__", None)) if isinstance(spec, Mapping) else spec
     pruner_class = _class(chosen)
     name = pruner_class.__name__
     taken = _options_of(pruner_class)
     cut, inner = options.pop("cut", False), options.pop("pruner", None)
+    if not isinstance(cut, bool):
+        raise OneXNError(name, f"cut must be true or false, got {cut!r}", "Leave it out to mask alone")
     _check_options(name, options, taken)
     options = {key: value for key, value in beside.items() if key in taken and value is not None} | options
     if "pruner" in taken:
@@ -128,9 +132,11 @@ def _class(chosen: Any) -> Callable[..., Any]:
                              "Write path:PACKAGE.MODULE.CLASS of something that is installed") from error
         if inspect.isclass(found):
             return found
-    close = difflib.get_close_matches(str(chosen), known, n=1)
+    by_letters = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(chosen).lower(), by_letters, n=1)
     raise OneXNError(f"pruner {chosen!r}", "is unknown",
-                     (f"Did you mean {close[0]}? " if close else "") + f"Known are {', '.join(sorted(known))}")
+                     (f"Did you mean {by_letters[close[0]]}? " if close else "")
+                     + f"Known are {', '.join(sorted(known))}")
 
 
 def _options_of(pruner_class: Callable[..., Any]) -> tuple[str, ...]:

@@ -16,17 +16,27 @@ from onexn_plugins.errors import OneXNError
 
 _log = logging.getLogger(__name__)
 
-_OLD = ("exclude", "sparsity", "sparsity_per_layer", "total_sparsity", "max_sparsity_per_layer", "op_partial_names")
+_OLD_RATIOS = ("sparsity", "sparsity_per_layer", "total_sparsity")
+_OLD = ("exclude", *_OLD_RATIOS, "max_sparsity_per_layer", "op_partial_names")
 # Written by auto_set_denpendency_group_ids for channels that are cut together. 1×N masks remove no channel.
 _DEPENDENCY = ("dependency_group_id", "internal_metric_block")
 
 
 def modern(config_list: Sequence[Any]) -> list[Any]:
-    """A list in NNI 2.x's words (`sparsity`, `total_sparsity`, `exclude`) in 3.0's, by NNI's own translation."""
+    """A list in NNI 2.x's words (`sparsity`, `total_sparsity`, `exclude`) in 3.0's, by NNI's own translation.
+
+    Raises:
+        OneXNError: an entry says its ratio in both.
+    """
     entries = list(config_list)
     if not all(isinstance(entry, Mapping) for entry in entries) or not any(
             key in entry for entry in entries for key in _OLD):
         return entries
+    for index, entry in enumerate(entries):
+        old = next((key for key in _OLD_RATIOS if entry.get(key) is not None), None)
+        if old is not None and entry.get("sparse_ratio") is not None:
+            raise OneXNError(f"config_list[{index}]", f"has {old}, NNI 2.x's word, beside sparse_ratio",
+                             "Keep sparse_ratio alone")
     excluding = [bool(entry.get("exclude")) for entry in entries]
     # NNI looks at the first entry alone to see which words a list is in.
     first = next((index for index, entry in enumerate(entries) if any(key in entry for key in _OLD[:4])), 0)
@@ -66,10 +76,10 @@ def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers, and tensors of one element, are numbers too."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
-    return list(value) if isinstance(value, (tuple, set, frozenset)) else value
+    """numpy's numbers and arrays, and tensors, are numbers and lists too."""
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple, set, frozenset)) else value
 
 
 def _check_targets(names: Any, targets: Mapping[str, Any], where: str) -> None:

@@ -120,6 +120,9 @@ def test_a_difference_keeps_nan_and_refuses_other_shapes():
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"pruner": "L1NormPrunner"}, "Did you mean L1NormPruner"),
     ({"pruner": "NoSuch"}, "Known are AGPPruner"),
+    ({"pruner": "onexnpruner"}, "Did you mean OneXNPruner"),
+    ({"pruner": {"name": "OneXNPruner"}}, "names no pruner"),
+    ({"pruner": {"_name": "L1NormPruner", "cut": "no"}}, "cut must be true or false"),
     ({"pruner": 7}, "is unknown"),
     ({"pruner": "path:no.such.Pruner"}, "cannot be imported"),
     ({"pruner": {"_name": "OneXNPruner", "block_sise": 4}}, "Did you mean block_size"),

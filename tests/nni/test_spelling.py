@@ -40,7 +40,8 @@ def test_nnis_granularity_is_the_block_size_and_gives_nnis_mask(size):
     assert same(masks(entries), masks(entries, L1NormPruner))
 
 
-@pytest.mark.parametrize("granularity", ["default", (4, 1, -1, -1), [4, 1]])
+@pytest.mark.parametrize("granularity", ["default", (4, 1, -1, -1), [4, 1], np.array([4, 1, -1, -1]),
+                                         torch.tensor([4, 1, -1, -1]), [np.int64(4), 1, -1, -1]])
 def test_other_ways_to_write_it(granularity):
     entries = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
     assert same(masks([entries[0] | {"granularity": granularity}]), masks(entries))
@@ -53,6 +54,12 @@ def test_the_words_of_nni_2():
                 masks(modern))
     shared = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5, "max_sparse_ratio": 0.6, "global_group_id": 0}]
     assert same(masks([{"op_types": ["Conv2d"], "total_sparsity": 0.5, "max_sparsity_per_layer": 0.6}]), masks(shared))
+
+
+@pytest.mark.parametrize("old", ["sparsity", "sparsity_per_layer", "total_sparsity"])
+def test_a_ratio_said_in_old_and_new_words_is_refused(old):
+    with pytest.raises(OneXNError, match=f"{old}, NNI 2.x's word"):
+        OneXNPruner(net(), [{"op_types": ["Conv2d"], "sparse_ratio": 0.5, old: 0.4}])
 
 
 def test_nnis_standard_entry_with_keys_that_are_none():
@@ -98,6 +105,13 @@ def test_an_excluded_name_that_this_network_lacks_is_warned_of(caplog):
         kept = masks([{"op_types": ["Conv2d"], "sparse_ratio": 0.5, "exclude_op_names": ["0", "features.0"]}])
     assert set(kept) == {"2"}
     assert "features.0" in caplog.text
+
+
+def test_an_excluded_type_that_this_network_lacks_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING, "onexn_plugins"):
+        masks([{"op_types": ["Conv2d"], "sparse_ratio": 0.5, "exclude_op_types": ["Linear", "Conv2D"]}])
+    assert "no Conv2D" in caplog.text
+    assert "no Linear" not in caplog.text
 
 
 def test_masks_have_the_keys_that_nnis_own_have():

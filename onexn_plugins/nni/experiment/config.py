@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import shlex
+import re
 import shutil
-import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nni.experiment.config as nni_config
-import yaml
 from nni.experiment import ExperimentConfig
-from nni.tools.package_utils import config_manager
 
 from onexn_plugins.errors import OneXNError, first_line
-from onexn_plugins.nni.experiment.search_space import check_space, check_tuner_takes
+from onexn_plugins.nni.experiment.algorithms import check_algorithms, check_made
+from onexn_plugins.nni.experiment.command import check_command, on_this_python
+from onexn_plugins.nni.experiment.keys import check_keys
+from onexn_plugins.nni.experiment.search_space import check_space
+from onexn_plugins.nni.experiment.yaml_files import read_yaml
 
-PLATFORMS = ("local", "remote", "openpai", "aml", "dlc", "kubeflow", "frameworkcontroller")
 SPREAD_GRID = {"className": "spread_grid.SpreadGridSearch", "codeDirectory": str(Path(__file__).parent)}
 SMALLEST_DISK = 64 * 2**20  # NNI's own logs and database of a short experiment take about 2 MB
 
@@ -60,14 +60,19 @@ def read_config(source: Any, *, directory: str | os.PathLike[str] | None = None,
             raise OneXNError("max_trials", f"must be a positive integer, got {max_trials!r}", "Leave it out for all")
         config.max_trial_number = max_trials
     if directory is not None:
+        if not isinstance(directory, (str, os.PathLike)) or "\0" in str(directory):
+            raise OneXNError("directory", f"must be the path of a folder, got {directory!r}",
+                             "Leave it out for NNI's own")
         config.experiment_working_directory = str(Path(directory).expanduser().resolve())
-    _check_algorithms(name, config)
+    check_algorithms(name, config)
+    _check_parts(name, config)
     canonical = _canonical(name, config)
-    _check_search(canonical)
+    check_space(canonical.search_space)
+    check_made(canonical)
     services = canonical.training_service
     platform = "hybrid" if isinstance(services, list) else services.platform
     if platform == "local":
-        _check_code_directory(name, canonical)
+        check_command(name, canonical.trial_command, Path(canonical.trial_code_directory))
         _run_here(config, canonical)
     if _grid_is_cut(canonical):
         config.tuner = nni_config.CustomAlgorithmConfig(**SPREAD_GRID)
@@ -84,24 +89,15 @@ def _load(source: Any) -> tuple[str, ExperimentConfig]:
         return "config", _build("config", dict(source), Path.cwd())
     if not isinstance(source, (str, os.PathLike)):
         raise OneXNError("config", f"must be a file, a mapping or an ExperimentConfig, got {type(source).__name__}",
-                         "Give the path of the experiment's YAML file")
-    path = Path(source)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OneXNError(str(path), f"cannot be read: {error.strerror}", "Check the path of the experiment") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or first_line(error)
-        raise OneXNError(str(path), f"is not valid YAML{place}: {problem}", "Mend the file") from error
+                         "Give the path of the experiment's YAML file, or the config of an nni Experiment")
+    data = read_yaml(Path(source))
     if not isinstance(data, dict):
-        raise OneXNError(str(path), "does not hold an experiment", "It must map keys such as searchSpace to values")
-    return str(path), _build(str(path), data, path.resolve().parent)
+        raise OneXNError(str(source), "does not hold an experiment", "It must map keys such as searchSpace to values")
+    return str(source), _build(str(source), data, Path(source).resolve().parent)
 
 
 def _build(name: str, data: dict[str, Any], base: Path) -> ExperimentConfig:
-    _check_keys(name, data)
+    check_keys(name, data)
     nni_config.utils.set_base_path(base)  # relative paths are relative to the file
     try:
         return ExperimentConfig(**data)
@@ -111,86 +107,40 @@ def _build(name: str, data: dict[str, Any], base: Path) -> ExperimentConfig:
         nni_config.utils.unset_base_path()
 
 
-def _check_keys(name: str, data: Mapping[str, Any]) -> None:
-    known = {_plain(field.name): nni_config.utils.camel_case(field.name)
-             for field in nni_config.utils.fields(ExperimentConfig.__new__(ExperimentConfig))}
-    for key in data:
-        if _plain(str(key)) not in known:
-            close = difflib.get_close_matches(str(key), known.values(), n=1)
-            raise OneXNError(name, f"NNI's experiments have no key {key!r}",
-                             f"Did you mean {close[0]}" if close else f"Known are: {', '.join(known.values())}")
-    services = data.get("trainingService", data.get("training_service"))
-    for service in services if isinstance(services, list) else [services]:
-        platform = service.get("platform") if isinstance(service, Mapping) else service
-        if platform not in PLATFORMS:
-            raise OneXNError(f"{name}: trainingService", f"unknown platform {platform!r}",
-                             f"Use one of {', '.join(PLATFORMS)}")
-
-
-def _check_algorithms(name: str, config: ExperimentConfig) -> None:
-    for kind in ("tuner", "assessor", "advisor"):
-        algorithm = getattr(config, kind)
-        if algorithm is None or nni_config.utils.is_missing(algorithm):
-            continue
-        if isinstance(algorithm, dict):
-            raise OneXNError(f"{name}: {kind}", f"cannot be understood: {algorithm!r}",
-                             "Write name and classArgs, or className and codeDirectory of your own")
-        if algorithm.class_name is None and algorithm.name != "_none_":
-            kinds = ("assessor",) if kind == "assessor" else ("tuner", "advisor")
-            names = [meta.name for meta in config_manager.get_all_algo_meta() if meta.algo_type in kinds]
-            if str(algorithm.name).lower() not in [known.lower() for known in names]:
-                close = difflib.get_close_matches(str(algorithm.name), names, n=1)
-                raise OneXNError(f"{name}: {kind}", f"NNI has no {kind} {algorithm.name!r}",
-                                 f"Did you mean {close[0]}" if close else f"Use one of {', '.join(names)}")
+def _check_parts(name: str, config: ExperimentConfig) -> None:
+    """What NNI would take one of two of without a word, or stumble over."""
+    if config.search_space is not None and config.search_space_file is not None:
+        raise OneXNError(name, "has a searchSpace and a searchSpaceFile", "Keep one of them")
+    if isinstance(config.search_space_file, (str, os.PathLike)):
+        read_yaml(Path(config._base_path, Path(config.search_space_file).expanduser()))
+    services = config.training_service
+    for service in services if isinstance(services, list) and services else [services]:
+        if not hasattr(service, "platform"):
+            raise OneXNError(f"{name}: trainingService", "is missing" if nni_config.utils.is_missing(service) else
+                             f"must be a config of NNI's, got {service!r}", 'For example ExperimentConfig("local")')
+    if isinstance(services, list) and config.nni_manager_ip is None:
+        raise OneXNError(name, "trains by several services, whose machines have to reach this one",
+                         "Add nniManagerIp, an address of this machine")
 
 
 def _canonical(name: str, config: ExperimentConfig) -> ExperimentConfig:
     """With defaults filled in and paths absolute."""
     try:
         return config.canonical_copy()
-    except AssertionError as error:
-        raise OneXNError(name, f"a value is out of range ({first_line(error)})",
-                         "trialConcurrency, maxTrialNumber and durations must be positive") from error
+    except AssertionError as error:  # most of NNI's have no message, but their line says it
+        line = (traceback.extract_tb(error.__traceback__)[-1].line or "").removeprefix("assert ")
+        asked = re.sub(r"self\.(\w+)", lambda found: nni_config.utils.camel_case(found[1]), line)
+        raise OneXNError(name, f"does not hold what NNI asks for: {asked or first_line(error)}",
+                         "Mend that value") from error
     except Exception as error:
         raise OneXNError(name, first_line(error), "See NNI's page on the experiment's configuration") from error
 
 
-def _check_search(config: ExperimentConfig) -> None:
-    check_space(config.search_space)
-    if config.tuner.name is not None:
-        check_tuner_takes(config.search_space, config.tuner.name, config.tuner.class_args)
-
-
-def _check_code_directory(name: str, config: ExperimentConfig) -> None:
-    folder = Path(config.trial_code_directory)
-    if not folder.is_dir():
-        raise OneXNError(f"{name}: trialCodeDirectory", f"there is no folder {folder}",
-                         "It is relative to the file it stands in")
-    words = _words(config.trial_command)
-    if not words:
-        raise OneXNError(f"{name}: trialCommand", "is empty", "For example python trial.py")
-    if "=" not in words[0] and shutil.which(words[0], path=f"{os.environ.get('PATH', '')}:{folder}") is None:
-        raise OneXNError(f"{name}: trialCommand", f"there is no program {words[0]!r}", "Check its name and PATH")
-    scripts = [word for word in words[1:2] if word.endswith(".py")]
-    if scripts and not (folder / scripts[0]).is_file():
-        raise OneXNError(f"{name}: trialCommand", f"there is no file {folder / scripts[0]}", "Check trialCodeDirectory")
-
-
 def _run_here(config: ExperimentConfig, canonical: ExperimentConfig) -> None:
     """Trials of this machine run on this very Python, environment activated or not."""
-    words = _words(canonical.trial_command)
-    if words[0] in ("python", "python3"):
-        rest = canonical.trial_command.strip()[len(words[0]):]
-        config.trial_command = shlex.quote(sys.executable) + rest
-        if not nni_config.utils.is_missing(config.training_service.trial_command):
-            config.training_service.trial_command = config.trial_command
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:  # a shell may read more than shlex does
-        return command.split()
+    config.trial_command = on_this_python(canonical.trial_command)
+    if not nni_config.utils.is_missing(config.training_service.trial_command):
+        config.training_service.trial_command = config.trial_command
 
 
 def _grid_is_cut(config: ExperimentConfig) -> bool:
@@ -234,7 +184,3 @@ def _only_here(platform: str, services: Any) -> bool:
     machines = getattr(services, "machine_list", None) or []
     return platform == "remote" and bool(machines) and all(
         machine.host in ("localhost", "127.0.0.1", "::1") for machine in machines)
-
-
-def _plain(key: str) -> str:
-    return nni_config.utils.case_insensitive(key)

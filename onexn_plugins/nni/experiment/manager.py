@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from nni.experiment import Experiment, RunMode, launcher, rest
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.nni.experiment.config import Checked
 from onexn_plugins.nni.experiment.guard import Guard
-from onexn_plugins.nni.experiment.logs import disk_is_full, last_words, tuner_raised, tuner_started
+from onexn_plugins.nni.experiment.logs import disk_is_full, last_words, tuner_raised, tuner_started, tuner_was_not_made
 from onexn_plugins.nni.experiment.processes import KILL_SECONDS, MARK, end_all, marked
 from onexn_plugins.nni.experiment.quiet import quiet
 
@@ -41,8 +43,10 @@ class Manager:
         port: of NNI's page and REST.
     """
 
-    def __init__(self, checked: Checked, port: int, listen: str) -> None:
+    def __init__(self, checked: Checked, port: int, listen: str, deadline: float) -> None:
         self._experiment = Experiment(checked.config)
+        self._here = checked.platform == "local"
+        self._deadline = deadline
         self.id: str = self._experiment.id
         self.directory = checked.directory / self.id
         self.port, self._listen = port, listen
@@ -61,6 +65,8 @@ class Manager:
                      "NODE_OPTIONS": f'--require "{_PRELOAD}"', "ONEXN_TUNER_SECONDS": str(TUNER_SECONDS)}
         if self._listen != EVERYWHERE:
             variables["ONEXN_LISTEN"] = self._listen
+        if self._here:  # `python`, wherever it stands in a trial's command, is this environment's
+            variables["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
         try:
             with _environment(variables), quiet(), _patience(self._await_server):
                 self._experiment.start(self.port, run_mode=RunMode.Detach)  # its output goes to files in the log folder
@@ -70,14 +76,14 @@ class Manager:
 
     def _await_server(self, port: int, retry: int = 0, url_prefix: str | None = None) -> None:
         """Until NNI's server answers. NNI itself gives it four seconds, which is not enough for a busy machine."""
-        deadline = time.monotonic() + SERVER_SECONDS
+        deadline = min(self._deadline, time.monotonic() + SERVER_SECONDS)
         while True:
             try:
                 rest.get(port, "/check-status", url_prefix)
                 return
-            except Exception:
+            except Exception as error:
                 if time.monotonic() > deadline or not marked(self.id):
-                    raise
+                    raise RuntimeError("NNI's server does not answer") from error
                 time.sleep(0.5)
 
     def status(self) -> str | None:
@@ -93,6 +99,12 @@ class Manager:
         """The manager's process is there."""
         process = self._experiment._proc
         return process is not None and process.poll() is None
+
+    @property
+    def killed_by(self) -> str:
+        """The name of the signal that ended the manager; empty where none did."""
+        code = getattr(self._experiment._proc, "returncode", None)
+        return signal.Signals(-code).name if code is not None and code < 0 else ""
 
     def tuner_runs(self) -> bool:
         """NNI's dispatcher, in which the tuner lives, is there."""
@@ -117,7 +129,7 @@ class Manager:
 
 
 def start(checked: Checked, port: int | None, listen: str, result: dict[str, Any],
-          say: Callable[[str], None]) -> Manager:
+          say: Callable[[str], None], deadline: float = float("inf")) -> Manager:
     """A manager whose tuner has connected. A slow first start, of an installation never used yet, is tried again.
 
     Args:
@@ -126,18 +138,20 @@ def start(checked: Checked, port: int | None, listen: str, result: dict[str, Any
         listen: the address these listen on.
         result: the experiment's name and record, for the case that this process is killed.
         say: told what happens.
+        deadline: on time.monotonic(), for all attempts together.
 
     Raises:
         OneXNError: it does not start, and the reason that its log gives.
     """
     for attempt in range(1, STARTS + 1):
-        manager = Manager(checked, port or free_port(), listen)
+        manager = Manager(checked, port or free_port(), listen, deadline)
         try:
             manager.start(result)
-            _await_tuner(manager)
+            _await_tuner(manager, deadline)
         except Exception as error:
             manager.stop()
-            hopeless = tuner_raised(manager.directory) or disk_is_full(manager.directory)
+            hopeless = (time.monotonic() > deadline or disk_is_full(manager.directory)
+                        or tuner_raised(manager.directory) or tuner_was_not_made(manager.directory))
             if attempt == STARTS or hopeless:
                 why = " | ".join(filter(None, (first_line(error), last_words(manager.directory))))
                 raise OneXNError("experiment", f"does not start: {why}",
@@ -151,9 +165,9 @@ def start(checked: Checked, port: int | None, listen: str, result: dict[str, Any
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _await_tuner(manager: Manager) -> None:
+def _await_tuner(manager: Manager, deadline: float) -> None:
     """Until the tuner has connected; raises where it, or the manager, ends before."""
-    deadline, seen = time.monotonic() + TUNER_SECONDS, False
+    deadline, seen = min(deadline, time.monotonic() + TUNER_SECONDS), False
     while manager.alive and manager.status() != "ERROR" and time.monotonic() < deadline:
         if tuner_started(manager.directory):
             return
@@ -186,6 +200,18 @@ def check_port(port: int) -> None:
             if probe.connect_ex((LOOPBACK, number)) == 0:
                 raise OneXNError("port", f"{number} is taken (NNI needs {port} and {port + 1})",
                                  "Name another, or leave it out for a free one")
+
+
+def check_listen(address: str) -> str:
+    """The address in numbers; OneXNError where it is none of this machine."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except (OSError, UnicodeError, TypeError) as error:
+        raise OneXNError("listen", f"{address!r} is no address of this machine: {error}",
+                         "Leave it out for this machine alone, or give 0.0.0.0 for everywhere") from error
+    return EVERYWHERE if place[0] == "::" else str(place[0])
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ DEFAULT = "default"  # NNI's name of the number that its tuners maximise
 STYLES = (("_ms", "milliseconds"), ("accuracy", "percent"), ("_zero", "percent"), ("zero_weights", "percent"),
           ("zero_blocks", "percent"), ("_bytes", "megabytes"), ("macs", "millions"), ("seconds", "seconds"))
 GROUPS = ("pruner", "method", "score")
+WIDEST = 60  # characters of a cell; result.json has the whole text
 LATENCIES = ("latency_ms", "onnxruntime_ms")
 
 
@@ -60,7 +61,8 @@ def _row(trial: Trial) -> dict[str, Cell]:
     for key, value in flat(trial.parameters).items():
         if key not in reported:
             row[key] = _cell(value)
-    return row | {str(key): _cell(value) for key, value in flat(reported).items()}
+    told = {"reported trial" if key == "trial" else str(key): _cell(value) for key, value in flat(reported).items()}
+    return row | told
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -82,9 +84,10 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _cell(value: Any) -> Cell:
     value = finite(value)
-    if value is None or isinstance(value, (str, bool, int, float)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
-    return json.dumps(value)
+    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+    return text if len(text) <= WIDEST else f"{text[:WIDEST - 1]}…"
 
 
 def _style(key: str, rows: Sequence[Mapping[str, Cell]]) -> str:

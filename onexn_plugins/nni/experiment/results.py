@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from onexn_plugins.nni.experiment.logs import tail
 FORMAT = "onexn-experiment/1"
 RESULT_FILE = "result.json"
 UNFINISHED = ("WAITING", "RUNNING", "UNKNOWN")
+CANCELLED = ("USER_CANCELED", "SYS_CANCELED")
 NOT_DONE = "STOPPED"  # what a trial is that had not finished when its experiment ended
+KILLED = ("it was killed: by a signal, as the kernel does where memory runs out, after maxTrialDuration, "
+          "or on NNI's page")
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,13 @@ def write_down(told: str) -> Path:
         Path(known["directory"]) / RESULT_FILE)
 
 
-def read_trials(directory: Path, *, over: bool = True) -> tuple[Trial, ...]:
+def read_trials(directory: Path, *, over: bool = True, killed: Collection[str] = ()) -> tuple[Trial, ...]:
     """The trials of the experiment in this directory; none before its first.
 
     Args:
         directory: of one experiment, as NNI made it.
         over: nothing runs any more, so that what has not finished never will.
+        killed: trials that NNI called cancelled before anybody ended the experiment, which means a signal.
 
     Raises:
         OneXNError: NNI's database is there but cannot be read.
@@ -129,10 +133,11 @@ def read_trials(directory: Path, *, over: bool = True) -> tuple[Trial, ...]:
         if "no such table" in str(error):  # NNI has only just made the file
             return ()
         raise OneXNError(str(file), f"cannot be read: {error}", "Is it the database of an NNI experiment") from error
-    return _joined(events, metrics, directory, over)
+    return _joined(events, metrics, directory, over, killed)
 
 
-def _joined(events: list[Any], metrics: list[Any], directory: Path, over: bool) -> tuple[Trial, ...]:
+def _joined(events: list[Any], metrics: list[Any], directory: Path, over: bool,
+            killed: Collection[str]) -> tuple[Trial, ...]:
     status: dict[str, str] = {}
     order: dict[str, int] = {}
     listed: dict[str, dict[str, Any]] = {}
@@ -154,9 +159,14 @@ def _joined(events: list[Any], metrics: list[Any], directory: Path, over: bool) 
     trials = []
     for trial in sorted(status, key=lambda trial: order.get(trial, len(order))):
         reported, parameter = final.get(trial, (None, ""))
-        state = NOT_DONE if over and status[trial] in (*UNFINISHED, "USER_CANCELED", "SYS_CANCELED") else status[trial]
-        trials.append(_trial(trial, state, reported, by_parameter_id.get(parameter, listed.get(trial, {})),
-                             tuple(steps.get(trial, ())), directory))
+        state = status[trial]
+        if trial in killed:
+            state = "FAILED"
+        elif over and state in (*UNFINISHED, *CANCELLED):
+            state = NOT_DONE
+        found = _trial(trial, state, reported, by_parameter_id.get(parameter, listed.get(trial, {})),
+                       tuple(steps.get(trial, ())), directory)
+        trials.append(replace(found, said=KILLED) if trial in killed else found)
     return tuple(trials)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.nni.experiment.config import Checked, read_config
 from onexn_plugins.nni.experiment.logs import disk_is_full, no_room
-from onexn_plugins.nni.experiment.manager import EVERYWHERE, LOOPBACK, Manager, check_port, start
+from onexn_plugins.nni.experiment.manager import EVERYWHERE, LOOPBACK, Manager, check_listen, check_port, start
 from onexn_plugins.nni.experiment.quiet import quiet
-from onexn_plugins.nni.experiment.results import RESULT_FILE, ExperimentResult, read_trials
+from onexn_plugins.nni.experiment.results import CANCELLED, RESULT_FILE, ExperimentResult, read_trials
 from onexn_plugins.nni.experiment.watching import Interrupted, signals_raise, wait
 
 PACKAGES = ("onexn-plugins", "nni", "torch", "torch-pruning", "apache-tvm", "onnxruntime")
@@ -36,8 +36,8 @@ def run_experiment(
     A signal (Ctrl-C, SIGTERM, SIGHUP) ends the experiment, and the result says so: finished trials are kept.
 
     Args:
-        config: the experiment's YAML file, the mapping that such a file holds, or an nni ExperimentConfig. Trials of
-            this machine whose command starts with `python` run on this very Python.
+        config: the experiment's YAML file, the mapping that such a file holds, or an nni ExperimentConfig. `python` in
+            a trial's command is this very Python where the trial runs on this machine.
         directory: where NNI keeps its experiments, in place of the configuration's (default ~/nni-experiments).
         max_trials: in place of maxTrialNumber. Where a grid has more points than that, its pruners take turns.
         timeout: seconds for the whole experiment; None waits as long as maxExperimentDuration says.
@@ -59,29 +59,41 @@ def run_experiment(
         checked = read_config(config, directory=directory, max_trials=max_trials)
     if port is not None:
         check_port(port)
-    address = listen or (LOOPBACK if checked.only_here else EVERYWHERE)
+    address = check_listen(listen or (LOOPBACK if checked.only_here else EVERYWHERE))
     began, started = time.monotonic(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     with signals_raise():
         manager: Manager | None = None
+        killed: tuple[str, ...] = ()
         try:
             known = {"name": _name(checked), "record": _record(checked, started)}
-            manager = start(checked, port, address, known, progress)
+            deadline = began + (timeout or float("inf"))
+            manager = start(checked, port, address, known, progress, deadline)
             progress(_where(manager, address))
-            ended, reason = wait(manager, began + (timeout or float("inf")), progress)
+            ended, reason = wait(manager, deadline, progress)
         except Interrupted as interruption:
             if manager is None:
                 raise KeyboardInterrupt from interruption  # nothing had begun, and nothing is left
             ended, reason = str(interruption), f"stopped by {interruption}"
         finally:
             if manager is not None:
+                killed = _killed(manager)
                 manager.stop()
         assert manager is not None
         record = _record(checked, started) | {"seconds": round(time.monotonic() - began, 1)}
-        return _collected(manager, checked, ended, reason, record)
+        return _collected(manager, checked, ended, reason, record, killed)
 
 
-def _collected(manager: Manager, checked: Checked, ended: str, reason: str, record: dict[str, Any]) -> ExperimentResult:
-    trials = read_trials(manager.directory)
+def _killed(manager: Manager) -> tuple[str, ...]:
+    """Trials that ended by a signal which was not ours."""
+    try:
+        return tuple(trial.id for trial in read_trials(manager.directory, over=False) if trial.status in CANCELLED)
+    except OneXNError:  # nothing may keep the manager from being stopped
+        return ()
+
+
+def _collected(manager: Manager, checked: Checked, ended: str, reason: str, record: dict[str, Any],
+               killed: tuple[str, ...]) -> ExperimentResult:
+    trials = read_trials(manager.directory, killed=killed)
     if no_room(manager.directory) and ended == "done":  # by what NNI remembers, which it could not write down
         ended = "failed"
     if ended != "done" and disk_is_full(manager.directory) and "disk is full" not in reason:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import nni
 from nni.common.hpo_utils.validation import common_search_space_types, validate_search_space
-from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
 from onexn_plugins.errors import OneXNError, first_line
-
-# How many of the tuner's suggestions are tried out: enough for its random ones to reach every branch of a choice.
-REHEARSED = 100
-# The tuners of NNI 3.0 that suggest parameters without having seen a result.
-REHEARSABLE = ("tpe", "random", "gridsearch", "anneal", "tpe_legacy")
-NESTED_ONCE = ("tpe", "random", "gridsearch")
 
 
 def check_space(space: Any, where: str = "searchSpace") -> None:
@@ -44,20 +38,37 @@ def _check_parameter(spec: Any, where: str) -> None:
     if not isinstance(values, list) or not values:
         raise OneXNError(where, f"_value must be a list with something in it, got {values!r}",
                          "List what to choose from")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise OneXNError(where, f"_value has a number that is none: {values!r}", "Use finite numbers")
     if kind != "choice":
-        try:
-            validate_search_space({where: dict(spec)}, raise_exception=True)
-        except (ValueError, TypeError) as error:
-            raise OneXNError(where, first_line(error), "See NNI's page on search spaces") from error
+        _check_range(kind, values, where)
         return
     nested = [value for value in values if isinstance(value, Mapping) and "_name" in value]
     if nested and len(nested) != len(values):
         raise OneXNError(where, "mixes choices with and without _name", "Give every one a _name")
     for value in values:
+        misspelt = [key for key in value if str(key).startswith("_") and key not in ("_name", "__nni_type__")] if (
+            isinstance(value, Mapping)) else []
+        if misspelt:
+            raise OneXNError(where, f"a choice has the key {misspelt[0]!r}", "NNI knows _name and __nni_type__ there")
         if isinstance(value, Mapping) and "_name" in value:
             check_space(value, f"{where}.{value['_name']}")
         elif isinstance(value, Mapping) and "__nni_type__" in value:
             _check_type_path(value, where)
+
+
+def _check_range(kind: str, values: list[Any], where: str) -> None:
+    """A distribution's limits or moments, and its step."""
+    text = next((value for value in values if isinstance(value, str)), None)
+    if text is not None:
+        raise OneXNError(where, f"_value has text where {kind} needs numbers: {text!r}",
+                         "Leave out quotes, and write 1.0e-4 for 1e-4, which YAML takes for text")
+    try:
+        validate_search_space({where: {"_type": kind, "_value": values}}, raise_exception=True)
+    except (ValueError, TypeError) as error:
+        raise OneXNError(where, first_line(error), "See NNI's page on search spaces") from error
+    if kind.startswith("q") and not values[2] > 0:
+        raise OneXNError(where, f"its step q must be positive, got {values[2]!r}", "Use for example 0.1")
 
 
 def _check_type_path(value: Mapping[str, Any], where: str) -> None:
@@ -67,44 +78,3 @@ def _check_type_path(value: Mapping[str, Any], where: str) -> None:
     except Exception as error:
         raise OneXNError(where, f"{value['__nni_type__']!r} cannot be imported: {first_line(error)}",
                          "Write path:PACKAGE.MODULE.CLASS of something that is installed") from error
-
-
-def check_tuner_takes(space: Mapping[str, Any], tuner: str, arguments: Mapping[str, Any] | None) -> None:
-    """Let a tuner of this process suggest parameters, as NNI's own will.
-
-    Raises:
-        OneXNError: it cannot be made with these arguments, or cannot take this search space.
-    """
-    if tuner.lower() not in REHEARSABLE:
-        return
-    deep = next(_nested_twice(space), None) if tuner.lower() in NESTED_ONCE else None
-    if deep is not None:
-        raise OneXNError(f"searchSpace.{deep}", f"stands in a choice in a choice, where {tuner} loses its way",
-                         "List the combinations as one choice with a _name each")
-    try:
-        made = create_builtin_class_instance(tuner, dict(arguments or {}), "tuners")
-    except ModuleNotFoundError as error:
-        raise OneXNError(f"tuner {tuner}", f"needs {error.name}", "Install it, or use another tuner") from error
-    except Exception as error:
-        raise OneXNError(f"tuner {tuner}", f"cannot be made: {first_line(error)}", "Check its classArgs") from error
-    try:
-        made.update_search_space(nni.load(json.dumps(space)))
-        for index in range(REHEARSED):
-            nni.dump(made.generate_parameters(index))
-    except nni.NoMoreTrialError:
-        return
-    except Exception as error:
-        raise OneXNError("searchSpace", f"{tuner} cannot take it: {type(error).__name__} {first_line(error)}",
-                         "Simplify the choice that the message names, or use another tuner") from error
-
-
-def _nested_twice(space: Mapping[str, Any], path: str = "", depth: int = 0) -> Iterator[str]:
-    """Parameters that hang on a choice which itself hangs on a choice."""
-    for name, spec in space.items():
-        if name == "_name":
-            continue
-        if depth >= 2:
-            yield f"{path}{name}"
-        for value in spec["_value"]:
-            if spec["_type"] == "choice" and isinstance(value, Mapping) and "_name" in value:
-                yield from _nested_twice(value, f"{path}{name}.{value['_name']}.", depth + 1)

@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from onexn_plugins.nni.experiment.logs import LOGS, disk_is_full, last_words, tuner_raised
+from onexn_plugins.nni.experiment.logs import LOGS, disk_is_full, handed_out, last_words, tuner_raised
 from onexn_plugins.nni.experiment.manager import Manager
 from onexn_plugins.nni.experiment.results import UNFINISHED, Trial, read_trials
 
@@ -61,7 +62,7 @@ def wait(manager: Manager, deadline: float, say: Callable[[str], None]) -> tuple
         if said != (said := progress(trials)):
             say(said)
         status = manager.status()
-        if _finished(status, trials):
+        if _finished(status, trials, manager.directory):
             return "done", ""
         reason = _death(manager, status)
         # One look may fall between two of NNI's steps; a second one, a moment later, may not.
@@ -76,17 +77,20 @@ def wait(manager: Manager, deadline: float, say: Callable[[str], None]) -> tuple
         time.sleep(POLL_SECONDS)
 
 
-def _finished(status: str | None, trials: Sequence[Trial]) -> bool:
-    """NNI says DONE at maxTrialNumber, but stays at TUNER_NO_MORE_TRIAL where the search space ends earlier."""
+def _finished(status: str | None, trials: Sequence[Trial], directory: Path) -> bool:
+    """NNI says DONE at maxTrialNumber, but stays at TUNER_NO_MORE_TRIAL where the search space ends earlier.
+
+    It says so as soon as the tuner has no more, which is before the last trials begin.
+    """
     if status == "TUNER_NO_MORE_TRIAL":
-        return all(trial.status not in UNFINISHED for trial in trials)
+        return len(trials) >= max(1, handed_out(directory)) and all(trial.status not in UNFINISHED for trial in trials)
     return status in ("DONE", "STOPPED")
 
 
 def _death(manager: Manager, status: str | None) -> str:
     """What of the experiment is dead, though NNI may go on saying RUNNING; empty where nothing is."""
     if not manager.alive:
-        return "NNI's manager died"
+        return "NNI's manager died" + (f" of {manager.killed_by}" if manager.killed_by else "")
     if status == "ERROR":
         return "NNI's experiment failed"
     if tuner_raised(manager.directory) or not manager.tuner_runs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+import sys
 import time
 
 import psutil
@@ -46,16 +47,17 @@ def test_a_signal_ends_it(tmp_path, number):
     assert_kept(tmp_path, signal.Signals(number).name)
 
 
-def test_a_killed_manager_is_noticed(tmp_path):
+@pytest.mark.parametrize(("part", "mark"), [("manager died of SIGKILL", "main.js"), ("tuner died", "--exp_params")])
+def test_a_killed_part_is_noticed(tmp_path, part, mark):
     process = running.begin(tmp_path, SETTINGS)
     wait_for_the_second_trial(tmp_path, process)
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "main.js" in " ".join(child.cmdline()):
+            if mark in " ".join(child.cmdline()):
                 child.kill()
     code, out, err = running.end(process)
     assert code == 2, err
-    assert "NNI's manager died" in out
+    assert f"NNI's {part}" in out
     assert_kept(tmp_path, "failed")
 
 
@@ -76,6 +78,30 @@ def test_a_tuner_that_dies_is_noticed_with_the_reason_in_its_log(tmp_path):
     assert code == 2, err
     assert "no third suggestion" in out
     assert "no third suggestion" in assert_kept(tmp_path, "failed", ("STOPPED", "SUCCEEDED"))["reason"]
+
+
+def test_a_tuner_that_cannot_be_made_is_not_tried_again(tmp_path):
+    tuner = {"className": "dying_tuner.DyingTuner", "codeDirectory": str(running.HERE), "classArgs": {"pace": 3}}
+    code, out, err = running.end(running.begin(tmp_path, running.config(("Table",), tuner=tuner)))
+    assert (code, out) == (2, "")
+    assert "unexpected keyword argument 'pace'" in err.splitlines()[-1]
+    assert "trying again" not in err
+    assert running.left_running(tmp_path) == []
+
+
+def test_a_killed_trial_is_told_from_a_stopped_one(tmp_path):
+    """Beside it: more trials may run at once than there are, NNI is found on an address of one's own too, and `python`
+    is this one anywhere in a command."""
+    settings = running.config(("Table", "Killed"), trialCommand="cd . && python trial.py", trialConcurrency=4)
+    code, out, err = running.end(running.begin(tmp_path, settings, "--listen", "127.0.0.2", "--timeout", "300"))
+    assert code == 1, out + err
+    trials = {trial["status"]: trial for trial in running.result(tmp_path)["trials"]}
+    table, killed = trials["SUCCEEDED"], trials["FAILED"]
+    assert set(table["reported"]["listening"]) == {"127.0.0.1", "127.0.0.2"}
+    assert table["reported"]["python"] == sys.executable
+    assert "it was killed" in killed["said"]
+    assert f"trial {killed['id']}: FAILED: it was killed" in out
+    assert running.left_running(tmp_path) == []
 
 
 def test_a_tuner_that_is_slow_to_start_is_waited_for(tmp_path):

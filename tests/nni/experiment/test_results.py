@@ -13,6 +13,7 @@ from onexn_plugins.nni.experiment import ExperimentResult, Trial, load_experimen
 from onexn_plugins.nni.experiment.logs import disk_is_full, last_words
 from onexn_plugins.nni.experiment.page import flat
 from onexn_plugins.nni.experiment.results import read_trials
+from onexn_plugins.nni.experiment.watching import _finished
 
 
 @pytest.fixture
@@ -54,6 +55,29 @@ def test_what_did_not_finish_is_stopped_when_the_experiment_is_over(folder):
     write(folder, [("a", "WAITING", 0, 1, 0), ("a", "RUNNING", None, None, 0), ("b", "WAITING", 1, 2, 1)], [])
     assert [trial.status for trial in read_trials(folder)] == ["STOPPED", "STOPPED"]
     assert [trial.status for trial in read_trials(folder, over=False)] == ["RUNNING", "WAITING"]
+
+
+def test_what_was_cancelled_before_the_end_was_killed(folder):
+    write(folder, [(name, "WAITING", number, 1, number) for number, name in enumerate("ab")]
+          + [(name, "USER_CANCELED", None, None, None) for name in "ab"], [])
+    assert [trial.status for trial in read_trials(folder)] == ["STOPPED", "STOPPED"]
+    killed, stopped = read_trials(folder, killed=["a"])
+    assert (killed.status, stopped.status) == ("FAILED", "STOPPED")
+    assert "it was killed" in killed.said
+
+
+def test_metrics_of_any_shape_stand_in_a_table_of_single_lines(folder):
+    reported = ["good", [0.1, 0.2], True, {}, [], {"default": "high"}, {"default": None}, {"trial": "mine"},
+                {"a": {"b": {"c": 1}}}, {"text": "two\nlines"}, {"text": "x" * 5000}, 3, float("inf")]
+    trials = tuple(Trial(f"t{index}", "SUCCEEDED", value) for index, value in enumerate(reported))
+    result = ExperimentResult("i", "n", str(folder), "done", "", trials)
+    header, _, *rows = result.table.splitlines()
+    assert [row.split()[0] for row in rows] == [trial.id for trial in trials]
+    assert {"default", "text", "c"} <= set(header.split())
+    assert "two lines" in result.table
+    assert "mine" in result.table
+    assert max(map(len, rows)) < 250
+    to_page(result)
 
 
 def test_a_damaged_database_is_refused_by_name(folder):
@@ -105,6 +129,27 @@ def test_the_last_words_are_those_of_the_tuners_traceback(folder):
         "INFO begins\nTraceback (most recent call last):\n  File x\nKeyError: ('pruner', 1)\n")
     assert last_words(folder).endswith("KeyError: ('pruner', 1)")
     assert last_words(folder).startswith("dispatcher.log")
+
+
+def test_what_the_log_says_in_passing_is_no_last_word(folder):
+    (folder / "log" / "dispatcher.log").write_text(
+        "[2026-01-01 00:00:00] ERROR (nni.main/MainThread) it broke\nTraceback (most recent call last):\n"
+        "RuntimeError: Incorrect final result\n[2026-01-01 00:00:01] INFO (nni.main/MainThread) Exiting...\n")
+    assert last_words(folder).endswith("RuntimeError: Incorrect final result")
+
+
+def test_an_experiment_is_not_over_before_the_last_trials_have_begun(folder):
+    """NNI says that the tuner has no more at once where more trials may run than there are."""
+    done, running = (Trial(status, status) for status in ("SUCCEEDED", "RUNNING"))
+    no_more = "TUNER_NO_MORE_TRIAL"
+    assert not _finished(no_more, (), folder)
+    line = "[2026-01-01 00:00:00] INFO (NNIManager) NNIManager received command from dispatcher: TR, {}\n"
+    (folder / "log" / "nnimanager.log").write_text(line * 2)
+    assert not _finished(no_more, (done,), folder)
+    assert not _finished(no_more, (done, running), folder)
+    assert _finished(no_more, (done, done), folder)
+    assert not _finished("RUNNING", (done, done), folder)
+    assert _finished("DONE", (), folder)
 
 
 def test_nested_parameters_become_columns():

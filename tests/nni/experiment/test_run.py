@@ -85,9 +85,11 @@ def test_a_report_is_made_of_a_folder_a_file_or_nnis_own_database(ended, which, 
     assert "1.50 ms" in capsys.readouterr().out
 
 
-def test_an_experiment_without_a_success_still_makes_a_page(ended, tmp_path):
+def test_an_experiment_without_a_success_still_makes_a_page(ended, tmp_path, capsys):
     whole = load_experiment(running.directory(ended[0]))
     failed = replace(whole, trials=whole.trials[2:], ended="timeout", reason="time was over")
+    assert main(["report", str(failed.save(tmp_path / "result.json"))]) == 0
+    assert "It ended early: time was over" in capsys.readouterr().out
     assert not failed.succeeded
     assert "no trial succeeded" in failed.table
     assert "time was over" in write_html(to_page(failed), tmp_path / "page.html").read_text()

@@ -1,6 +1,7 @@
 """A trial without torch: what it does and reports is what its parameters say."""
 
 import os
+import signal
 import sys
 import time
 
@@ -27,6 +28,8 @@ def listening() -> list[str]:
 
 if pruner["_name"] == "Crash":
     sys.exit("crashed on purpose")
+if pruner["_name"] == "Killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if pruner["_name"] == "Slow":
     time.sleep(600)
 if pruner["_name"] == "Fill":
