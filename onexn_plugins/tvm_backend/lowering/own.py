@@ -10,7 +10,15 @@ from collections.abc import Callable
 
 from tvm import relax
 
-from onexn_plugins.tvm_backend.lowering.operators import extremes, indexing, integers, moving, pointwise
+from onexn_plugins.tvm_backend.lowering.operators import (
+    comparisons,
+    extremes,
+    indexing,
+    integers,
+    moving,
+    places,
+    pointwise,
+)
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
 from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
@@ -25,19 +33,26 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[relax.Expr] | None"]
 
 EMITTERS: dict[str, Emitter] = {
+    "ArgMax": places.arg_max,
+    "ArgMin": places.arg_min,
     "BatchNormalization": batch_normalisation,
     "Clip": extremes.clip,
     "CumSum": cumulative_sum,
     "DepthToSpace": moving.depth_to_space,
-    "Div": integers.divide,
+    "Div": pointwise.divide,
     "Elu": pointwise.elu,
+    "Equal": comparisons.equal,
     "Erf": pointwise.erf,
     "Gather": indexing.gather,
     "GatherElements": indexing.gather_elements,
     "GatherND": indexing.gather_nd,
+    "Greater": comparisons.greater,
+    "GreaterOrEqual": comparisons.greater_or_equal,
     "HardSigmoid": extremes.hard_sigmoid,
     "HardSwish": extremes.hard_swish,
     "IsInf": extremes.is_infinite,
+    "Less": comparisons.less,
+    "LessOrEqual": comparisons.less_or_equal,
     "Max": extremes.largest,
     "MaxPool": max_pool,
     "MaxUnpool": indexing.max_unpool,
@@ -57,6 +72,7 @@ EMITTERS: dict[str, Emitter] = {
     "Sigmoid": pointwise.sigmoid,
     "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
+    "Sub": comparisons.subtract,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
     "TopK": top_k,

@@ -76,6 +76,9 @@ def test_nan_is_the_largest(tmp_path: Path) -> None:
     values, places = compiled.run(x)
     np.testing.assert_array_equal(values, [np.nan, np.nan, np.inf, 3])
     np.testing.assert_array_equal(places, [1, 5, 4, 2])
+    _, compiled = compile_one(tmp_path, node("TopK", ["x", "k"], ["v", "i"]), {"x": x[[1, 5, 1, 5, 0]]},
+                              {"k": np.array([3])})
+    np.testing.assert_array_equal(compiled.run(x[[1, 5, 1, 5, 0]])[1], [0, 1, 2])
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

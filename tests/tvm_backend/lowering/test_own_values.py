@@ -121,8 +121,9 @@ def test_nan_and_infinities(tmp_path: Path) -> None:
 
 
 def test_operators_with_numbers_of_their_own_in_float64(tmp_path: Path) -> None:
-    nodes = [node(op, ["x"], [op]) for op in ("Sigmoid", "Elu", "Selu", "ThresholdedRelu")]
-    model = make_model(nodes, {"x": SHAPE}, [], {})
+    nodes = [node(op, ["x"], [op]) for op in ("Sigmoid", "Elu", "Selu", "ThresholdedRelu", "Relu", "Celu")]
+    nodes += [node("Clip", ["x", "low"], ["clipped"]), node("HardSigmoid", ["x"], ["h"], alpha=0.25)]
+    model = make_model(nodes, {"x": SHAPE}, [], {"low": np.float64(-0.3)})
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     model.graph.output.extend(helper.make_empty_tensor_value_info(item.output[0]) for item in nodes)
     x = X.astype(np.float64)

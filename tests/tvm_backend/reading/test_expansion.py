@@ -231,6 +231,13 @@ def test_scalars_and_old_comparisons(tmp_path: Path):
                        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)], {"x": X * 3}, {"k": np.array(3)}, opset=17)
 
 
+@pytest.mark.parametrize("alpha", [0.01, 1.0])
+def test_celu_of_what_overflows_when_divided(tmp_path: Path, alpha: float):
+    x = np.array([3e38, -3e38, np.inf, -np.inf, np.nan, 0, 1e-3], np.float32)
+    compare(tmp_path, [node("Celu", ["x"], ["y"], alpha=alpha)], {"x": x}, opset=17)
+    compare(tmp_path, [node("Celu", ["x"], ["y"], alpha=alpha)], {"x": np.array(3e38, np.float32)}, opset=17)
+
+
 def test_layer_normalisation_of_doubles(tmp_path: Path):
     compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
             {name: random.standard_normal(6) for name in "sb"}, opset=17)

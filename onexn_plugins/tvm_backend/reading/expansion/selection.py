@@ -1,7 +1,10 @@
-"""OneHot as a comparison with each place along its axis; MaxUnpool to a larger shape as one with zeros around it."""
+"""OneHot and Hardmax as a comparison with each place along an axis; MaxUnpool to a larger shape as one with zeros
+around it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,6 +28,21 @@ def one_hot(graph: Graph, node: Node) -> Iterable[Node] | None:
     places = graph.add_constant(np.arange(count).reshape(-1, *(1 for _ in shape[axis:])), "places")
     off, on = (write("Gather", node.inputs[2], graph.add_constant(np.array(at), "place"), axis=0) for at in (0, 1))
     write("Where", write("Equal", spread, places), on, off, to=node.output)
+    return write.nodes
+
+
+def hardmax(graph: Graph, node: Node) -> Iterable[Node]:
+    """1 at the first maximum along the axis; before opset 13, of everything from the axis on."""
+    shape, dtype = graph.shape(node.inputs[0]), graph.dtype(node.inputs[0])
+    flat = graph.opset < 13
+    axis = node.attributes.get("axis", 1 if flat else -1) % len(shape)
+    seen = (math.prod(shape[:axis]), math.prod(shape[axis:])) if flat else shape
+    axis = 1 if flat else axis
+    write = Writer(graph, node)
+    x = write("Reshape", node.inputs[0], write.integers(*seen)) if flat else node.inputs[0]
+    places = np.arange(seen[axis]).reshape(-1, *(1 for _ in seen[axis + 1:]))
+    chosen = write("Equal", write("ArgMax", x, axis=axis, keepdims=1), graph.add_constant(places, "places"))
+    write("Reshape", write.cast(chosen, dtype), write.integers(*shape), to=node.output)
     return write.nodes
 
 

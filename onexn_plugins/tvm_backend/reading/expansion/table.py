@@ -39,10 +39,12 @@ RULES: dict[str, Rule] = {
     "Dropout": arithmetic.dropout,
     "CastLike": arithmetic.cast_like,
     "Pad": shapes.pad,
+    "GlobalMaxPool": windows.global_max_pool,
     "LpPool": windows.lp_pool,
     "Split": shapes.split,
     "Slice": shapes.slices,
     "ConvTranspose": shapes.conv_transpose,
+    "Hardmax": selection.hardmax,
     "OneHot": selection.one_hot,
     "MaxUnpool": selection.max_unpool,
 }
