@@ -143,6 +143,20 @@ def test_unpooling_puts_back_what_pooling_found(tmp_path: Path) -> None:
     compare(tmp_path, item, {"x": pooled, "i": places})
 
 
+def test_unpooling_to_the_odd_shape_that_was_pooled(tmp_path: Path) -> None:
+    """The places are those in the pooled image, as torch and onnxruntime have it."""
+    x = random.standard_normal((1, 2, 7, 5)).astype(np.float32)
+    shape = numpy_helper.from_array(np.array(x.shape), "shape")
+    common = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    graph = helper.make_graph(
+        [node("MaxPool", ["x"], ["p", "i"], **common), node("MaxUnpool", ["p", "i", "shape"], ["y"], **common)], "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x.shape)], [onnx.ValueInfoProto(name="y")], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(compile_model(tmp_path / "model.onnx").run(x), expected)
+
+
 def test_sequences_are_reversed(tmp_path: Path) -> None:
     item = node("ReverseSequence", ["x", "lengths"], ["y"], batch_axis=0, time_axis=1)
     compare(tmp_path, item, {"x": X}, {"lengths": np.array([3, 2])})
@@ -176,6 +190,27 @@ def test_a_gated_layer_with_every_option(tmp_path: Path) -> None:
     item = node("LSTM", ["x", "W", "R", "B", "", "first", "c", "P"], ["", "h", "c_last"], hidden_size=4, clip=0.8,
                 activations=["HardSigmoid", "Softsign", "Affine"], activation_alpha=[0.3, 0.9],
                 activation_beta=[0.4, 0.1])
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_gates_are_clipped(tmp_path: Path, op: str, gates: int, direction: str) -> None:
+    """The state of an LSTM's cell is not, however large it is."""
+    directions = 2 if direction == "bidirectional" else 1
+    weights = recurrent(op, gates, directions) | {"first": np.full((directions, 2, 4), 3, np.float32)}
+    inputs = ["x", "W", "R", "B", "", "first", *(["first"] if op == "LSTM" else [])]
+    item = node(op, inputs, ["y"], hidden_size=4, direction=direction, clip=0.5)
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+@pytest.mark.parametrize("name", ["Relu", "Softplus", "Affine", "LeakyRelu", "Elu", "ThresholdedRelu"])
+@pytest.mark.parametrize(("op", "gates", "count"), [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 1)])
+def test_activations_without_a_bound(tmp_path: Path, op: str, gates: int, count: int, name: str) -> None:
+    """Of large inputs they overflow, which is no difference of the code."""
+    item = node(op, ["x", "W", "R", "B"], ["y"], hidden_size=4, direction="bidirectional",
+                activations=[name] * 2 * count, activation_alpha=[0.3] * 2 * count)
+    weights = {name: value * np.float32(0.3) for name, value in recurrent(op, gates, 2).items()}
     compare(tmp_path, item, {"x": SEQUENCE}, weights)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -28,8 +29,12 @@ _FUNCTIONS: dict[str, tuple[Callable[[Expr, float, float], Expr], tuple[float, .
 }
 
 
-def activations(label: str, names: Sequence[str], alphas: Sequence[float], betas: Sequence[float],
-                clip: float) -> list[Activation]:
+# Of those the states stay small whatever the input.
+BOUNDED = frozenset({"HardSigmoid", "ScaledTanh", "Sigmoid", "Softsign", "Tanh"})
+
+
+def activations(label: str, names: Sequence[str], alphas: Sequence[float],
+                betas: Sequence[float]) -> list[Activation]:
     """One function per name; those that have parameters take the next of them, as ONNX says.
 
     Raises:
@@ -44,14 +49,19 @@ def activations(label: str, names: Sequence[str], alphas: Sequence[float], betas
         function, defaults = known[name.lower()]
         alpha, beta = [next(values, default) for values, default in zip(waiting, defaults, strict=False)] + [0.0] * (
             2 - len(defaults))
-        found.append(_clipped(function, alpha, beta, clip))
+        found.append(partial(_with, function, alpha, beta))
     return found
 
 
-def _clipped(function: Callable[[Expr, float, float], Expr], alpha: float, beta: float, clip: float) -> Activation:
+def clipped(function: Activation, clip: float) -> Activation:
+    """The function of values between -clip and clip; 0 is no bound."""
     if clip <= 0:
-        return lambda x: function(x, alpha, beta)
-    return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)), alpha, beta)
+        return function
+    return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)))
+
+
+def _with(function: Callable[[Expr, float, float], Expr], alpha: float, beta: float, x: Expr) -> Expr:
+    return function(x, alpha, beta)
 
 
 def _like(x: Any, value: float) -> Expr:

@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.reading.expansion import (
     recurrent,
     selection,
     shapes,
+    transposed,
     windows,
 )
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
@@ -43,7 +44,7 @@ RULES: dict[str, Rule] = {
     "LpPool": windows.lp_pool,
     "Split": shapes.split,
     "Slice": shapes.slices,
-    "ConvTranspose": shapes.conv_transpose,
+    "ConvTranspose": transposed.conv_transpose,
     "Hardmax": selection.hardmax,
     "OneHot": selection.one_hot,
     "MaxUnpool": selection.max_unpool,
