@@ -20,6 +20,7 @@ from onexn_plugins.tvm_backend.lowering.operators import (
     pointwise,
 )
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.grid_sample import grid_sample
 from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
 from onexn_plugins.tvm_backend.lowering.operators.ordering import top_k
@@ -48,6 +49,7 @@ EMITTERS: dict[str, Emitter] = {
     "GatherND": indexing.gather_nd,
     "Greater": comparisons.greater,
     "GreaterOrEqual": comparisons.greater_or_equal,
+    "GridSample": grid_sample,
     "HardSigmoid": extremes.hard_sigmoid,
     "HardSwish": extremes.hard_swish,
     "IsInf": extremes.is_infinite,

@@ -236,3 +236,23 @@ def test_recurrent_layers_that_contradict_themselves(tmp_path: Path, change: dic
     weights = recurrent("LSTM", 4, 1)
     with pytest.raises(OneXNError, match=complaint):
         compile_one(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("aligned", [0, 1])
+def test_pixels_from_a_grid(tmp_path: Path, mode: str, padding: str, aligned: int) -> None:
+    """Also of images of one row, column or pixel, far outside, and by a grid that is a constant."""
+    for shape in ((2, 3, 5, 4), (1, 2, 6, 1), (1, 2, 1, 4), (1, 2, 1, 1)):
+        grid = random.uniform(-2.7, 2.7, (shape[0], 3, 5, 2)).astype(np.float32)
+        item = node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode=padding, align_corners=aligned)
+        x = random.standard_normal(shape).astype(np.float32)
+        compare(tmp_path, item, {"x": x, "grid": grid})
+    compare(tmp_path, item, {"x": x}, {"grid": grid})
+
+
+@pytest.mark.parametrize(("mode", "padding"), [("linear", "zeros"), ("linear", "reflection"), ("nearest", "border")])
+def test_pixels_of_a_volume_from_a_grid(tmp_path: Path, mode: str, padding: str) -> None:
+    grid = random.uniform(-1.6, 1.6, (1, 2, 3, 4, 3)).astype(np.float32)
+    item = node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode=padding)
+    compare(tmp_path, item, {"x": random.standard_normal((1, 2, 3, 4, 5)).astype(np.float32), "grid": grid}, opset=20)

@@ -148,8 +148,8 @@ def _unknown_pattern(model: ModelProto) -> None:
 def test_masks_and_bounds_may_be_infinite(tmp_path: Path) -> None:
     """Only the constants of layers are weights."""
     mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
-    nodes = [helper.make_node("Add", ["x", "mask"], ["masked"]), helper.make_node("Softmax", ["masked"], ["s"], axis=-1),
-             helper.make_node("Min", ["s", "bounds"], ["y"])]
+    nodes = [helper.make_node("Add", ["x", "mask"], ["masked"]),
+             helper.make_node("Softmax", ["masked"], ["s"], axis=-1), helper.make_node("Min", ["s", "bounds"], ["y"])]
     constants = {"mask": mask, "bounds": np.array([np.inf, 0.3, np.inf, 0.5], np.float32)}
     path = tmp_path / "model.onnx"
     path.write_bytes(make_model(nodes, {"x": (2, 4, 4)}, ["y"], constants).SerializeToString())
