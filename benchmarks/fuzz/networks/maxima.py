@@ -14,14 +14,17 @@ from onnx.reference.ops.op_max_pool import MaxPool as PoolOfNumbers
 
 
 class MaxPool(PoolOfNumbers):
-    """NaN where a window holds one; places are those of the maxima without it."""
+    """NaN where a window holds one, the last of them where places are asked for, row after row."""
 
     def _run(self, x: np.ndarray, **attributes: Any) -> tuple[np.ndarray, ...]:
         if x.dtype.kind != "f" or not np.isnan(x).any():
             return tuple(super()._run(x, **attributes))
         missing = np.isnan(x)
         numbers, *places = super()._run(np.where(missing, x.dtype.type(-np.inf), x), **attributes)
-        held = super()._run(missing.astype(x.dtype), **attributes)[0] > 0
+        at = np.where(missing, np.arange(x.size, dtype=np.float64).reshape(x.shape), -1)
+        last = super()._run(at, **attributes)[0]
+        held = last >= 0
+        places = [np.where(held, last.astype(np.int64), place) for place in places]
         return np.where(held, x.dtype.type(np.nan), numbers), *places
 
 

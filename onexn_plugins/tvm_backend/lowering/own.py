@@ -75,6 +75,7 @@ EMITTERS: dict[str, Emitter] = {
     "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
     "Sub": comparisons.subtract,
+    "Tanh": pointwise.tanh,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
     "TopK": top_k,

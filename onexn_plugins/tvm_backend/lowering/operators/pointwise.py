@@ -15,6 +15,8 @@ def erf(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[rela
 
 
 def sign(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    if np.issubdtype(graph.dtype(node.output), np.unsignedinteger):
+        return [builder.emit(relax.op.minimum(inputs[0], number(graph, node, 1)))]
     return _nan_kept(builder, graph, node, inputs[0], relax.op.sign)
 
 
@@ -51,6 +53,18 @@ def sigmoid(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[
     risen = builder.emit(relax.op.exp(builder.emit(relax.op.negative(inputs[0]))))
     one = number(graph, node, 1)
     return [builder.emit(relax.op.divide(one, builder.emit(relax.op.add(one, risen))))]
+
+
+def tanh(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    """Of doubles: TVM's is a quotient of differences from 1, in which small numbers vanish; theirs is a series."""
+    if graph.dtype(node.output) != np.float64:
+        return None
+    x = inputs[0]
+    square = builder.emit(relax.op.multiply(x, x))
+    cubed = builder.emit(relax.op.multiply(builder.emit(relax.op.multiply(square, x)), number(graph, node, -1 / 3)))
+    is_small = builder.emit(relax.op.less(square, number(graph, node, 1e-6)))
+    return [builder.emit(relax.op.where(is_small, builder.emit(relax.op.add(x, cubed)),
+                                        builder.emit(relax.op.tanh(x))))]
 
 
 def elu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr]:

@@ -39,9 +39,9 @@ def celu(graph: Graph, node: Node) -> Iterable[Node]:
 
 
 def prelu(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Of a scalar, which TVM does not take."""
+    """Of a scalar or of whole numbers, which TVM does not take."""
     x, slope = node.inputs
-    if graph.shape(x):
+    if graph.shape(x) and np.issubdtype(graph.dtype(x), np.floating):
         return None
     write = Writer(graph, node)
     write("Where", write("Less", x, write.number(0)), write("Mul", x, slope), x, to=node.output)
