@@ -42,7 +42,7 @@ def activations(label: str, names: Sequence[str], alphas: Sequence[float],
     """
     known = {name.lower(): function for name, function in _FUNCTIONS.items()}
     waiting = iter(alphas), iter(betas)
-    found = []
+    found: list[Activation] = []
     for name in names:
         if name.lower() not in known:
             raise OneXNError(label, f"its activation {name!r} is unknown", f"Use one of {', '.join(_FUNCTIONS)}")

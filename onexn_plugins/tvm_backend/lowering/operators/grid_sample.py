@@ -14,7 +14,7 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
 
-from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr, Term
 from onexn_plugins.tvm_backend.lowering.operators.function import call
 from onexn_plugins.tvm_backend.lowering.operators.layout import is_inside, place
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
@@ -80,8 +80,8 @@ class _Line:
     def _pixels(self, given: Expr) -> Expr:
         """The place in pixels, the first of which is at 0."""
         one, two = self._number(1), self._number(2)
-        at = ((given + one) / two * self._number(self.size - 1) if self.aligned else
-              ((given + one) * self._number(self.size) - one) / two)
+        at: Term = ((given + one) / two * self._number(self.size - 1) if self.aligned else
+                    ((given + one) * self._number(self.size) - one) / two)
         return tirx.min(tirx.max(at, self._number(-_FARTHEST)), self._number(_FARTHEST))
 
     def _held(self, at: Expr) -> Expr:
@@ -131,7 +131,7 @@ class _Line:
         a = self._number(_CUBIC)
         return ((a * away - self._number(5 * _CUBIC)) * away + self._number(8 * _CUBIC)) * away - a * self._number(4)
 
-    def _number(self, value: float) -> Expr:
+    def _number(self, value: float) -> Term:
         return tirx.const(value, self.dtype)
 
 

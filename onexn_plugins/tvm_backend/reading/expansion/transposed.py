@@ -70,7 +70,7 @@ def _spread(graph: Graph, node: Node) -> Iterable[Node]:
 def _turned(graph: Graph, write: Writer, weight: str, groups: int) -> str:
     """[in, out / groups, *kernel] as [out, in / groups, *kernel], its taps turned round."""
     inputs, outputs, *kernel = graph.shape(weight)
-    axes = list(range(2, 2 + len(kernel)))
+    axes = tuple(range(2, 2 + len(kernel)))
     if weight in graph.constants:
         return graph.add_constant(np.flip(as_conv_weight(graph.constants[weight], groups), axes).copy(), weight)
     parts = write("Reshape", weight, write.integers(groups, inputs // groups, outputs, *kernel))
