@@ -204,6 +204,18 @@ def test_gates_are_clipped(tmp_path: Path, op: str, gates: int, direction: str) 
     compare(tmp_path, item, {"x": SEQUENCE}, weights)
 
 
+@pytest.mark.parametrize("activations", [["Sigmoid", "Tanh", "Tanh"], ["HardSigmoid", "HardSigmoid", "HardSigmoid"]])
+def test_clipped_gates_keep_nan(tmp_path: Path, activations: list[str]) -> None:
+    item = node("LSTM", ["x", "W", "R", "B"], ["y"], hidden_size=4, clip=0.5, activations=activations)
+    x = SEQUENCE.copy()
+    x[2, 1, 0] = np.nan
+    _, compiled = compile_one(tmp_path, item, {"x": x}, recurrent("LSTM", 4, 1))
+    y = compiled.run(x)[:, 0]
+    assert np.isnan(y[2:, 1]).all(), "from that step on"
+    assert np.isfinite(y[:2]).all()
+    assert np.isfinite(y[:, 0]).all()
+
+
 @pytest.mark.parametrize("name", ["Relu", "Softplus", "Affine", "LeakyRelu", "Elu", "ThresholdedRelu"])
 @pytest.mark.parametrize(("op", "gates", "count"), [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 1)])
 def test_activations_without_a_bound(tmp_path: Path, op: str, gates: int, count: int, name: str) -> None:

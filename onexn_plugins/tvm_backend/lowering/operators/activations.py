@@ -16,8 +16,7 @@ Activation = Callable[[Expr], Expr]
 _FUNCTIONS: dict[str, tuple[Callable[[Expr, float, float], Expr], tuple[float, ...]]] = {
     "Affine": (lambda x, a, b: x * _like(x, a) + _like(x, b), (1.0, 0.0)),
     "Elu": (lambda x, a, b: tirx.Select(x < _like(x, 0), (tirx.exp(x) - _like(x, 1)) * _like(x, a), x), (1.0,)),
-    "HardSigmoid": (lambda x, a, b: tirx.max(_like(x, 0), tirx.min(_like(x, 1), x * _like(x, a) + _like(x, b))),
-                    (0.2, 0.5)),
+    "HardSigmoid": (lambda x, a, b: _between(x * _like(x, a) + _like(x, b), 0, 1), (0.2, 0.5)),
     "LeakyRelu": (lambda x, a, b: tirx.Select(x < _like(x, 0), x * _like(x, a), x), (0.01,)),
     "Relu": (lambda x, a, b: tirx.Select(x < _like(x, 0), _like(x, 0), x), ()),
     "ScaledTanh": (lambda x, a, b: tirx.tanh(x * _like(x, b)) * _like(x, a), (1.0, 1.0)),
@@ -57,7 +56,12 @@ def clipped(function: Activation, clip: float) -> Activation:
     """The function of values between -clip and clip; 0 is no bound."""
     if clip <= 0:
         return function
-    return lambda x: function(tirx.max(tirx.min(x, _like(x, clip)), _like(x, -clip)))
+    return lambda x: function(_between(x, -clip, clip))
+
+
+def _between(x: Expr, low: float, high: float) -> Expr:
+    """x, or the bound that it is beyond; NaN is beyond none."""
+    return tirx.Select(x > _like(x, high), _like(x, high), tirx.Select(x < _like(x, low), _like(x, low), x))
 
 
 def _with(function: Callable[[Expr, float, float], Expr], alpha: float, beta: float, x: Expr) -> Expr:
