@@ -281,6 +281,16 @@ def test_doubles_are_resized(tmp_path: Path):
                                    atol=1e-5)
 
 
+def test_constants_of_which_the_reference_makes_another_shape(tmp_path: Path):
+    """It puts axes in one after the other as they are listed: of [4, 3, 9] it makes [4, 3, 1, 9, 1]."""
+    constants = {"c": random.standard_normal((4, 3, 9)).astype(np.float32), "axes": np.array([3, 2])}
+    compare(tmp_path, [node("Unsqueeze", ["c", "axes"], ["u"]), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=17)
+    del constants["axes"]
+    compare(tmp_path, [node("Unsqueeze", ["c"], ["u"], axes=[3, 2]), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=11)
+
+
 def test_layer_normalisation_of_doubles(tmp_path: Path):
     compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
             {name: random.standard_normal(6) for name in "sb"}, opset=17)
