@@ -226,12 +226,13 @@ class Graph:
 # Where the reference implementation begins, later than the operator does, which has only grown since.
 _EVALUATED_SINCE = {"Constant": 13, "DequantizeLinear": 21, "QuantizeLinear": 21}
 # Operators over windows, channels and sequences, of which the reference implementation knows some shapes and
-# attributes, refuses others, and takes others wrong, as GlobalMaxPool of three axes; it collects wrong in loops, too.
+# attributes, refuses others, and takes others wrong, as GlobalMaxPool of three axes and Softmax before opset 13, of all
+# axes from one on; it collects wrong in loops, too.
 _BY_ONNXRUNTIME = frozenset({
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "CumSum", "Einsum", "GRU", "Gemm",
     "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "GroupNormalization", "Hardmax",
-    "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LpPool", "MatMul", "MaxPool", "RNN", "Resize",
-    "RoiAlign", "ScatterElements", "ScatterND", "TopK", "Upsample"})
+    "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LogSoftmax", "LpPool", "MatMul", "MaxPool", "RNN",
+    "Resize", "RoiAlign", "ScatterElements", "ScatterND", "Softmax", "TopK", "Upsample"})
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray],

@@ -291,6 +291,14 @@ def test_constants_of_which_the_reference_makes_another_shape(tmp_path: Path):
                        node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=11)
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_softmax_of_constants_is_that_of_their_opset(tmp_path: Path, op: str, opset: int):
+    """Before opset 13 it is over all axes from one on."""
+    compare(tmp_path, [node(op, ["c"], ["s"], axis=1), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Mul", ["s", "m"], ["y"])], {"x": X}, {"c": X[0]}, opset=opset)
+
+
 def test_layer_normalisation_of_doubles(tmp_path: Path):
     compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
             {name: random.standard_normal(6) for name in "sb"}, opset=17)
