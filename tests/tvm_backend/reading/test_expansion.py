@@ -224,6 +224,9 @@ def test_whole_numbers_are_divided_without_a_trap(tmp_path: Path, op: str, setti
 
 def test_scalars_and_old_comparisons(tmp_path: Path):
     total = node("ReduceSum", ["x"], ["t"], keepdims=0)
+    for opset in (11, 13, 21):
+        compare(tmp_path, [node("ReduceMax", ["x"], ["t"], keepdims=0), node("Transpose", ["t"], ["r"]),
+                           node("Neg", ["r"], ["y"])], {"x": X}, opset=opset)
     compare(tmp_path, [total, node("Neg", ["t"], ["n"]), node("PRelu", ["n", "k"], ["y"])], {"x": X},
             {"k": np.array(0.3, np.float32)}, opset=17)
     compare(tmp_path, [node("Squeeze", ["x"], ["s"]), node("GreaterOrEqual", ["s", "k"], ["c"]),

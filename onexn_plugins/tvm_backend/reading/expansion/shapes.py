@@ -1,4 +1,6 @@
-"""Padding by a value that is computed, Split into parts of which some are empty, Slice from beyond the end."""
+"""Padding by a value that is computed, Split into parts of which some are empty, Slice from beyond the end, and
+Transpose of a scalar.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +80,8 @@ def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int]:
         return min(max(start, 0), size), min(max(end, 0), size)
     end = min(max(end, -1), size - 1)
     return min(max(start, 0), size - 1), _BEFORE if end < 0 else end
+
+
+def transpose(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Of a scalar there is nothing to turn, and older opsets tell no shape of it."""
+    return None if graph.shape(node.inputs[0]) else [Node.make("Identity", node.inputs, node.outputs, node.name)]

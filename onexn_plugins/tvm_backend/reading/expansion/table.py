@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     "LpPool": windows.lp_pool,
     "Split": shapes.split,
     "Slice": shapes.slices,
+    "Transpose": shapes.transpose,
     "ConvTranspose": transposed.conv_transpose,
     "Hardmax": selection.hardmax,
     "OneHot": selection.one_hot,
