@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from benchmarks.fuzz.__main__ import main
 from benchmarks.fuzz.judge import judge
 from benchmarks.fuzz.mutations import mutant
 from benchmarks.fuzz.networks import judge as networks
 from benchmarks.fuzz.networks.generator import network
+from benchmarks.fuzz.networks.maxima import GlobalMaxPool, MaxPool
 from benchmarks.fuzz.networks.minimise import minimised
 from benchmarks.fuzz.seeds import seed_models
 
@@ -79,3 +81,30 @@ def test_what_fails_is_made_smaller() -> None:
     small = minimised(model, lambda candidate: any(node.op_type == middle for node in candidate.graph.node))
     assert [node.op_type for node in small.graph.node] == [middle]
     onnx.checker.check_model(small)
+
+
+def test_a_shape_that_onnx_cannot_tell_ends_no_minimising() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Unknown", ["r"], ["u"], domain="elsewhere"),
+             helper.make_node("Neg", ["u"], ["y"])]
+    graph = helper.make_graph(nodes, "unknown", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("elsewhere", 1)])
+    small = minimised(model, lambda candidate: any(node.op_type == "Unknown" for node in candidate.graph.node))
+    assert [node.op_type for node in small.graph.node] == ["Unknown", "Neg"]
+
+
+def test_the_reference_of_maxima_keeps_nan_and_its_last_place() -> None:
+    nodes = [helper.make_node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2, 2], strides=[2, 2]),
+             helper.make_node("GlobalMaxPool", ["row"], ["z"])]
+    graph = helper.make_graph(
+        nodes, "maxima", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 4, 4]),
+                          helper.make_tensor_value_info("row", TensorProto.FLOAT, [1, 2, 3])],
+        [helper.make_empty_tensor_value_info(name) for name in ("y", "places", "z")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    x[0, 0, 0, :2] = np.nan
+    row = np.array([[[1, np.nan, 2], [-np.inf] * 3]], np.float32)
+    y, places, z = ReferenceEvaluator(model, new_ops=[MaxPool, GlobalMaxPool]).run(None, {"x": x, "row": row})
+    np.testing.assert_array_equal(y, [[[[np.nan, 7], [13, 15]]]])
+    np.testing.assert_array_equal(places, [[[[1, 7], [13, 15]]]])
+    np.testing.assert_array_equal(z, [[[np.nan], [-np.inf]]])

@@ -37,6 +37,19 @@ def test_random_networks_are_right_on_the_emulated_core(emulated, tmp_path):
     assert json.loads(out.read_text())["outcomes"]["right"] >= 4
 
 
+def test_a_network_that_does_not_run_is_refused_and_the_board_goes_on(emulated, tmp_path):
+    """As on this machine: it is no fault of the board, and the next network runs on the same one."""
+    def lacking(compiled: Compiled, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        return emulated(compiled, inputs[:-1])
+
+    path = tmp_path / "model.onnx"
+    assert judge(network(NUMBER), path, "cortex-a72", emulated) == "right"
+    board = emulated._board
+    assert judge(network(NUMBER), path, "cortex-a72", lacking).startswith("refused: network: does not run: ")
+    assert judge(network(NUMBER), path, "cortex-a72", emulated) == "right"
+    assert emulated._board is board
+
+
 def test_what_the_emulated_core_computes_is_what_is_judged(emulated, tmp_path):
     def broken(compiled: Compiled, inputs: list[np.ndarray]) -> list[np.ndarray]:
         outputs = emulated(compiled, inputs)

@@ -68,3 +68,26 @@ def test_armv7_without_a_runtime(exported, arm, tmp_path):
     saved = read(tmp_path / "network", run_here=False)
     (output,), _ = run_program(saved, tmp_path, [exported.x], emulator=arm)
     exported.check(output)
+
+
+def test_long_integers_on_armv7(arm, tmp_path):
+    """Its compiler has division and conversions of 64 bits under names of its own."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    node, kinds = helper.make_node, {"INT64": TensorProto.INT64, "FLOAT": TensorProto.FLOAT}
+    nodes = [node("Cast", ["x"], ["long"], to=kinds["INT64"]), node("Div", ["long", "seven"], ["quotient"]),
+             node("Mod", ["long", "seven"], ["rest"]), node("ArgMax", ["x"], ["place"], axis=1),
+             node("Add", ["quotient", "place"], ["sum"]), node("Mul", ["sum", "million"], ["large"]),
+             node("Sub", ["large", "rest"], ["difference"]), node("Cast", ["difference"], ["y"], to=kinds["FLOAT"])]
+    constants = [numpy_helper.from_array(np.array(value), name)
+                 for name, value in (("seven", 7), ("million", 10**9))]
+    graph = helper.make_graph(nodes, "long", [helper.make_tensor_value_info("x", kinds["FLOAT"], [2, 6])],
+                              [helper.make_tensor_value_info("y", kinds["FLOAT"], [2, 6])], constants)
+    path = tmp_path / "long.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)],
+                                       ir_version=8).SerializeToString())
+    x = np.random.default_rng(0).uniform(-99, 99, (2, 6)).astype(np.float32)
+    expected = compile_model(path).run(x)
+    compile_model(path, target="cortex-a7").save(tmp_path / "network")
+    (output,), _ = run_program(read(tmp_path / "network", run_here=False), tmp_path, [x], emulator=arm)
+    np.testing.assert_array_equal(output, expected)

@@ -130,6 +130,39 @@ def test_three_axes_are_left_to_tvm_and_the_report_says_why(tmp_path: Path) -> N
     assert "only one- and two-dimensional transposed convolutions" in layer.reason
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("axes", "dtype", "is_given"), [(3, np.float32, False), (3, np.float32, True),
+                                                         (2, np.float32, True), (1, np.float32, True),
+                                                         (2, np.float64, False), (1, np.float64, True)])
+def test_dilated_ones_without_a_kernel_keep_nan_where_it_is(tmp_path: Path, axes: int, dtype: type, is_given: bool,
+                                                            groups: int) -> None:
+    """With weights that are inputs, of doubles or of volumes: nothing stands between the taps."""
+    random = np.random.default_rng(axes)
+    x = random.standard_normal((2, 4, *range(3, 3 + axes))).astype(dtype)
+    x[0, 1].flat[1], x[1, 2].flat[0] = np.nan, np.inf
+    weight = random.standard_normal((4, 6 // groups, *[3, 2, 3][:axes])).astype(dtype)
+    settings = {"stride": [2, 1, 3][:axes], "dilation": [2, 3, 1][:axes], "padding": [1, 2, 0][:axes],
+                "output_padding": [1, 0, 2][:axes]}
+    attributes = {"strides": settings["stride"], "dilations": settings["dilation"], "pads": settings["padding"] * 2,
+                  "output_padding": settings["output_padding"], "group": groups}
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    names = ["x", "w"] if is_given else ["x"]
+    graph = helper.make_graph(
+        [node("ConvTranspose", ["x", "w"], ["y"], **attributes)], "test",
+        [helper.make_tensor_value_info(name, kind, {"x": x, "w": weight}[name].shape) for name in names],
+        [helper.make_empty_tensor_value_info("y")], [] if is_given else [numpy_helper.from_array(weight, "w")])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    result = compile_model(path, verify=False, strict=True).run({"x": x, "w": weight} if is_given else {"x": x})
+    layer = getattr(torch.nn.functional, f"conv_transpose{axes}d")
+    expected = layer(torch.from_numpy(x), torch.from_numpy(weight), groups=groups, **settings).numpy()
+    reached = layer(torch.from_numpy((~np.isfinite(x)).astype(dtype)), torch.from_numpy(np.ones_like(weight)),
+                    groups=groups, **settings).numpy()
+    np.testing.assert_array_equal(np.isfinite(result), reached == 0)
+    finite = np.isfinite(result)
+    np.testing.assert_allclose(result[finite], expected[finite], rtol=1e-4, atol=1e-4)
+
+
 def test_one_of_stride_1_that_is_cut_within_its_taps_stays_transposed(tmp_path: Path) -> None:
     """As a convolution it would have negative padding."""
     constants = {"w": np.ones((2, 3, 3, 3), np.float32)}

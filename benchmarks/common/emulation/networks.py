@@ -17,6 +17,10 @@ from benchmarks.common.emulation.arm64_root import Arm64
 ON_BOARD = Path(__file__).with_name("on_board.py")
 
 
+class DoesNotRunError(RuntimeError):
+    """A network ended with an error; the emulated machine goes on."""
+
+
 class Board:
     """The emulated machine with TVM's own aarch64 runtime loaded, which takes seconds; to be closed.
 
@@ -45,7 +49,8 @@ class Board:
         """The outputs of a saved network's library, run once.
 
         Errors:
-            RuntimeError: it failed, with what it said, or it did not run on aarch64; the board is of no use then.
+            DoesNotRunError: the network says that it cannot, of an index that lies outside, say.
+            RuntimeError: the process died, with what it said, or is none of aarch64; the board is of no use then.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -63,8 +68,11 @@ class Board:
             watch.cancel()
         if not answer:
             raise RuntimeError(f"the emulated process ended with {self._process.wait()}:\n{self._said.read_text()}")
-        if not answer.startswith("aarch64 "):
+        architecture, _version, reason = json.loads(answer)
+        if architecture != "aarch64":
             raise RuntimeError(f"the network ran on another machine than the emulated one: {answer}")
+        if reason is not None:
+            raise DoesNotRunError(reason)
         with np.load(came_back) as arrays:
             return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
 

@@ -1,8 +1,8 @@
 """Runs on the emulated board: runs saved networks with TVM's runtime alone, one after the other.
 
 Every line of its input is a JSON list [LIBRARY, INPUTS.npz, OUTPUTS.npz]. LIBRARY lies in the network's folder. INPUTS
-holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It answers with a line each, of the machine and
-TVM's version.
+holds arr_0, arr_1 ... in call order, OUTPUTS gets them the same way. It answers with a JSON list each: the machine,
+TVM's version, and why the network does not run, or null where it did.
 """
 
 from __future__ import annotations
@@ -37,5 +37,9 @@ def memory_of(folder: Path) -> tvm.runtime.Tensor:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        run(*json.loads(line))
-        print(platform.machine(), tvm.__version__, flush=True)
+        try:
+            run(*json.loads(line))
+            reason = None
+        except Exception as error:  # an index that lies outside, say
+            reason = f"{type(error).__name__}: {error}"
+        print(json.dumps([platform.machine(), tvm.__version__, reason]), flush=True)

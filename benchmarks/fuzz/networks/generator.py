@@ -184,9 +184,9 @@ def _name_subgraphs(node: NodeProto, source: str, prefix: str) -> None:
 
 
 def _make_dynamic(item: onnx.ValueInfoProto, random: Random) -> None:
-    """Some dimensions get a name that tells their size: see judge.sizes."""
+    """Some dimensions get a name that tells their size, which is asked to be positive: see judge.sizes."""
     for dim in item.type.tensor_type.shape.dim:
-        if random.random() < 0.4:
+        if random.random() < 0.4 and dim.dim_value:
             dim.dim_param = f"{DYNAMIC}{dim.dim_value}"
 
 

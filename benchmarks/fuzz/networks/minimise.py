@@ -17,13 +17,16 @@ def minimised(model: ModelProto, fails: Callable[[ModelProto], bool]) -> ModelPr
 
 def _smaller(model: ModelProto) -> Iterator[ModelProto]:
     """Networks with fewer nodes: what one value depends on, then the same from the outputs of a node on."""
+    # A shape that ONNX cannot tell leaves its value out.
     known = {item.name: item for item in onnx.shape_inference.infer_shapes(model).graph.value_info}
     known |= {item.name: item for item in model.graph.output}
     for node in model.graph.node:
-        for name in node.output:
+        for name in filter(known.__contains__, node.output):
             yield from _if_smaller(model, _between(model, [known[name]], []))
     for node in model.graph.node:
-        yield from _if_smaller(model, _between(model, list(model.graph.output), [known[name] for name in node.output]))
+        if known.keys() >= set(node.output):
+            yield from _if_smaller(model, _between(model, list(model.graph.output),
+                                                   [known[name] for name in node.output]))
 
 
 def _if_smaller(model: ModelProto, candidate: ModelProto) -> Iterator[ModelProto]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.emulation.arm64_root import Arm64, arm64_machine
-from benchmarks.common.emulation.networks import Board
-from onexn_plugins.tvm_backend.output.artefact import read
+from benchmarks.common.emulation.networks import Board, DoesNotRunError
+from onexn_plugins.errors import OneXNError, first_line
+from onexn_plugins.tvm_backend.output.artefact import REBUILD, read
 from onexn_plugins.tvm_backend.running.compiled import Compiled
 
 # (network, inputs) -> outputs
@@ -37,6 +38,7 @@ class EmulatedCore:
         """The outputs.
 
         Errors:
+            OneXNError: the network ended with an error, as Compiled.run says it here.
             RuntimeError: the emulated process died; the next call starts another one.
         """
         with tempfile.TemporaryDirectory(prefix="onexn-fuzz-") as folder:
@@ -44,6 +46,8 @@ class EmulatedCore:
             self._board = self._board or Board(self._machine, cpu=self._cpu)
             try:
                 return self._board.run(saved.library, inputs)
+            except DoesNotRunError as error:
+                raise OneXNError("network", f"does not run: {first_line(error)}", REBUILD) from error
             except RuntimeError:
                 self.close()
                 raise

@@ -21,7 +21,7 @@ from tvm import relax
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.checking import inputs
 from onexn_plugins.tvm_backend.checking.cache import Cache, code_digest
-from onexn_plugins.tvm_backend.checking.recurrence import as_operator, shortened
+from onexn_plugins.tvm_backend.checking.recurrence import as_operator, grows, shortened
 from onexn_plugins.tvm_backend.checking.reference import agrees_with_any, difference, difference_each, references
 from onexn_plugins.tvm_backend.lowering.frontend import emit_node
 from onexn_plugins.tvm_backend.lowering.relax_module import owned, tensor_type
@@ -129,10 +129,13 @@ def _module(graph: Graph, nodes: Sequence[Node]) -> tuple[list[tuple[int, str]],
 def _cases(graph: Graph, node: Node) -> Iterator[tuple[dict[str, np.ndarray], Callable[..., str | None]]]:
     """Inputs, and how outputs for them are compared."""
     specs = {name: graph.specs[name] for name in graph.activations(node)}
-    last: tuple[Maker, Callable[..., str | None]] = (inputs.large, difference)
+    makers: list[tuple[Maker, Callable[..., str | None]]] = [
+        (inputs.ordinary, difference), (inputs.positive, difference)]
     if node.op in _BY_PLACE:
-        last = (inputs.extreme, difference_each)
-    for make, fault in ((inputs.ordinary, difference), (inputs.positive, difference), last):
+        makers.append((inputs.extreme, difference_each))
+    elif not grows(node):
+        makers.append((inputs.large, difference))
+    for make, fault in makers:
         yield {name: make(spec, seed) for seed, (name, spec) in enumerate(specs.items())}, fault
 
 

@@ -1,6 +1,7 @@
 """The steps of LSTM, GRU and RNN alone: as ONNX's operator whose input weight picks what is projected already.
 
-Few steps are compared: the code of each is the same, and many would magnify what float32 rounds.
+Few steps are compared: the code of each is the same, and many would magnify what float32 rounds, or overflow where the
+activations have no bound.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import dataclasses
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from onexn_plugins.tvm_backend.lowering.operators.activations import BOUNDED
 from onexn_plugins.tvm_backend.reading.expansion.recurrent import GATES
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
+from onexn_plugins.tvm_backend.reading.graph import INTERNAL_DOMAIN, Graph, Node, TensorSpec
 
-STEPS = 4
+STEPS, STEPS_THAT_GROW = 4, 2
 _SETTINGS = ("activations", "direction", "activation_alpha", "activation_beta")
 
 
 def shortened(graph: Graph, node: Node) -> Graph:
     """The graph as the node sees it, with few steps."""
     projected, lengths = node.inputs[0], node.input(3)
-    steps = min(STEPS, graph.shape(projected)[0])
+    steps = min(STEPS_THAT_GROW if grows(node) else STEPS, graph.shape(projected)[0])
 
     def cut(name: str) -> TensorSpec:
         return TensorSpec((steps, *graph.shape(name)[1:]), graph.dtype(name))
@@ -56,6 +58,12 @@ def as_operator(graph: Graph, node: Node) -> ModelProto:
         [helper.make_value_info(name, graph.specs[name].onnx_type) for name in node.outputs],
         [numpy_helper.from_array(value, name) for name, value in weights.items()]),
         opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=10)
+
+
+def grows(node: Node) -> bool:
+    """Whether large inputs overflow after a few steps, each in its own way."""
+    names = {name.decode() for name in node.attributes.get("activations", ())}
+    return node.proto.domain == INTERNAL_DOMAIN and not names <= BOUNDED
 
 
 def _operator(node: Node, kind: str, hidden: int, inputs: list[str]) -> NodeProto:

@@ -10,8 +10,17 @@ from collections.abc import Callable
 
 from tvm import relax
 
-from onexn_plugins.tvm_backend.lowering.operators import extremes, indexing, integers, moving, pointwise
+from onexn_plugins.tvm_backend.lowering.operators import (
+    comparisons,
+    extremes,
+    indexing,
+    integers,
+    moving,
+    places,
+    pointwise,
+)
 from onexn_plugins.tvm_backend.lowering.operators.cumsum import cumulative_sum
+from onexn_plugins.tvm_backend.lowering.operators.grid_sample import grid_sample
 from onexn_plugins.tvm_backend.lowering.operators.max_pool import max_pool
 from onexn_plugins.tvm_backend.lowering.operators.normalisation import batch_normalisation
 from onexn_plugins.tvm_backend.lowering.operators.ordering import top_k
@@ -25,19 +34,27 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 Emitter = Callable[[relax.BlockBuilder, Graph, Node, list[relax.Expr]], "list[relax.Expr] | None"]
 
 EMITTERS: dict[str, Emitter] = {
+    "ArgMax": places.arg_max,
+    "ArgMin": places.arg_min,
     "BatchNormalization": batch_normalisation,
     "Clip": extremes.clip,
     "CumSum": cumulative_sum,
     "DepthToSpace": moving.depth_to_space,
-    "Div": integers.divide,
+    "Div": pointwise.divide,
     "Elu": pointwise.elu,
+    "Equal": comparisons.equal,
     "Erf": pointwise.erf,
     "Gather": indexing.gather,
     "GatherElements": indexing.gather_elements,
     "GatherND": indexing.gather_nd,
+    "Greater": comparisons.greater,
+    "GreaterOrEqual": comparisons.greater_or_equal,
+    "GridSample": grid_sample,
     "HardSigmoid": extremes.hard_sigmoid,
     "HardSwish": extremes.hard_swish,
     "IsInf": extremes.is_infinite,
+    "Less": comparisons.less,
+    "LessOrEqual": comparisons.less_or_equal,
     "Max": extremes.largest,
     "MaxPool": max_pool,
     "MaxUnpool": indexing.max_unpool,
@@ -57,6 +74,8 @@ EMITTERS: dict[str, Emitter] = {
     "Sigmoid": pointwise.sigmoid,
     "Sign": pointwise.sign,
     "SpaceToDepth": moving.space_to_depth,
+    "Sub": comparisons.subtract,
+    "Tanh": pointwise.tanh,
     "ThresholdedRelu": extremes.thresholded_relu,
     "Tile": moving.tile,
     "TopK": top_k,

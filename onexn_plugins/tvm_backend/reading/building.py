@@ -61,8 +61,8 @@ def _add(graph: Graph, node: Node, wide: Wide) -> None:
         (value,) = evaluate(graph, node, {node.inputs[0]: np.zeros(*_spec(graph, node.inputs[0]))})
         graph.constants[node.output] = value
     elif all(name in graph.constants for name in node.reads) and not _is_random(node):
-        _check_sizes(graph, node)
-        graph.constants.update(zip(node.outputs, evaluate(graph, node, graph.constants), strict=True))
+        values = evaluate(graph, node, graph.constants, _expected(graph, node))
+        graph.constants.update(zip(node.outputs, values, strict=True))
     elif wide.applies(node):
         *casts, computed = wide.nodes(node)
         for item in (*casts, computed):
@@ -100,11 +100,12 @@ def _is_random(node: Node) -> bool:
     return node.op.startswith("Random") or node.op in ("Bernoulli", "Multinomial")
 
 
-def _check_sizes(graph: Graph, node: Node) -> None:
-    """Before an operator is evaluated: what it makes is not too large, as far as its constants tell."""
+def _expected(graph: Graph, node: Node) -> dict[str, TensorSpec]:
+    """What an operator that is evaluated makes, as far as its constants tell; not too large, or it is refused."""
     # Range is asked for scalars and given lists of one number; constants of definitions are written for later opsets.
-    if not node.subgraphs and node.op not in ("Range", "Constant"):
-        list(_infer(graph, node, must_know=False))
+    if node.subgraphs or node.op in ("Range", "Constant"):
+        return {}
+    return dict(_infer(graph, node, must_know=False))
 
 
 def _infer(graph: Graph, node: Node, must_know: bool = True) -> Iterator[tuple[str, TensorSpec]]:

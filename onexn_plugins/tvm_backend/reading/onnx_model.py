@@ -29,6 +29,10 @@ from onexn_plugins.tvm_backend.reading.opset import check_opset, understood
 from onexn_plugins.tvm_backend.reading.subgraphs import values_read
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
+# Whose constants are weights.
+_LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "GRU", "Gemm", "GroupNormalization",
+                     "InstanceNormalization", "LSTM", "LayerNormalization", "MatMul", "RNN"})
+
 
 def load_onnx_model(path: str | os.PathLike[str], input_shapes: Shapes | None = None) -> ModelProto:
     """The model in that file, checked: whole, acyclic, nodes in order, every weight present and finite.
@@ -105,8 +109,9 @@ def _load_weights(model: ModelProto, path: Path) -> None:
     except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
         raise OneXNError(str(path), f"its external data cannot be read: {first_line(error)}",
                          "Keep the data file beside the ONNX file, or export with external_data=False") from error
+    weights = {name for node in model.graph.node if node.op_type in _LAYERS for name in node.input}
     for tensor in model.graph.initializer:
-        _check_values(tensor)
+        _check_values(tensor, tensor.name in weights)
 
 
 def _check_external(tensor: TensorProto, path: Path) -> None:
@@ -125,13 +130,13 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
         raise OneXNError(tensor.name, f"its external data file {str(data)!r} is cut short", fix)
 
 
-def _check_values(tensor: TensorProto) -> None:
+def _check_values(tensor: TensorProto, is_weight: bool) -> None:
+    """Its data is whole; that of a layer is finite. Masks of attention and bounds are not."""
     try:
         values = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise OneXNError(tensor.name, f"its data does not fill its shape {list(tensor.dims)}", EXPORT_AGAIN) from error
-    # A weight has at least one dimension. Scalars may be infinite: they are bounds, as in Clip.
-    if values.ndim and np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+    if is_weight and np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
         raise OneXNError(tensor.name, "the weight holds NaN or infinite values",
                          "Check the training run; export finite weights")
 

@@ -205,6 +205,20 @@ def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:
     assert load(folder).verification == compiled.verification
 
 
+def test_what_onnxruntime_itself_rounds_is_no_fault(tmp_path: Path) -> None:
+    """It multiplies int8 weights with rows that it rounds to eight bits; without its optimisations it does not."""
+    nodes = [node("DequantizeLinear", ["q", "scale"], ["w"], axis=1), node("MatMul", ["x", "w"], ["y"])]
+    path = written(tmp_path / "model.onnx", nodes, q=random.integers(-127, 128, (6, 5)).astype(np.int8),
+                   scale=(random.random(5) * 0.1 + 0.01).astype(np.float32))
+    x = random.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    plain, fused = (onnxruntime_session(path.read_bytes(), optimised=fuses).run(None, {"x": x})[0]
+                    for fuses in (False, True))
+    assert share_apart(fused, plain) > 1e-3, "or this test shows nothing"
+    compiled = compile_model(path)
+    assert compiled.verification["compared"]
+    np.testing.assert_allclose(compiled.run(x), plain, rtol=1e-4, atol=1e-5)
+
+
 def test_another_processor_is_compared_here_where_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(conv_model().SerializeToString())

@@ -76,6 +76,9 @@ def test_nan_is_the_largest(tmp_path: Path) -> None:
     values, places = compiled.run(x)
     np.testing.assert_array_equal(values, [np.nan, np.nan, np.inf, 3])
     np.testing.assert_array_equal(places, [1, 5, 4, 2])
+    _, compiled = compile_one(tmp_path, node("TopK", ["x", "k"], ["v", "i"]), {"x": x[[1, 5, 1, 5, 0]]},
+                              {"k": np.array([3])})
+    np.testing.assert_array_equal(compiled.run(x[[1, 5, 1, 5, 0]])[1], [0, 1, 2])
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -140,6 +143,20 @@ def test_unpooling_puts_back_what_pooling_found(tmp_path: Path) -> None:
     compare(tmp_path, item, {"x": pooled, "i": places})
 
 
+def test_unpooling_to_the_odd_shape_that_was_pooled(tmp_path: Path) -> None:
+    """The places are those in the pooled image, as torch and onnxruntime have it."""
+    x = random.standard_normal((1, 2, 7, 5)).astype(np.float32)
+    shape = numpy_helper.from_array(np.array(x.shape), "shape")
+    common = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    graph = helper.make_graph(
+        [node("MaxPool", ["x"], ["p", "i"], **common), node("MaxUnpool", ["p", "i", "shape"], ["y"], **common)], "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x.shape)], [onnx.ValueInfoProto(name="y")], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(compile_model(tmp_path / "model.onnx").run(x), expected)
+
+
 def test_sequences_are_reversed(tmp_path: Path) -> None:
     item = node("ReverseSequence", ["x", "lengths"], ["y"], batch_axis=0, time_axis=1)
     compare(tmp_path, item, {"x": X}, {"lengths": np.array([3, 2])})
@@ -176,6 +193,39 @@ def test_a_gated_layer_with_every_option(tmp_path: Path) -> None:
     compare(tmp_path, item, {"x": SEQUENCE}, weights)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_gates_are_clipped(tmp_path: Path, op: str, gates: int, direction: str) -> None:
+    """The state of an LSTM's cell is not, however large it is."""
+    directions = 2 if direction == "bidirectional" else 1
+    weights = recurrent(op, gates, directions) | {"first": np.full((directions, 2, 4), 3, np.float32)}
+    inputs = ["x", "W", "R", "B", "", "first", *(["first"] if op == "LSTM" else [])]
+    item = node(op, inputs, ["y"], hidden_size=4, direction=direction, clip=0.5)
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+@pytest.mark.parametrize("activations", [["Sigmoid", "Tanh", "Tanh"], ["HardSigmoid", "HardSigmoid", "HardSigmoid"]])
+def test_clipped_gates_keep_nan(tmp_path: Path, activations: list[str]) -> None:
+    item = node("LSTM", ["x", "W", "R", "B"], ["y"], hidden_size=4, clip=0.5, activations=activations)
+    x = SEQUENCE.copy()
+    x[2, 1, 0] = np.nan
+    _, compiled = compile_one(tmp_path, item, {"x": x}, recurrent("LSTM", 4, 1))
+    y = compiled.run(x)[:, 0]
+    assert np.isnan(y[2:, 1]).all(), "from that step on"
+    assert np.isfinite(y[:2]).all()
+    assert np.isfinite(y[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["Relu", "Softplus", "Affine", "LeakyRelu", "Elu", "ThresholdedRelu"])
+@pytest.mark.parametrize(("op", "gates", "count"), [("LSTM", 4, 3), ("GRU", 3, 2), ("RNN", 1, 1)])
+def test_activations_without_a_bound(tmp_path: Path, op: str, gates: int, count: int, name: str) -> None:
+    """Of large inputs they overflow, which is no difference of the code."""
+    item = node(op, ["x", "W", "R", "B"], ["y"], hidden_size=4, direction="bidirectional",
+                activations=[name] * 2 * count, activation_alpha=[0.3] * 2 * count)
+    weights = {name: value * np.float32(0.3) for name, value in recurrent(op, gates, 2).items()}
+    compare(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
 def test_a_reset_gate_before_and_behind_its_layer(tmp_path: Path) -> None:
     for before in (0, 1):
         item = node("GRU", ["x", "W", "R", "B"], ["y"], hidden_size=4, linear_before_reset=before)
@@ -198,3 +248,23 @@ def test_recurrent_layers_that_contradict_themselves(tmp_path: Path, change: dic
     weights = recurrent("LSTM", 4, 1)
     with pytest.raises(OneXNError, match=complaint):
         compile_one(tmp_path, item, {"x": SEQUENCE}, weights)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("aligned", [0, 1])
+def test_pixels_from_a_grid(tmp_path: Path, mode: str, padding: str, aligned: int) -> None:
+    """Also of images of one row, column or pixel, far outside, and by a grid that is a constant."""
+    for shape in ((2, 3, 5, 4), (1, 2, 6, 1), (1, 2, 1, 4), (1, 2, 1, 1)):
+        grid = random.uniform(-2.7, 2.7, (shape[0], 3, 5, 2)).astype(np.float32)
+        item = node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode=padding, align_corners=aligned)
+        x = random.standard_normal(shape).astype(np.float32)
+        compare(tmp_path, item, {"x": x, "grid": grid})
+    compare(tmp_path, item, {"x": x}, {"grid": grid})
+
+
+@pytest.mark.parametrize(("mode", "padding"), [("linear", "zeros"), ("linear", "reflection"), ("nearest", "border")])
+def test_pixels_of_a_volume_from_a_grid(tmp_path: Path, mode: str, padding: str) -> None:
+    grid = random.uniform(-1.6, 1.6, (1, 2, 3, 4, 3)).astype(np.float32)
+    item = node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode=padding)
+    compare(tmp_path, item, {"x": random.standard_normal((1, 2, 3, 4, 5)).astype(np.float32), "grid": grid}, opset=20)

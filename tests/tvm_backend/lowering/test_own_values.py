@@ -121,8 +121,9 @@ def test_nan_and_infinities(tmp_path: Path) -> None:
 
 
 def test_operators_with_numbers_of_their_own_in_float64(tmp_path: Path) -> None:
-    nodes = [node(op, ["x"], [op]) for op in ("Sigmoid", "Elu", "Selu", "ThresholdedRelu")]
-    model = make_model(nodes, {"x": SHAPE}, [], {})
+    nodes = [node(op, ["x"], [op]) for op in ("Sigmoid", "Elu", "Selu", "ThresholdedRelu", "Relu", "Celu")]
+    nodes += [node("Clip", ["x", "low"], ["clipped"]), node("HardSigmoid", ["x"], ["h"], alpha=0.25)]
+    model = make_model(nodes, {"x": SHAPE}, [], {"low": np.float64(-0.3)})
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     model.graph.output.extend(helper.make_empty_tensor_value_info(item.output[0]) for item in nodes)
     x = X.astype(np.float64)
@@ -130,6 +131,15 @@ def test_operators_with_numbers_of_their_own_in_float64(tmp_path: Path) -> None:
     for item, output, exact in zip(nodes, outputs, ReferenceEvaluator(content).run(None, {"x": x}), strict=True):
         assert output.dtype == np.float64, item.op_type
         np.testing.assert_allclose(output, exact, rtol=1e-9, atol=1e-12, err_msg=str(item))
+
+
+def test_small_doubles_do_not_vanish(tmp_path: Path) -> None:
+    x = np.array([-3e-39, 1e-20, -1e-9, 9.9e-4, -1.01e-3, 0.3, -20.0, np.inf, -np.inf, np.nan, 0.0])
+    model = make_model([node("Tanh", ["x"], ["y"])], {"x": x.shape}, [], {})
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    model.graph.output.append(helper.make_empty_tensor_value_info("y"))
+    output, _ = compiled_of(tmp_path / "model.onnx", model.SerializeToString(), x)
+    np.testing.assert_allclose(output, np.tanh(x), rtol=1e-11)
 
 
 def compiled_of(path: Path, model: bytes, x: np.ndarray) -> tuple[list[np.ndarray], bytes]:

@@ -10,9 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import Compiled, compile_model
+from onexn_plugins.tvm_backend.reading.expansion.reductions import REDUCTIONS
 
 node, info = helper.make_node, helper.make_tensor_value_info
 random = np.random.default_rng(0)
@@ -222,6 +224,9 @@ def test_whole_numbers_are_divided_without_a_trap(tmp_path: Path, op: str, setti
 
 def test_scalars_and_old_comparisons(tmp_path: Path):
     total = node("ReduceSum", ["x"], ["t"], keepdims=0)
+    for opset in (11, 13, 21):
+        compare(tmp_path, [node("ReduceMax", ["x"], ["t"], keepdims=0), node("Transpose", ["t"], ["r"]),
+                           node("Neg", ["r"], ["y"])], {"x": X}, opset=opset)
     compare(tmp_path, [total, node("Neg", ["t"], ["n"]), node("PRelu", ["n", "k"], ["y"])], {"x": X},
             {"k": np.array(0.3, np.float32)}, opset=17)
     compare(tmp_path, [node("Squeeze", ["x"], ["s"]), node("GreaterOrEqual", ["s", "k"], ["c"]),
@@ -229,6 +234,72 @@ def test_scalars_and_old_comparisons(tmp_path: Path):
             {"k": np.array(0.3, np.float32)}, opset=13)
     compare(tmp_path, [node("Cast", ["x"], ["i"], to=TensorProto.INT64), node("Pow", ["i", "k"], ["p"]),
                        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)], {"x": X * 3}, {"k": np.array(3)}, opset=17)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1.0])
+def test_celu_of_what_overflows_when_divided(tmp_path: Path, alpha: float):
+    x = np.array([3e38, -3e38, np.inf, -np.inf, np.nan, 0, 1e-3], np.float32)
+    compare(tmp_path, [node("Celu", ["x"], ["y"], alpha=alpha)], {"x": x}, opset=17)
+    compare(tmp_path, [node("Celu", ["x"], ["y"], alpha=alpha)], {"x": np.array(3e38, np.float32)}, opset=17)
+
+
+@pytest.mark.parametrize("op", REDUCTIONS)
+def test_a_reduction_over_no_axes(tmp_path: Path, op: str):
+    """Of every element alone, where the file says so; else over all."""
+    x, nothing = np.abs(X) + np.float32(0.1), {"axes": np.zeros(0, np.int64)}
+    for noop in (0, 1):
+        compare(tmp_path, [node(op, ["x", "axes"], ["y"], noop_with_empty_axes=noop)], {"x": x}, nothing, opset=18)
+        compare(tmp_path, [node(op, ["x"], ["y"], noop_with_empty_axes=noop, keepdims=0)], {"x": x}, opset=18)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceL2"])
+def test_means_and_roots_of_whole_numbers(tmp_path: Path, op: str):
+    x = np.array([[3, -4, 7], [6, 8, 0]], np.int32)
+    content, compiled = compile_nodes(tmp_path, [node(op, ["x", "axes"], ["y"])], {"x": x}, {"axes": np.array([1])},
+                                      ["y"], 18)
+    (expected,) = ReferenceEvaluator(content).run(None, {"x": x})
+    result = compiled.run(x)
+    assert result.dtype == np.int32
+    np.testing.assert_array_equal(result, np.asarray(expected).astype(np.int32))
+
+
+def test_whole_numbers_through_operators_of_floats(tmp_path: Path):
+    x = random.integers(-9, 9, (1, 2, 4, 5)).astype(np.int32)
+    slopes = np.array([2, -3], np.int32).reshape(2, 1, 1)
+    compare(tmp_path, [node("PRelu", ["x", "k"], ["y"])], {"x": x}, {"k": slopes}, opset=16)
+    compare(tmp_path, [node("Resize", ["x", "", "s"], ["y"], mode="linear")], {"x": x},
+            {"s": np.array([1, 1, 1.5, 2], np.float32)}, opset=18)
+    compare(tmp_path, [node("Sign", ["x"], ["y"])], {"x": np.abs(x).astype(np.uint8)}, opset=13)
+
+
+def test_doubles_are_resized(tmp_path: Path):
+    scales = {"s": np.array([1, 1, 1.5, 0.7], np.float32)}
+    for mode in ("linear", "cubic"):
+        item = node("Resize", ["x", "", "s"], ["y"], mode=mode)
+        _, compiled = compile_nodes(tmp_path, [item], {"x": X.astype(np.float64)}, scales, ["y"], 18)
+        content, _ = compile_nodes(tmp_path, [item], {"x": X}, scales, ["y"], 18)
+        result = compiled.run(X.astype(np.float64))
+        assert result.dtype == np.float64
+        np.testing.assert_allclose(result, onnxruntime.InferenceSession(content).run(None, {"x": X})[0], rtol=1e-4,
+                                   atol=1e-5)
+
+
+def test_constants_of_which_the_reference_makes_another_shape(tmp_path: Path):
+    """It puts axes in one after the other as they are listed: of [4, 3, 9] it makes [4, 3, 1, 9, 1]."""
+    constants = {"c": random.standard_normal((4, 3, 9)).astype(np.float32), "axes": np.array([3, 2])}
+    compare(tmp_path, [node("Unsqueeze", ["c", "axes"], ["u"]), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=17)
+    del constants["axes"]
+    compare(tmp_path, [node("Unsqueeze", ["c"], ["u"], axes=[3, 2]), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=11)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_softmax_of_constants_is_that_of_their_opset(tmp_path: Path, op: str, opset: int):
+    """Before opset 13 it is over all axes from one on."""
+    compare(tmp_path, [node(op, ["c"], ["s"], axis=1), node("ReduceMax", ["x"], ["m"], keepdims=0),
+                       node("Mul", ["s", "m"], ["y"])], {"x": X}, {"c": X[0]}, opset=opset)
 
 
 def test_layer_normalisation_of_doubles(tmp_path: Path):

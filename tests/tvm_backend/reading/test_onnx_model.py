@@ -145,6 +145,20 @@ def _unknown_pattern(model: ModelProto) -> None:
     helper.set_model_props(model, {"onexn.pattern": "{not json"})
 
 
+def test_masks_and_bounds_may_be_infinite(tmp_path: Path) -> None:
+    """Only the constants of layers are weights."""
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    nodes = [helper.make_node("Add", ["x", "mask"], ["masked"]),
+             helper.make_node("Softmax", ["masked"], ["s"], axis=-1), helper.make_node("Min", ["s", "bounds"], ["y"])]
+    constants = {"mask": mask, "bounds": np.array([np.inf, 0.3, np.inf, 0.5], np.float32)}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make_model(nodes, {"x": (2, 4, 4)}, ["y"], constants).SerializeToString())
+    x = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(np.float32)
+    risen = np.exp(x + mask)
+    expected = np.minimum(risen / risen.sum(-1, keepdims=True), constants["bounds"])
+    np.testing.assert_allclose(compile_model(path).run(x), expected, rtol=1e-5, atol=1e-6)
+
+
 DAMAGE = [
     (_missing_weight, "Conv 'conv': its input 'weight' is neither a weight, an input nor"),
     (_cycle, "nodes 'conv', 'relu': they wait for each other's outputs"),

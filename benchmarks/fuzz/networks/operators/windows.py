@@ -13,9 +13,15 @@ from benchmarks.fuzz.networks.operators.made import Made, Maker, Shape, array, f
 
 def _padded(random: Random, attributes: dict[str, Any], axes: int, most: int = 2) -> None:
     if random.random() < 0.2:
-        attributes["auto_pad"] = random.choice(["SAME_UPPER", "SAME_LOWER", "VALID"])
+        attributes["auto_pad"] = _rule(random, attributes)
     else:
         attributes["pads"] = [random.randint(0, most) for _ in range(2 * axes)]
+
+
+def _rule(random: Random, attributes: dict[str, Any]) -> str:
+    """"SAME" only where all agree on it: strides beyond a window's reach pad by less than nothing in onnxruntime."""
+    agreed = all(taps >= stride for taps, stride in zip(attributes["kernel_shape"], attributes["strides"], strict=True))
+    return random.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]) if agreed else "VALID"
 
 
 def conv(random: Random, shape: Shape) -> Made | None:
@@ -53,7 +59,8 @@ def conv_transpose(random: Random, shape: Shape) -> Made | None:
                                                                             strict=True)]
     else:
         _padded(random, attributes, axes)
-        attributes["output_padding"] = [random.randint(0, stride - 1) for stride in attributes["strides"]]
+        if not attributes.get("auto_pad", "").startswith("SAME"):  # which onnxruntime takes as padding to cut off
+            attributes["output_padding"] = [random.randint(0, stride - 1) for stride in attributes["strides"]]
     bias = [array(random, outs * groups)] if random.random() < 0.5 else []
     return Made("ConvTranspose", attributes, [weight, *bias])
 
@@ -65,12 +72,13 @@ def pool(op: str, random: Random, shape: Shape) -> Made | None:
     kernel = [random.randint(1, max(1, min(4, size))) for size in shape[2:]]
     attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": [random.randint(1, 3) for _ in range(axes)]}
     if random.random() < 0.2:
-        attributes["auto_pad"] = random.choice(["SAME_UPPER", "SAME_LOWER", "VALID"])
+        attributes["auto_pad"] = _rule(random, attributes)
     else:
         attributes["pads"] = [random.randint(0, max(0, (kernel[axis % axes]) // 2)) for axis in range(2 * axes)]
     if random.random() < 0.5:
         attributes["ceil_mode"] = random.randint(0, 1)
-    if random.random() < 0.3:
+    # onnxruntime forgets the dilation where it pads by a rule.
+    if random.random() < 0.3 and not attributes.get("auto_pad", "").startswith("SAME"):
         attributes["dilations"] = [random.randint(1, 2) for _ in range(axes)]
     if op == "AveragePool":
         attributes["count_include_pad"] = random.randint(0, 1)

@@ -6,12 +6,15 @@ finite number. ONNX's operators are those of numpy, which pass NaN on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
 from tvm import relax, te, tirx
 
+from onexn_plugins.tvm_backend.lowering.operators.comparisons import known
+from onexn_plugins.tvm_backend.lowering.operators.numbers import number
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 Kind = Literal["max", "min"]
@@ -20,7 +23,7 @@ Kind = Literal["max", "min"]
 def relu(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
     if not _floats(graph, node):
         return None
-    return [_at_least(builder, inputs[0], _number(graph, node, 0))]
+    return [_at_least(builder, inputs[0], number(graph, node, 0))]
 
 
 def clip(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
@@ -56,8 +59,8 @@ def hard_swish(builder: relax.BlockBuilder, graph: Graph, node: Node,
 def thresholded_relu(builder: relax.BlockBuilder, graph: Graph, node: Node,
                      inputs: list[relax.Expr]) -> list[relax.Expr]:
     """What is not above the threshold is 0, also NaN."""
-    above = builder.emit(relax.op.greater(inputs[0], _number(graph, node, node.attributes.get("alpha", 1.0))))
-    return [builder.emit(relax.op.where(above, inputs[0], _number(graph, node, 0)))]
+    above = builder.emit(relax.op.greater(inputs[0], number(graph, node, node.attributes.get("alpha", 1.0))))
+    return [builder.emit(relax.op.where(above, inputs[0], number(graph, node, 0)))]
 
 
 def reduce_max(builder: relax.BlockBuilder, graph: Graph, node: Node,
@@ -76,17 +79,13 @@ def is_infinite(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: l
              if node.attributes.get(name, 1)]
     dtype = graph.dtype(node.inputs[0])
     # Of no sign at all: nothing equals NaN.
-    equal = [builder.emit(relax.op.equal(inputs[0], relax.const(np.array(value, dtype))))
+    equal = [builder.emit(relax.op.equal(inputs[0], relax.const(np.array(value, dtype), str(dtype))))
              for value in signs or [np.nan]]
-    return [reduce(lambda left, right: builder.emit(relax.op.logical_or(left, right)), equal)]
+    return [known(builder, reduce(lambda left, right: builder.emit(relax.op.logical_or(left, right)), equal))]
 
 
 def _floats(graph: Graph, node: Node) -> bool:
     return np.issubdtype(graph.dtype(node.output), np.floating)
-
-
-def _number(graph: Graph, node: Node, value: float) -> relax.Expr:
-    return relax.const(np.array(value, graph.dtype(node.output)))
 
 
 def _at_least(builder: relax.BlockBuilder, value: relax.Expr, bound: relax.Expr) -> relax.Expr:
@@ -115,9 +114,9 @@ def _hard_sigmoid(builder: relax.BlockBuilder, graph: Graph, node: Node, value: 
                   shift: float) -> list[relax.Expr] | None:
     if not _floats(graph, node):
         return None
-    scaled = builder.emit(relax.op.multiply(value, _number(graph, node, slope)))
-    line = builder.emit(relax.op.add(scaled, _number(graph, node, shift)))
-    return [_at_most(builder, _at_least(builder, line, _number(graph, node, 0)), _number(graph, node, 1))]
+    scaled = builder.emit(relax.op.multiply(value, number(graph, node, slope)))
+    line = builder.emit(relax.op.add(scaled, number(graph, node, shift)))
+    return [_at_most(builder, _at_least(builder, line, number(graph, node, 0)), number(graph, node, 1))]
 
 
 def _reduced(builder: relax.BlockBuilder, graph: Graph, node: Node, value: relax.Expr,
@@ -135,21 +134,34 @@ def _reduced(builder: relax.BlockBuilder, graph: Graph, node: Node, value: relax
     return [builder.emit(relax.op.reshape(made, graph.shape(node.output)))]
 
 
-def _reduction(places: list[int], kind: Kind, x: te.Tensor) -> te.Tensor:
-    """The largest or smallest value over these axes, which are left out."""
+def reducer(kind: Kind, dtype: str) -> Callable[..., tirx.Expr]:
+    """What folds values of that type into the largest or smallest of them; NaN is both."""
+    floating = "float" in dtype
 
     def better(best: tirx.Expr, value: tirx.Expr) -> tirx.Expr:
         wins = value > best if kind == "max" else value < best
-        return tirx.Select(tirx.Or(wins, tirx.isnan(value)), value, best)
+        return tirx.Select(tirx.Or(wins, tirx.isnan(value)) if floating else wins, value, best)
 
-    worst = -np.inf if kind == "max" else np.inf
-    reducer = te.comm_reducer(better, lambda dtype: tirx.const(worst, dtype), name=kind)
+    return te.comm_reducer(better, lambda made: worst(kind, made), name=kind)
+
+
+def worst(kind: Kind, dtype: str) -> tirx.Expr:
+    """What no value is worse than."""
+    sign = -1 if kind == "max" else 1
+    if "float" in dtype:
+        return tirx.const(sign * np.inf, dtype)
+    limits = np.iinfo(dtype)
+    return tirx.const(int(limits.min if kind == "max" else limits.max), dtype)
+
+
+def _reduction(places: list[int], kind: Kind, x: te.Tensor) -> te.Tensor:
+    """The largest or smallest value over these axes, which are left out."""
     reduced = {place: te.reduce_axis((0, x.shape[place]), f"r{place}") for place in places}
     shape = [size for place, size in enumerate(x.shape) if place not in reduced]
 
     def element(*position: tirx.Var) -> tirx.Expr:
         free = iter(position)
         at = tuple(reduced[place] if place in reduced else next(free) for place in range(len(x.shape)))
-        return reducer(x[at], axis=list(reduced.values()))
+        return reducer(kind, str(x.dtype))(x[at], axis=list(reduced.values()))
 
     return te.compute(shape, element, f"reduce_{kind}")

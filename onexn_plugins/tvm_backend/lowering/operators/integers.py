@@ -7,17 +7,15 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
+from onexn_plugins.tvm_backend.lowering.operators.numbers import number
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
-def divide(builder: relax.BlockBuilder, graph: Graph, node: Node,
-           inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+def divide_whole(builder: relax.BlockBuilder, graph: Graph, node: Node, x: relax.Expr,
+                 divisor: relax.Expr) -> relax.Expr:
     """Towards zero."""
-    if not _whole(graph, node):
-        return None
-    x, divisor = inputs
     quotient = builder.emit(relax.op.divide(x, _harmless(builder, graph, node, divisor)))
-    return [_elsewhere(builder, graph, node, x, divisor, quotient)]
+    return _elsewhere(builder, graph, node, x, divisor, quotient)
 
 
 def modulo(builder: relax.BlockBuilder, graph: Graph, node: Node,
@@ -37,26 +35,21 @@ def _whole(graph: Graph, node: Node) -> bool:
     return np.issubdtype(graph.dtype(node.output), np.integer)
 
 
-def _number(graph: Graph, node: Node, value: int) -> relax.Expr:
-    dtype = graph.dtype(node.output)
-    return relax.const(np.array(value, dtype), str(dtype))
-
-
 def _harmless(builder: relax.BlockBuilder, graph: Graph, node: Node, divisor: relax.Expr) -> relax.Expr:
     """The divisor, and 1 in place of what no processor takes: everything is a multiple of 0, -1 and 1."""
-    stops = builder.emit(relax.op.equal(divisor, _number(graph, node, 0)))
+    stops = builder.emit(relax.op.equal(divisor, number(graph, node, 0)))
     if _signed(graph, node):
-        negative = builder.emit(relax.op.equal(divisor, _number(graph, node, -1)))
+        negative = builder.emit(relax.op.equal(divisor, number(graph, node, -1)))
         stops = builder.emit(relax.op.logical_or(stops, negative))
-    return builder.emit(relax.op.where(stops, _number(graph, node, 1), divisor))
+    return builder.emit(relax.op.where(stops, number(graph, node, 1), divisor))
 
 
 def _elsewhere(builder: relax.BlockBuilder, graph: Graph, node: Node, x: relax.Expr, divisor: relax.Expr,
                quotient: relax.Expr) -> relax.Expr:
     """The quotient, -x by -1, and 0 by 0."""
-    zero = _number(graph, node, 0)
+    zero = number(graph, node, 0)
     if _signed(graph, node):
-        negative = builder.emit(relax.op.equal(divisor, _number(graph, node, -1)))
+        negative = builder.emit(relax.op.equal(divisor, number(graph, node, -1)))
         quotient = builder.emit(relax.op.where(negative, builder.emit(relax.op.negative(x)), quotient))
     return builder.emit(relax.op.where(builder.emit(relax.op.equal(divisor, zero)), zero, quotient))
 

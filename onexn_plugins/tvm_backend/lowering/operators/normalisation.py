@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tvm import relax
 
+from onexn_plugins.tvm_backend.lowering.operators.numbers import number
 from onexn_plugins.tvm_backend.reading.canonical import is_training
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -15,25 +15,22 @@ def batch_normalisation(builder: relax.BlockBuilder, graph: Graph, node: Node,
     if not is_training(node):
         return None
     x, scale, shift, mean, variance = inputs
-    shape, dtype = graph.shape(node.inputs[0]), graph.dtype(node.inputs[0])
+    shape = graph.shape(node.inputs[0])
     axes = [axis for axis in range(len(shape)) if axis != 1]
     channels = (shape[1], *(1 for _ in shape[2:]))
-
-    def number(value: float) -> relax.Expr:
-        return relax.const(np.array(value, dtype))
 
     def per_channel(value: relax.Expr) -> relax.Expr:
         return builder.emit(relax.op.reshape(value, channels))
 
     def moved(running: relax.Expr, now: relax.Expr) -> relax.Expr:
         momentum = node.attributes.get("momentum", 0.9)
-        old = builder.emit(relax.op.multiply(running, number(momentum)))
-        return builder.emit(relax.op.add(old, builder.emit(relax.op.multiply(now, number(1 - momentum)))))
+        old = builder.emit(relax.op.multiply(running, number(graph, node, momentum)))
+        return builder.emit(relax.op.add(old, builder.emit(relax.op.multiply(now, number(graph, node, 1 - momentum)))))
 
     batch_mean = builder.emit(relax.op.mean(x, axes))
     centred = builder.emit(relax.op.subtract(x, per_channel(batch_mean)))
     batch_variance = builder.emit(relax.op.mean(builder.emit(relax.op.multiply(centred, centred)), axes))
-    epsilon = number(node.attributes.get("epsilon", 1e-5))
+    epsilon = number(graph, node, node.attributes.get("epsilon", 1e-5))
     deviation = builder.emit(relax.op.sqrt(builder.emit(relax.op.add(batch_variance, epsilon))))
     unit = builder.emit(relax.op.divide(centred, per_channel(deviation)))
     scaled = builder.emit(relax.op.multiply(unit, per_channel(scale)))

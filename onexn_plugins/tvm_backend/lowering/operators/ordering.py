@@ -9,6 +9,7 @@ from tvm import relax, tirx
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr
+from onexn_plugins.tvm_backend.lowering.operators.comparisons import settled
 from onexn_plugins.tvm_backend.lowering.operators.function import call
 from onexn_plugins.tvm_backend.lowering.operators.layout import around
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
@@ -91,6 +92,8 @@ class _Row:
         first, second = T.bind(first), T.bind(second)
         one, other = T.bind(self.value(first)), T.bind(self.value(second))
         upper, lower = (one, other) if self.largest else (other, one)
-        above = tirx.Or(upper > lower, tirx.And(self._is_nan(upper), tirx.Not(self._is_nan(lower))))
-        below = tirx.Or(lower > upper, tirx.And(self._is_nan(lower), tirx.Not(self._is_nan(upper))))
+        above, below = self._is_above(upper, lower), self._is_above(lower, upper)
         return T.bind(tirx.Or(above, tirx.And(tirx.Not(below), first < second)))
+
+    def _is_above(self, one: Expr, other: Expr) -> Expr:
+        return settled(tirx.Or(one > other, tirx.And(self._is_nan(one), tirx.Not(self._is_nan(other)))))

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer, Expr
-from onexn_plugins.tvm_backend.lowering.operators.activations import Activation, activations
+from onexn_plugins.tvm_backend.lowering.operators.activations import Activation, activations, clipped
 from onexn_plugins.tvm_backend.lowering.operators.function import call
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 
@@ -32,7 +32,7 @@ class Cell:
         gates: how many rows of `hidden` each step computes.
         direction: which one of the directions this is.
         backwards: from the last step to the first.
-        functions: its activations, in ONNX's order, on clipped values.
+        functions: its activations, in ONNX's order; those of gates clip what they are given.
         dtype: of every value.
     """
 
@@ -99,8 +99,11 @@ def _cells(graph: Graph, node: Node) -> list[Cell]:
         raise OneXNError(f"{kind} {node.name!r}", f"has {len(names)} activations for {directions} directions",
                          f"Name {ACTIVATIONS_OF[kind]} for each direction")
     functions = activations(f"{kind} {node.name!r}", names, node.attributes.get("activation_alpha", []),
-                            node.attributes.get("activation_beta", []), node.attributes["clip"])
+                            node.attributes.get("activation_beta", []))
     per_cell = ACTIVATIONS_OF[kind]
+    # Gates are clipped; what an LSTM emits of its cell's state is not, as in onnxruntime.
+    functions = [function if kind == "LSTM" and place % per_cell == 2 else clipped(function, node.attributes["clip"])
+                 for place, function in enumerate(functions)]
     return [Cell(kind, steps, batch, directions, hidden, width // hidden, index,
                  direction == "reverse" or index == 1, tuple(functions[index * per_cell:(index + 1) * per_cell]),
                  bool(node.attributes["input_forget"]), bool(node.attributes["linear_before_reset"]),

@@ -37,11 +37,13 @@ class Axis:
 
 def resize(builder: relax.BlockBuilder, graph: Graph, node: Node,
            inputs: list[relax.Expr]) -> list[relax.Expr] | None:
-    """Every mode and attribute, where scales or sizes are known; types other than float32 where nothing is summed."""
+    """Every mode and attribute, where scales or sizes are known; whole numbers where nothing is summed."""
     value, spec = inputs[0], graph.specs[node.output]
     axes = _axes(graph, node)
-    if axes is None or (node.text("mode", "nearest") != "nearest" and spec.dtype != np.float32):
+    floating = np.issubdtype(spec.dtype, np.floating)
+    if axes is None or (node.text("mode", "nearest") != "nearest" and not floating):
         return None
+    weight_type = spec.dtype if floating else np.dtype(np.float32)
     beyond = float(node.attributes.get("extrapolation_value", 0.0))
     crops = node.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     # Axes that shrink first, the last one first of the others: rows are then made from whole rows.
@@ -52,8 +54,8 @@ def resize(builder: relax.BlockBuilder, graph: Graph, node: Node,
         outside = (x < 0) | (x > axis.size - 1) if crops else np.zeros(axis.out_size, bool)
         if not outside.any() and np.array_equal(places, np.arange(axis.size)[:, None]):
             continue
-        constants = [relax.const(places), relax.const(factors.astype(np.float32)), relax.const(outside.astype(np.int8))]
-        emit = partial(_along, place, spec.dtype == np.float32, beyond if outside.any() else None)
+        constants = list(map(relax.const, (places, factors.astype(weight_type), outside.astype(np.int8))))
+        emit = partial(_along, place, floating, beyond if outside.any() else None)
         value = builder.emit_te(emit, value, *constants, primfunc_name_hint="resize")
     return [builder.emit(value)]
 

@@ -88,8 +88,9 @@ def _compile(network: StaticProgram, build: Path, compile_c: Sequence[str], inpu
     (build / "constants.bin").write_bytes(bytes(network.program.constants))
     (build / "constants.S").write_text(constants_source(str(build / "constants.bin")), encoding="utf-8")
     network.kernels.write_to_file(str(build / "kernels.o"), "o")
-    sources = [build / "network.c", build / "constants.S", RUNTIME / "runtime.c", RUNTIME / "main.c"]
+    sources = [build / "network.c", build / "constants.S", RUNTIME / "runtime.c", RUNTIME / "integers.c",
+               RUNTIME / "main.c"]
     for source in sources:
         output = build / f"{source.stem}.o"
         run_compiler(network.target, [*compile_c, "-c", f"-I{RUNTIME}", "-o", str(output), str(source)])
-    return [build / name for name in ("kernels.o", "network.o", "constants.o", "runtime.o")]
+    return [build / name for name in ("kernels.o", "network.o", "constants.o", "runtime.o", "integers.o")]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from onexn_plugins.tvm_backend.reading.expansion.functions import body
 from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -28,14 +27,11 @@ def power(graph: Graph, node: Node) -> Iterable[Node] | None:
     return write.nodes
 
 
-def celu(graph: Graph, node: Node) -> Iterable[Node] | None:
+def celu(graph: Graph, node: Node) -> Iterable[Node]:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1)). The standard's other definition, by Elu, is the same for positive
-    alpha alone.
+    alpha alone, and infinite where x / alpha is.
     """
-    alpha = float(node.attributes.get("alpha", 1.0))
-    if alpha > 0:
-        return body(graph, node)
-    write, x = Writer(graph, node), node.inputs[0]
+    write, x, alpha = Writer(graph, node), node.inputs[0], float(node.attributes.get("alpha", 1.0))
     below = write("Sub", write("Exp", write("Div", x, write.number(alpha))), write.number(1))
     write("Add", write("Relu", x), write("Min", write("Mul", below, write.number(alpha)), write.number(0)),
           to=node.output)
@@ -43,9 +39,9 @@ def celu(graph: Graph, node: Node) -> Iterable[Node] | None:
 
 
 def prelu(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Of a scalar, which TVM does not take."""
+    """Of a scalar or of whole numbers, which TVM does not take."""
     x, slope = node.inputs
-    if graph.shape(x):
+    if graph.shape(x) and np.issubdtype(graph.dtype(x), np.floating):
         return None
     write = Writer(graph, node)
     write("Where", write("Less", x, write.number(0)), write("Mul", x, slope), x, to=node.output)

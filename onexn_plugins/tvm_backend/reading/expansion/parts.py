@@ -41,11 +41,11 @@ class Writer:
         self.nodes.append(Node.make("Cast", [x], [output], self._node.name, to=helper.np_dtype_to_tensor_dtype(dtype)))
         return output
 
-    def reduce(self, op: str, x: str, axes: list[int]) -> str:
+    def reduce(self, op: str, x: str, axes: list[int], to: str = "") -> str:
         """A reduction, or Squeeze or Unsqueeze, along these axes; reduced axes stay with one element."""
         if self._graph.opset < _AXES_ARE_INPUTS.get(op, _REDUCED_AXES_ARE_INPUTS):
-            return self(op, x, axes=axes)
-        return self(op, x, self.integers(*axes))
+            return self(op, x, to=to, axes=axes)
+        return self(op, x, self.integers(*axes), to=to)
 
     def integers(self, *values: int) -> str:
         """A constant list of int64."""

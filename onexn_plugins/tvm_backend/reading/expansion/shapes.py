@@ -1,5 +1,5 @@
-"""Padding by a value that is computed, Split into parts of which some are empty, Slice from beyond the end,
-ConvTranspose to a given shape.
+"""Padding by a value that is computed, Split into parts of which some are empty, Slice from beyond the end, and
+Transpose of a scalar.
 """
 
 from __future__ import annotations
@@ -82,25 +82,6 @@ def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int]:
     return min(max(start, 0), size - 1), _BEFORE if end < 0 else end
 
 
-def conv_transpose(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Padding as numbers instead of the shape or rule that it follows from."""
-    mode, wanted = node.text("auto_pad", "NOTSET"), node.attributes.get("output_shape")
-    if mode == "NOTSET" and not wanted:
-        return None
-    image, weight = graph.shape(node.inputs[0])[2:], graph.shape(node.inputs[1])[2:]
-    replaced = ("auto_pad", "output_shape", "pads")
-    attributes = {key: value for key, value in node.attributes.items() if key not in replaced}
-    strides, dilations = (attributes.get(name, [1] * len(image)) for name in ("strides", "dilations"))
-    more = list(attributes.get("output_padding", [0] * len(image)))
-    if mode == "VALID" and not wanted:
-        return [Node.make(node.op, node.inputs, node.outputs, node.name, **attributes)]
-    sizes = list(wanted or [size * stride for size, stride in zip(image, strides, strict=True)])[-len(image):]
-    begins, ends = [], []
-    for axis, size in enumerate(sizes):
-        total = (strides[axis] * (image[axis] - 1) + more[axis] + (weight[axis] - 1) * dilations[axis] + 1) - size
-        more[axis] += max(-total, 0)
-        smaller, larger = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
-        begins.append(smaller if mode == "SAME_UPPER" else larger)
-        ends.append(larger if mode == "SAME_UPPER" else smaller)
-    attributes |= {"pads": begins + ends, "output_padding": more}
-    return [Node.make(node.op, node.inputs, node.outputs, node.name, **attributes)]
+def transpose(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Of a scalar there is nothing to turn, and older opsets tell no shape of it."""
+    return None if graph.shape(node.inputs[0]) else [Node.make("Identity", node.inputs, node.outputs, node.name)]

@@ -1,4 +1,6 @@
-"""LpPool as a depthwise convolution of powers, which kernels compute."""
+"""LpPool as a depthwise convolution of powers, which kernels compute; GlobalMaxPool as a reduction; Resize of whole
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,26 @@ def lp_pool(graph: Graph, node: Node) -> Iterable[Node] | None:
     powers = write("Pow", write("Abs", node.inputs[0]), write.number(order))
     total = write("Conv", powers, weight, group=shape[1], kernel_shape=kernel, **attributes)
     write("Pow", total, write.number(1 / order), to=node.output)
+    return write.nodes
+
+
+def global_max_pool(graph: Graph, node: Node) -> Iterable[Node] | None:
+    axes = list(range(2, len(graph.shape(node.inputs[0]))))
+    if not axes:
+        return None
+    write = Writer(graph, node)
+    write.reduce("ReduceMax", node.inputs[0], axes, to=node.output)
+    return write.nodes
+
+
+def resize(graph: Graph, node: Node) -> Iterable[Node] | None:
+    """Of whole numbers in between: in float32, cut afterwards."""
+    dtype = graph.dtype(node.inputs[0])
+    if node.text("mode", "nearest") == "nearest" or not np.issubdtype(dtype, np.integer):
+        return None
+    write = Writer(graph, node)
+    wide = write.cast(node.inputs[0], np.dtype(np.float32))
+    write.cast(write("Resize", wide, *node.inputs[1:], **node.attributes), dtype, to=node.output)
     return write.nodes
 
 
