@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.common.record import command_line, record
 from benchmarks.filters.network import RATIO, cut
@@ -46,13 +50,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _in_a_process(network: str) -> dict[str, Any]:
     """Whatever goes wrong in one network harms no other."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, _quiet) as pool:
         try:
             return pool.apply_async(cut, (network,)).get(SECONDS)
         except multiprocessing.TimeoutError:
             return {"network": network, "cut_by": "neither", "reason": f"not done in {SECONDS} s"}
         except Exception as error:
             return {"network": network, "cut_by": "neither", "reason": f"{type(error).__name__}: {error}"[:200]}
+
+
+def _quiet() -> None:
+    """In this process alone: the table says what a network's warnings would."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import Any
 
 import torch
@@ -22,9 +20,6 @@ RATIO = 0.5
 
 def cut(network: str) -> dict[str, Any]:
     """One row of the table."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
     model, pixels = load_model(network), LARGER.get(network, PIXELS)
     if hasattr(model, "aux_logits"):  # what runs in training alone no tracer sees
         for name, value in (("aux_logits", False), ("aux1", None), ("aux2", None)):
