@@ -84,6 +84,11 @@ class BlockPattern:
         heights[:, -1] = self.group_channels - (self.rows_per_group - 1) * self.block_size
         return heights.flatten()
 
+    @property
+    def row_of(self) -> Tensor:
+        """The block row that each output channel is in, int64 [out]."""
+        return torch.arange(self.block_rows).repeat_interleave(self.row_heights())
+
     def split(self, per_kernel: Tensor) -> Tensor:
         """[out, in] -> [block_rows, N, in]; tails are filled up with zeros."""
         grouped = per_kernel.reshape(self.groups, self.group_channels, self.in_channels)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.damping import fitted
 from onexn_plugins.repair.elimination import DAMPING
-from onexn_plugins.repair.least_squares import fit, offset
+from onexn_plugins.repair.least_squares import LeastSquares
 from onexn_plugins.repair.moments import Moments
 from onexn_plugins.repair.offsets import norm_scale
 from onexn_plugins.repair.surroundings import Surroundings
@@ -43,21 +44,15 @@ def fit_behind(weight: Tensor, keep: Tensor, pattern: BlockPattern, moments: Mom
         damping: towards the old weight.
         rounds: in which targets give way; `ROUNDS` by default.
     """
-    found, shift = _fitted(weight, keep, pattern, moments, centred, damping)
+    solver = LeastSquares(weight, keep, pattern, moments.statistics(centred).inputs, damping=damping)
+    found, shift = fitted(solver, moments, centred)
     if limits is not None:
         for _ in range(ROUNDS if rounds is None else rounds):
             own = moments.untaught()
             for inputs, targets in pairs:
                 own.add_targets(inputs, unclipped(targets, given(found, shift, inputs), limits))
-            found, shift = _fitted(weight, keep, pattern, own, centred, damping)
+            found, shift = fitted(solver, own, centred)
     return found, shift
-
-
-def _fitted(weight: Tensor, keep: Tensor, pattern: BlockPattern, moments: Moments, centred: bool,
-            damping: float) -> tuple[Tensor, Tensor]:
-    statistics = moments.statistics(centred)
-    found = fit(weight, keep, pattern, statistics, damping=damping)
-    return found, offset(found, statistics) if centred else torch.zeros(len(weight), dtype=torch.float64)
 
 
 def clipping(around: Surroundings, mean: Tensor | None, shape: Sequence[int]) -> Limits | None:

@@ -16,8 +16,7 @@ from onexn_plugins.inputs import call_model, keep_state, map_tensors, tensors_in
 
 SUFFIXES = frozenset([".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"])
 BATCH = 25
-FEW = 8  # images whose activations a processor's cache holds longer: a forward takes three quarters of the time
-MEMORY = 6 * 2**30  # bytes of activations held at a time
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,35 @@ class Images:
         """The first image, as a batch of one."""
         return map_tensors(lambda each: each[:1] if each.dim() else each, self.batches[0])
 
-    def fitting(self, bytes_each: int) -> Images:
-        """As many, evenly chosen, as leave what is held of each within MEMORY."""
-        if self.count * bytes_each <= MEMORY:
-            return self
-        batches = self.some(max(1, int(MEMORY / bytes_each)))
-        return Images(batches, sum(_size(batch) for batch in batches), self.skipped)
+    def shuffled(self) -> Images:
+        """The same in random order, in small batches, so that the first of them, however many, show what all do."""
+        generator = torch.Generator().manual_seed(0)
+        batches = self.batches
+        if all(isinstance(batch, Tensor) for batch in batches):
+            batches = list(torch.cat(batches).split(1))
+        return self._of([batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()])
+
+    def apart(self, count: int) -> tuple[Images, Images]:
+        """(the rest, about so many, evenly from all); both are all of them where they cannot be told apart.
+
+        At most a quarter is taken.
+        """
+        batches = self.batches
+        if all(isinstance(batch, Tensor) for batch in batches):
+            batches = list(torch.cat(batches).split(1))
+        count = min(count * len(batches) // max(1, self.count), len(batches) // 4)
+        if not count:
+            return self, self
+        taken = {int(place * len(batches) / count) for place in range(count)}
+        rest, few = ([batch for place, batch in enumerate(batches) if (place in taken) is own]
+                     for own in (False, True))
+        return self._of(rest), self._of(few)
+
+    def _of(self, batches: list[Any]) -> Images:
+        """Some of the batches; single images in small batches."""
+        if all(isinstance(batch, Tensor) and len(batch) == 1 for batch in batches):
+            batches = list(torch.cat(batches).split(FEW))
+        return Images(batches, sum(size_of(batch) for batch in batches), self.skipped)
 
     def some(self, count: int) -> list[Any]:
         """About so many images, evenly from all batches (for tensors; other batches whole)."""
@@ -113,7 +135,7 @@ def read_images(images: Any, model: nn.Module, preprocess: Callable[[Any], Tenso
         raise OneXNError("images", "there are none", "Give a few hundred photos like those the model will see")
     like = next((each for each in model.parameters() if each.is_floating_point()), torch.zeros(()))
     found.batches = _batched([_moved(batch, like) for batch in found.batches], model)
-    found.count = sum(_size(batch) for batch in found.batches)
+    found.count = sum(size_of(batch) for batch in found.batches)
     for batch in found.batches:
         if any(bool(~torch.isfinite(each).all()) for each in tensors_in(batch) if each.is_floating_point()):
             raise OneXNError("images", "they hold NaN or infinite values", "Check the preprocessing")
@@ -198,6 +220,7 @@ def _batched(batches: list[Any], model: nn.Module) -> list[Any]:
     return batches
 
 
-def _size(batch: Any) -> int:
+def size_of(batch: Any) -> int:
+    """Images in a batch."""
     tensors: Sequence[Tensor] = tensors_in(batch)
     return len(tensors[0]) if tensors and tensors[0].dim() else 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -52,6 +53,29 @@ class Moments:
         self.cross += (targets.mT @ inputs).to(self.cross)
         self.target_sums += targets.sum(1).to(self.cross)
         self.target_squares += targets.square().sum(1).to(self.cross)
+
+    @classmethod
+    def total(cls, parts: Sequence[Moments]) -> Moments:
+        """Of the samples of all parts."""
+        return reduce(Moments.plus, parts)
+
+    def plus(self, other: Moments, sign: int = 1) -> Moments:
+        """Of these samples and others; of these without others among them if sign is -1."""
+        groups, inputs = self.input_sums.shape
+        result = Moments(groups, inputs, self.cross.shape[1])
+        result.count = self.count + sign * other.count
+        for name in ("inputs", "input_sums", "cross", "target_sums", "target_squares"):
+            setattr(result, name, torch.add(getattr(self, name), getattr(other, name), alpha=sign))
+        return result
+
+    def of_outputs(self, channels: Tensor) -> Moments:
+        """The same samples with some of the targets, of a layer without groups."""
+        groups, inputs = self.input_sums.shape
+        result = Moments(groups, inputs, 0)
+        result.count, result.inputs, result.input_sums = self.count, self.inputs, self.input_sums
+        for name in ("cross", "target_sums", "target_squares"):
+            setattr(result, name, getattr(self, name)[:, channels])
+        return result
 
     def untaught(self) -> Moments:
         """Of the same samples, for other targets."""

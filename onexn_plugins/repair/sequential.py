@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.abreast import Abreast
 from onexn_plugins.repair.clipping import clipping, fit_behind
-from onexn_plugins.repair.elimination import DAMPING
+from onexn_plugins.repair.damping import best_damping, folded
 from onexn_plugins.repair.images import Images
-from onexn_plugins.repair.lockstep import Call, Run, layer_of, runs
+from onexn_plugins.repair.lockstep import Call, Run, layer_of
 from onexn_plugins.repair.moments import Moments, outputs, samples, step_of
 from onexn_plugins.repair.offsets import has_offset, norm_scale, set_offset
 from onexn_plugins.repair.surroundings import Surroundings
-from onexn_plugins.repair.survey import Progress, held
+from onexn_plugins.repair.survey import Progress
 
 FAINT = 1e-3  # of the strongest channel's scale: a batch norm that weakens a channel more has no say in its target
 
@@ -27,7 +28,7 @@ FAINT = 1e-3  # of the strongest channel's scale: a batch norm that weakens a ch
 def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
                    keep: Mapping[str, Tensor], around: Mapping[str, Surroundings],
                    patterns: Mapping[str, BlockPattern], *,
-                   damping: float = DAMPING, context: Callable[[], Any] = torch.no_grad,
+                   context: Callable[[], Any] = torch.no_grad,
                    progress: Progress | None = None) -> None:
     """Give every layer of `pruned` the weights on its kept blocks that come closest to the dense network, in place.
 
@@ -43,26 +44,25 @@ def correct_layers(dense: nn.Module, pruned: nn.Module, images: Images, layers: 
         keep: layer -> bool [block_rows, in / groups]; all of it where nothing goes.
         around: layer -> what stands behind it in `pruned`.
         patterns: the blocks of each layer.
-        damping: towards the old weights.
         context: in which both run.
         progress: called as progress(done, total, what).
     """
-    reference, images = dict(dense.named_modules()), images.fitting(held(around, networks=2))
+    reference = dict(dense.named_modules())
     weights = [{name: model[name].weight for name in keep} for model in (reference, layers)]
     wanted = Counter(skip for name in keep if (skip := around[name].skip) is not None)
-    places = frozenset(wanted)
-    with (runs(dense, images.batches, weights[0], places, context) as whole,
-          runs(pruned, images.batches, weights[1], places, context) as parts):
+    with Abreast([dense, pruned], images, weights, {name: around[name] for name in around if name in keep},
+                 frozenset(wanted), context) as runs:
+        whole, parts = runs.groups
         done = 0
-        while (name := layer_of(whole)) is not None:
+        while (name := runs.at()) is not None:
             if layer_of(parts) != name:
                 raise OneXNError(name, "is not reached in the same order once the network is pruned",
                                  "Repair takes models that compute the same layers whatever the values")
             if progress is not None:
                 progress(done, len(keep), f"correction: {name}")
-            seen = _gathered(whole, parts, layers[name], around[name], images.count, name)
+            seen = _gathered(whole, parts, layers[name], around[name], runs.count, name)
             mean = _running_mean(dense, pruned, around[name])
-            _correct(layers[name], keep[name], around[name], seen, patterns[name], damping, mean)
+            _correct(layers[name], keep[name], around[name], seen, patterns[name], mean)
             _forget(around[name].skip, wanted, [*whole, *parts])
             for run in parts:
                 run.advance()
@@ -110,16 +110,18 @@ def _before_norm(values: Tensor, around: Surroundings) -> Tensor:
 
 
 def _correct(layer: PrunableLayer, keep: Tensor, around: Surroundings, seen: Iterable[tuple[Tensor, Tensor]],
-             pattern: BlockPattern, damping: float, mean: Tensor | None) -> None:
+             pattern: BlockPattern, mean: Tensor | None) -> None:
     centred, groups = has_offset(layer, around), groups_of(layer)
     limits = clipping(around, mean, (groups, out_channels(layer) // groups))
-    moments, old = Moments(groups, fan_in(layer), out_channels(layer) // groups), out_first(layer, layer.weight)
+    folds, old = folded(groups, fan_in(layer), out_channels(layer) // groups), out_first(layer, layer.weight)
     pairs = []
-    for inputs, targets in seen:
-        moments.add(inputs, targets)
+    for number, (inputs, targets) in enumerate(seen):
+        folds[number % len(folds)].add(inputs, targets)
         if limits is not None:
             pairs.append((inputs, targets))
-    weight, shift = fit_behind(old, keep, pattern, moments, pairs, limits, centred=centred, damping=damping)
+    damping = best_damping(old, keep, pattern, folds, centred)
+    weight, shift = fit_behind(old, keep, pattern, Moments.total(folds), pairs, limits, centred=centred,
+                               damping=damping)
     with torch.no_grad():
         layer.weight.copy_(as_stored(layer, weight))
     if centred:

@@ -14,6 +14,7 @@ from onexn_plugins.measurement import measure
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.rearrangement import apply_moves
 from onexn_plugins.rearrangement.run import rearrange_layers
+from onexn_plugins.repair.abreast import room
 from onexn_plugins.repair.distillation import Distillation, DistillationError
 from onexn_plugins.repair.distillation import distil as train
 from onexn_plugins.repair.elimination import Elimination, kernel_saliency, weighted
@@ -21,9 +22,9 @@ from onexn_plugins.repair.moments import Moments, step_of
 from onexn_plugins.repair.offsets import has_offset
 from onexn_plugins.repair.plan import Budget, share_ratios
 from onexn_plugins.repair.sequential import correct_layers
-from onexn_plugins.repair.statistics import reestimate_norms
+from onexn_plugins.repair.statistics import reestimate_norms, scale_outputs
 from onexn_plugins.repair.surroundings import surroundings
-from onexn_plugins.repair.survey import held, layer_moments, survey
+from onexn_plugins.repair.survey import layer_moments, survey
 from onexn_plugins.repair.work import Work, restore, values
 from onexn_plugins.selection import keep_highest
 
@@ -106,6 +107,9 @@ def correct(work: Work) -> None:
     correct_with_depthwise(work, work.keep, work.layers, work.patterns)
     work.judge("least squares", started, before)
     started, before = time.monotonic(), values(work.student)
+    if scale_outputs(work.student, work.example, work.expected, work.outputs(work.student)):
+        work.judge("scale of the outputs", started, before)
+    started, before = time.monotonic(), values(work.student)
     if reestimate_norms(work.student, work.images.batches, work.context):
         work.judge("batch-norm statistics", started, before)
     work.save("corrected", {"ratios": work.result.ratios})
@@ -163,10 +167,10 @@ def _ratios(work: Work, found: Any, ratio: Any) -> dict[str, float]:
 
 
 def _note_missing(work: Work) -> None:
-    fitting = work.images.fitting(held(work.around, networks=2)).count
+    fitting = room(list(work.around.values()), networks=2)
     if fitting < work.images.count:
-        work.result.notes.append(f"{fitting} of {work.images.count} images are fitted on: what is held of all of them "
-                                 "would not fit into the memory allowed")
+        work.result.notes.append(f"{max(1, fitting)} of {work.images.count} images are fitted on where feature maps "
+                                 "are largest, more behind: what is held of all does not fit into the memory allowed")
     for name in work.names:
         if name not in work.around:
             work.result.notes.append(f"{name} stays dense: forward does not compute it")

@@ -1,4 +1,4 @@
-"""Statistics of the pruned network put right, without touching a weight."""
+"""Statistics of the pruned network put right: of its batch norms, and the scale of its outputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from onexn_plugins.inputs import call_model, tensors_in
+from onexn_plugins.layers import weighted_layers
+from onexn_plugins.repair.divergence import divergence, is_classes
+from onexn_plugins.repair.surroundings import surroundings
+
+SCALES = [1.1**power for power in range(9)]  # 1 to 2.1: least squares makes outputs smaller, never larger
 
 
 def reestimate_norms(model: nn.Module, batches: Sequence[Any], context: Callable[[], Any] = torch.no_grad) -> int:
@@ -41,3 +46,32 @@ def reestimate_norms(model: nn.Module, batches: Sequence[Any], context: Callable
         for norm, (training, momentum) in zip(norms, before, strict=True):
             norm.training, norm.momentum = training, momentum
     return len(norms)
+
+
+def scale_outputs(model: nn.Module, example: Any, dense: Sequence[Any], outputs: Sequence[Any]) -> float | None:
+    """Scale the last layer so that the classes' divergence from the dense network's is the least, in place.
+
+    What is fitted by least squares varies less than its targets, the outputs as well: the network is less sure than it
+    might be (temperature scaling, Guo et al., ICML 2017). The order of the classes stays.
+
+    Args:
+        model: whose last layer gives its outputs.
+        example: that it runs on.
+        dense: outputs of the dense network.
+        outputs: of the model on the same images.
+
+    Returns:
+        The scale; None where outputs are no classes or no layer gives them, and nothing was changed.
+    """
+    layers = weighted_layers(model)
+    around = surroundings(model, example, {name: layer.weight for name, layer in layers.items()})
+    if not around or not all(is_classes(each) for each in dense):
+        return None
+    name = next(reversed(around))
+    if around[name].norm is not None or around[name].bounds is not None:
+        return None
+    scale = min(SCALES, key=lambda each: divergence(dense, [each * output for output in outputs]).kl)
+    with torch.no_grad():
+        for each in layers[name].parameters(recurse=False):
+            each.mul_(scale)
+    return scale

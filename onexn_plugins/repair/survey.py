@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onexn_plugins.inputs import call_model
 from onexn_plugins.layers import PrunableLayer, as_stored, fan_in, groups_of, out_channels, out_first
 from onexn_plugins.pattern import BlockPattern
+from onexn_plugins.repair.abreast import Abreast
 from onexn_plugins.repair.channels import as_one_row
 from onexn_plugins.repair.clipping import Limits, clipping, fit_behind, given
+from onexn_plugins.repair.damping import best_damping, folded
 from onexn_plugins.repair.divergence import divergence
-from onexn_plugins.repair.elimination import Elimination, eliminate
+from onexn_plugins.repair.elimination import Elimination, block_rows, eliminate
 from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import Images
-from onexn_plugins.repair.lockstep import layer_of, runs
 from onexn_plugins.repair.moments import Moments, samples, step_of
 from onexn_plugins.repair.offsets import add_offset, has_offset
+from onexn_plugins.repair.replay import Recording
 from onexn_plugins.repair.surroundings import Surroundings
 from onexn_plugins.selection import keep_highest
 
@@ -53,10 +54,10 @@ def layer_samples(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
                   around: Mapping[str, Surroundings], context: Callable[[], Any]) -> Iterator[
                       tuple[str, Iterator[Tensor]]]:
     """What each layer reads, batch by batch, one layer at a time, in the order in which they are computed."""
-    images = images.fitting(held(around))
-    with runs(model, images.batches, {name: layers[name].weight for name in around}, context=context) as group:
-        while (name := layer_of(group)) is not None:
-            weight, step = layers[name].weight.detach(), step_of(around[name].size, images.count, fan_in(layers[name]))
+    with Abreast([model], images, [{name: layers[name].weight for name in around}], around, context=context) as runs:
+        while (name := runs.at()) is not None:
+            weight, step = layers[name].weight.detach(), step_of(around[name].size, runs.count, fan_in(layers[name]))
+            group = runs.groups[0]
             yield name, (samples(run.call, weight, step, name) for run in group if run.call is not None)
             for run in group:
                 run.advance()
@@ -70,11 +71,6 @@ def layer_moments(model: nn.Module, images: Images, layers: Mapping[str, Prunabl
         for inputs in batches:
             moments.add(inputs)
         yield name, moments
-
-
-def held(around: Mapping[str, Surroundings], networks: int = 1) -> int:
-    """Bytes of activations that stay alive of each image: what a layer reads, a skip connection and what is between."""
-    return 3 * networks * max((each.bytes for each in around.values()), default=0)
 
 
 def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer],
@@ -103,24 +99,23 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     eliminations: dict[str, Elimination] = {}
     whole: dict[str, Elimination] = {}
     thinned: dict[str, list[_Thinned]] = {}
+    images, judges = images.apart(JUDGES) if harm else (images, images)
     for name, batches in layer_samples(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
-        seen = _Seen.of(layers[name], around[name], batches, taught=harm)
-        statistics = seen.moments.statistics(has_offset(layers[name], around[name]))
-        found = (known or {}).get(name) or eliminate(
-            weight, pattern, statistics.inputs, importance=(importance or {}).get(name))
+        seen = _Seen.of(layers[name], around[name], batches, pattern)
+        inputs, own = seen.moments.statistics(seen.centred).inputs, (importance or {}).get(name)
+        found = (known or {}).get(name) or eliminate(weight, pattern, inputs, importance=own)
         eliminations[name] = found
         if name in columns:
-            whole[name] = eliminate(weight, as_one_row(weight), statistics.inputs,
-                                    importance=(importance or {}).get(name))
+            whole[name] = eliminate(weight, as_one_row(weight), inputs, importance=own)
         if finished is not None:
             finished(name, found)
         if harm:
             ratios = [found.ratio(share) for share in SHARES]
             thinned[name] = [(float(found.error(ratio)), *seen.corrected(
                 weight, keep_highest(found.scores, ratio), pattern)) for ratio in ratios]
-    return Survey(eliminations, _harm(model, images.some(JUDGES), layers, around, thinned, context, report), whole)
+    return Survey(eliminations, _harm(model, judges.batches, layers, around, thinned, context, report), whole)
 
 
 @dataclass(frozen=True)
@@ -133,6 +128,7 @@ class _Seen:
         limits: that it clips them to.
         bias: that the outputs contain, float64 [out].
         centred: is there a place for a shift?
+        damping: with which half of the blocks give best what images that were left out should.
     """
 
     moments: Moments
@@ -140,46 +136,55 @@ class _Seen:
     limits: Limits | None
     bias: Tensor
     centred: bool
+    damping: float
 
     @classmethod
-    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], taught: bool) -> _Seen:
-        groups, channels = groups_of(layer), out_channels(layer)
-        moments = Moments(groups, fan_in(layer), channels // groups)
+    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], pattern: BlockPattern) -> _Seen:
+        groups, channels, centred = groups_of(layer), out_channels(layer), has_offset(layer, around)
+        folds = folded(groups, fan_in(layer), channels // groups)
         limits = clipping(around, getattr(around.norm, "running_mean", None), (groups, channels // groups))
         own = out_first(layer, layer.weight.detach())
         bias = torch.zeros(channels) if layer.bias is None else layer.bias.detach()
         pairs = []
-        for inputs in batches:
-            targets = given(own, bias, inputs) if taught else None
-            moments.add(inputs, targets)
-            if limits is not None and targets is not None:
+        for number, inputs in enumerate(batches):
+            targets = given(own, bias, inputs)
+            folds[number % len(folds)].add(inputs, targets)
+            if limits is not None:
                 pairs.append((inputs, targets))
-        return cls(moments, pairs, limits, bias.double().cpu(), has_offset(layer, around))
+        moments = Moments.total(folds)
+        damping = best_damping(own, _half(own, pattern, moments), pattern, folds, centred)
+        return cls(moments, pairs, limits, bias.double().cpu(), centred, damping)
 
     def corrected(self, weight: Tensor, keep: Tensor, pattern: BlockPattern) -> tuple[Tensor, Tensor]:
         """The weight on these blocks that gives the dense outputs best, and the shift that goes with it."""
         fitted, shift = fit_behind(weight, keep, pattern, self.moments, self.pairs, self.limits, centred=self.centred,
-                                   rounds=1)
+                                   damping=self.damping, rounds=1)
         return fitted, shift - self.bias if self.centred else shift
+
+
+def _half(weight: Tensor, pattern: BlockPattern, moments: Moments) -> Tensor:
+    """The blocks that would stay if each stood for itself, bool [block_rows, in / groups]."""
+    sizes = (moments.inputs / moments.count).diagonal(dim1=-2, dim2=-1)  # [groups, d]
+    sizes = sizes.repeat_interleave(pattern.rows_per_group, 0).unflatten(1, (pattern.in_channels, -1))
+    return keep_highest((block_rows(weight, pattern).square().sum(1) * sizes).sum(2), 0.5)
 
 
 def _harm(model: nn.Module, batches: Sequence[Any], layers: Mapping[str, PrunableLayer],
           around: Mapping[str, Surroundings], thinned: Mapping[str, Sequence[_Thinned]], context: Callable[[], Any],
           report: Progress) -> dict[str, Harm]:
-    def outputs() -> list[Any]:
-        with torch.no_grad(), context():
-            return [call_model(model, batch) for batch in batches]
-
-    dense = outputs() if thinned else []
-    harm = {}
-    for number, (name, variants) in enumerate(thinned.items()):
-        report(number, len(thinned), f"harm: {name}")
-        values = []
-        for _, weight, shift in variants:
-            with _exchanged(layers[name], around[name], weight, shift):
-                values.append(max(divergence(dense, outputs()).kl, LEAST))
-        harm[name] = Harm(tuple(error for error, *_ in variants), tuple(values))
-    return harm
+    dense: list[Any] = []
+    found: dict[str, list[list[Any]]] = {name: [[] for _ in variants] for name, variants in thinned.items()}
+    for done, batch in enumerate(batches if thinned else ()):
+        report(done, len(batches), "harm")
+        recording = Recording.of(model, batch, context)
+        dense.append(recording.output)
+        for name, variants in thinned.items():
+            for (_, weight, shift), outputs in zip(variants, found[name], strict=True):
+                with _exchanged(layers[name], around[name], weight, shift):
+                    outputs.append(recording.again(around[name].number))
+    return {name: Harm(tuple(error for error, *_ in variants),
+                       tuple(max(divergence(dense, outputs).kl, LEAST) for outputs in found[name]))
+            for name, variants in thinned.items()}
 
 
 @contextmanager

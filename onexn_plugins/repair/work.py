@@ -76,15 +76,20 @@ class Work:
               seconds: float | None = None) -> None:
         """Add a step to the result; where it made things worse, go back to the values before it."""
         seconds = time.monotonic() - started if seconds is None else seconds
-        if self._expected is None:
-            self._expected = self.outputs(self.dense)
-        found = divergence(self._expected, self.outputs(self.student))
+        found = divergence(self.expected, self.outputs(self.student))
         macs = measure(self.student, self.block_size, self.example).macs or 0
         last = next((step for step in reversed(self.result.steps) if step.kept), None)
         kept = before is None or last is None or not worse(found, last)
         if not kept and before is not None:
             restore(self.student, before)
         self.result.steps.append(Step(name, found.kl, found.agreement, macs, seconds, kept))
+
+    @property
+    def expected(self) -> list[Any]:
+        """What the dense network gives on the judging images."""
+        if self._expected is None:
+            self._expected = self.outputs(self.dense)
+        return self._expected
 
     def weigh(self) -> None:
         """Find what each output channel of the layers means to the network's outputs."""

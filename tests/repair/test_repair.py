@@ -33,7 +33,8 @@ def test_a_repaired_network_is_nearer_to_the_dense_one(dtype):
     for name, mask in masks(net).items():
         unrepaired.get_submodule(name).weight.data.mul_(mask.mask)
     removed, fitted = result.steps[:2]
-    assert [step.name for step in result.steps] == ["blocks removed", "least squares", "batch-norm statistics"]
+    assert [step.name for step in result.steps] == [
+        "blocks removed", "least squares", "scale of the outputs", "batch-norm statistics"]
     assert fitted.kl <= removed.kl
     assert kl(dense, net, images) < 0.7 * removed.kl
     assert kl(dense, net, photos(seed=9).to(dtype)) < removed.kl
@@ -190,7 +191,7 @@ def test_memory_is_bounded_by_fitting_on_fewer_images(monkeypatch):
     net, images = residual_net(), photos()
     around = surroundings(net, images[:1], {name: net.get_submodule(name).weight for name in PRUNED})
     assert around["3.project"].bytes == 24 * 8 * 8 * 4
-    monkeypatch.setattr("onexn_plugins.repair.images.MEMORY", 20 * 2 * 3 * 24 * 8 * 8 * 4)
+    monkeypatch.setattr("onexn_plugins.repair.abreast.MEMORY", 20 * 2 * 3 * 24 * 8 * 8 * 4)
     result = repair(net, images)
     assert result.notes[0].startswith("20 of 48 images are fitted on")
     assert result.steps[1].kl <= result.steps[0].kl

@@ -1,10 +1,13 @@
-"""Batch norms' statistics are those of all images, however they come in batches."""
+"""Batch norms' statistics are those of all images, however they come in batches; outputs are scaled as they were."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from onexn_plugins.repair.statistics import reestimate_norms
+from onexn_plugins.repair.statistics import reestimate_norms, scale_outputs
+from tests.repair.networks import photos, residual_net
 
 
 def net() -> nn.Sequential:
@@ -37,3 +40,20 @@ def test_nothing_changes_where_there_is_no_variance(batches):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert reestimate_norms(model, batches) == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_outputs_are_scaled_as_the_dense_ones_are():
+    dense, images = residual_net(), photos(20)
+    smaller = copy.deepcopy(dense)
+    with torch.no_grad():
+        smaller[9].weight.div_(1.1**4)
+        smaller[9].bias.div_(1.1**4)
+        assert scale_outputs(smaller, images[:1], [dense(images)], [smaller(images)]) == 1.1**4
+        assert torch.allclose(smaller(images), dense(images), atol=1e-5)
+
+
+def test_outputs_that_are_no_classes_stay():
+    maps, images = nn.Sequential(nn.Conv2d(3, 4, 1)), photos(4)
+    before = maps[0].weight.clone()
+    assert scale_outputs(maps, images[:1], [2 * maps(images).detach()], [maps(images).detach()]) is None
+    assert torch.equal(maps[0].weight, before)
