@@ -17,7 +17,7 @@ from onexn_plugins.repair.channels import as_one_row
 from onexn_plugins.repair.clipping import Limits, clipping, fit_behind, given
 from onexn_plugins.repair.damping import best_damping, folded
 from onexn_plugins.repair.divergence import divergence
-from onexn_plugins.repair.elimination import Elimination, block_rows, eliminate
+from onexn_plugins.repair.elimination import DAMPING, Elimination, block_rows, eliminate
 from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import Images
 from onexn_plugins.repair.moments import Moments, samples, step_of
@@ -103,7 +103,7 @@ def survey(model: nn.Module, images: Images, layers: Mapping[str, PrunableLayer]
     for name, batches in layer_samples(model, images, layers, around, context):
         report(len(eliminations), len(around), f"elimination: {name}")
         weight, pattern = out_first(layers[name], layers[name].weight.detach()), patterns[name]
-        seen = _Seen.of(layers[name], around[name], batches, pattern)
+        seen = _Seen.of(layers[name], around[name], batches, pattern, taught=harm)
         inputs, own = seen.moments.statistics(seen.centred).inputs, (importance or {}).get(name)
         found = (known or {}).get(name) or eliminate(weight, pattern, inputs, importance=own)
         eliminations[name] = found
@@ -139,7 +139,8 @@ class _Seen:
     damping: float
 
     @classmethod
-    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], pattern: BlockPattern) -> _Seen:
+    def of(cls, layer: PrunableLayer, around: Surroundings, batches: Iterator[Tensor], pattern: BlockPattern,
+           taught: bool) -> _Seen:
         groups, channels, centred = groups_of(layer), out_channels(layer), has_offset(layer, around)
         folds = folded(groups, fan_in(layer), channels // groups)
         limits = clipping(around, getattr(around.norm, "running_mean", None), (groups, channels // groups))
@@ -147,12 +148,12 @@ class _Seen:
         bias = torch.zeros(channels) if layer.bias is None else layer.bias.detach()
         pairs = []
         for number, inputs in enumerate(batches):
-            targets = given(own, bias, inputs)
+            targets = given(own, bias, inputs) if taught else None
             folds[number % len(folds)].add(inputs, targets)
-            if limits is not None:
+            if limits is not None and targets is not None:
                 pairs.append((inputs, targets))
         moments = Moments.total(folds)
-        damping = best_damping(own, _half(own, pattern, moments), pattern, folds, centred)
+        damping = best_damping(own, _half(own, pattern, moments), pattern, folds, centred) if taught else DAMPING
         return cls(moments, pairs, limits, bias.double().cpu(), centred, damping)
 
     def corrected(self, weight: Tensor, keep: Tensor, pattern: BlockPattern) -> tuple[Tensor, Tensor]:

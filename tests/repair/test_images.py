@@ -13,9 +13,10 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.inputs import tensors_in
 from onexn_plugins.masking import masks
 from onexn_plugins.repair import repair
-from onexn_plugins.repair.images import Preprocess, read_images
+from onexn_plugins.repair.images import FEW, Images, Preprocess, read_images
 from tests.repair.networks import photos, residual_net
 
 
@@ -136,3 +137,32 @@ def test_dead_channels():
     result = repair(net, photos())
     assert result.steps[1].kl <= result.steps[0].kl
     assert all(bool(torch.isfinite(each).all()) for each in net.state_dict().values())
+
+
+@pytest.mark.parametrize("batches", [[torch.arange(50.0)[:, None]], [{"x": torch.full((2, 1), float(place))}
+                                                                     for place in range(25)]])
+def test_images_apart_are_others(batches):
+    images = Images(batches, 50)
+    rest, few = images.apart(10)
+    assert (rest.count, few.count) == (40, 10)
+    own, other = ({float(value) for batch in part.batches for value in tensors_in(batch)[0].flatten()}
+                  for part in (rest, few))
+    assert not own & other
+    assert own | other == {float(value) for batch in batches for value in tensors_in(batch)[0].flatten()}
+
+
+def test_few_images_cannot_be_told_apart():
+    images = Images([torch.zeros(3, 1)], 3)
+    assert images.apart(10) == (images, images)
+    assert [part.count for part in Images([torch.zeros(20, 1)], 20).apart(10)] == [15, 5]
+
+
+def test_shuffled_images_are_the_same_in_small_batches():
+    images = Images([torch.arange(30.0)[:, None], torch.arange(30.0, 50.0)[:, None]], 50)
+    found = images.shuffled()
+    assert found.count == 50
+    assert max(len(batch) for batch in found.batches) == FEW
+    values = torch.cat(found.batches).flatten()
+    assert not torch.equal(values, torch.arange(50.0))
+    assert torch.equal(values.sort().values, torch.arange(50.0))
+    assert all(torch.equal(one, other) for one, other in zip(found.batches, images.shuffled().batches, strict=True))

@@ -10,8 +10,10 @@ from torch import nn
 
 from onexn_plugins import fold, measure
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.layers import pattern_of
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair import Budget, plan_ratios, repair
+from onexn_plugins.repair import survey as surveying
 from onexn_plugins.repair.budget import GRID, choose
 from onexn_plugins.repair.divergence import divergence
 from onexn_plugins.repair.elimination import Elimination
@@ -19,6 +21,7 @@ from onexn_plugins.repair.harm import Harm
 from onexn_plugins.repair.images import read_images
 from onexn_plugins.repair.latency import LatencyTable
 from onexn_plugins.repair.plan import losses
+from onexn_plugins.repair.replay import Recording
 from onexn_plugins.repair.surroundings import surroundings
 from onexn_plugins.repair.survey import SHARES, survey
 from tests.repair.networks import photos, residual_net
@@ -185,3 +188,27 @@ def test_a_target_this_machine_cannot_run_is_refused():
     pytest.importorskip("tvm")
     with pytest.raises(OneXNError, match="cortex-a72"):
         plan_ratios(residual_net(), photos(), photos(1), latency_ms=1.0, target="cortex-a72")
+
+
+def test_harm_is_measured_on_images_that_nothing_was_fitted_on(monkeypatch):
+    net = residual_net()
+    layers = {"3.project": net.get_submodule("3.project")}
+    around = surroundings(net, photos(1), {name: layer.weight for name, layer in layers.items()})
+    fitted, judged = [], []
+    listen, record = surveying.layer_samples, Recording.of
+
+    def listening(model, images, *rest):
+        fitted.extend(images.batches)
+        return listen(model, images, *rest)
+
+    def recording(model, batch, context):
+        judged.append(batch)
+        return record(model, batch, context)
+
+    monkeypatch.setattr(surveying, "layer_samples", listening)
+    monkeypatch.setattr(Recording, "of", recording)
+    survey(net, read_images(photos(), net), layers, around, {"3.project": pattern_of(layers["3.project"], 4, "")})
+    sums = [{round(float(each.sum()), 3) for each in torch.cat(part)} for part in (fitted, judged)]
+    assert not sums[0] & sums[1]
+    assert len(sums[0] | sums[1]) == 48
+    assert len(sums[1]) == 12
