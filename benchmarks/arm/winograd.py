@@ -23,7 +23,7 @@ from benchmarks.common.weights import pruned
 from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, dense_block
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.code.pipeline import compile_kernels
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
@@ -77,9 +77,8 @@ def _row(channels: int, side: int, kept: float, target: Target, machine: Arm64, 
 
 def _millions(kernel: Kernel, problem: Conv, target: Target, machine: Arm64, counting: Counter, folder: Path) -> float:
     folder.mkdir()
-    with tvm.transform.PassContext(opt_level=3, config=dict(PASS_CONFIG)):
-        module = tvm.compile(tvm.IRModule({"kernel": kernel.func.with_attr("global_symbol", "kernel")}),
-                             target=tvm.target.Target(target.tvm))
+    module = compile_kernels({"kernel": kernel.func.with_attr("global_symbol", "kernel")},
+                             tvm.target.Target(target.tvm))
     link = shared_library_linker(target)
     module.export_library(str(folder / "kernel.so"), fcompile=link)
     np.savez(folder / "arguments.npz", *kernel.constants, np.empty(problem.output_shape, np.float32))

@@ -8,7 +8,7 @@ from typing import Any
 
 import tvm
 
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.code.pipeline import compile_kernels
 from onexn_plugins.tvm_backend.kernels.problem import Kernel
 from onexn_plugins.tvm_backend.processors import Target
 
@@ -34,8 +34,7 @@ def multiply_adds(loop: Loop) -> int:
 def assembly(kernel: Kernel, target: Target) -> str:
     """As TVM's LLVM writes it."""
     function = kernel.func.with_attr("global_symbol", "kernel")
-    with tvm.transform.PassContext(opt_level=3, config=dict(PASS_CONFIG)):
-        module = tvm.compile(tvm.IRModule({"kernel": function}), target=tvm.target.Target(target.tvm)).mod
+    module = compile_kernels({"kernel": function}, tvm.target.Target(target.tvm)).mod
     return next(part.inspect_source("asm") for part in _parts(module) if part.kind == "llvm")
 
 

@@ -23,7 +23,7 @@ from benchmarks.common.weights import pruned
 from onexn_plugins.report import Column, Table, to_text
 from onexn_plugins.timing import interleave
 from onexn_plugins.tvm_backend.kernels.choose import FAMILIES, choose, dense_block
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.code.pipeline import compile_kernels
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue, Kernel
 from onexn_plugins.tvm_backend.kernels.winograd.choice import best_outputs
@@ -80,8 +80,7 @@ def _row(target: Target, channels: int, side: int, kept: float, rounds: int) -> 
 def _runnable(kernels: dict[str, Kernel], problem: Conv, target: Target) -> dict[str, Callable[[], object]]:
     names = {way: f"kernel_{number}" for number, way in enumerate(kernels)}
     functions = {names[way]: kernel.func.with_attr("global_symbol", names[way]) for way, kernel in kernels.items()}
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        module = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target.tvm))
+    module = compile_kernels(functions, tvm.target.Target(target.tvm))
     x, y = (np.zeros(shape, np.float32) for shape in (problem.input_shape, problem.output_shape))
     x += np.random.default_rng(0).standard_normal(x.shape, np.float32)
     return {way: partial(module[names[way]], *map(tvm.runtime.tensor, (x, *kernel.constants, y)))

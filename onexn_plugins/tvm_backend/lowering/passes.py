@@ -9,7 +9,7 @@ from __future__ import annotations
 import tvm
 from tvm.relax import transform
 
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.code.pipeline import PASS_CONFIG
 from onexn_plugins.tvm_backend.lowering.loops import ScheduleLoops
 
 # Functions check their arguments, in as much code as a small kernel has itself: half of LLVM's time. A network hands

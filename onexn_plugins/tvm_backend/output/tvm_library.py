@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 from tvm.relax import transform
 
+from onexn_plugins.tvm_backend.kernels.code.pipeline import PIPELINE
 from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_memory
 from onexn_plugins.tvm_backend.lowering.placement import BIND, place
 from onexn_plugins.tvm_backend.output.huge_pages import allocate
@@ -131,7 +132,8 @@ def compile_library(module: tvm.IRModule, processor: Target) -> TVMLibrary:
 def compile_calls(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Compile functions that only call kernels, on memory that they are given."""
     with target, pass_context():
-        return relax.build(module, target=target, relax_pipeline=tvm.transform.Sequential(_virtual_machine()))
+        return relax.build(module, target=target, relax_pipeline=tvm.transform.Sequential(_virtual_machine()),
+                           tir_pipeline=PIPELINE)
 
 
 def _virtual_machine() -> list[tvm.transform.Pass]:

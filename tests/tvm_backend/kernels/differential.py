@@ -24,7 +24,8 @@ from benchmarks.common.requests import single, stage
 from benchmarks.common.weights import pruned
 from onexn_plugins.pattern import BlockPattern, weight_mask
 from onexn_plugins.tvm_backend.kernels.choose import kernel_of
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG, splat, store
+from onexn_plugins.tvm_backend.kernels.code.pipeline import compile_kernels
+from onexn_plugins.tvm_backend.kernels.code.vector import splat, store
 from onexn_plugins.tvm_backend.kernels.cores import CORES
 from onexn_plugins.tvm_backend.kernels.parts.tiling import default_tile
 from onexn_plugins.tvm_backend.kernels.problem import (
@@ -219,12 +220,10 @@ def _meets_denormals(module: Any, name: str, case: Case, scratch: float) -> bool
 
 
 def compile_functions(functions: dict[str, Any], *, optimise: bool = True) -> Any:
-    """As the backend compiles kernels; not optimised in half the time, by LLVM and by fewer of TVM's passes."""
+    """As the backend compiles kernels; not optimised by LLVM in less time."""
     cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
     target = {"kind": "llvm", "mcpu": cpu, "opt-level": 3 if optimise else 0}
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target),
-                           tir_pipeline="default" if optimise else "tirx")
+    return compile_kernels(functions, tvm.target.Target(target))
 
 
 def run(function: Any, case: Case) -> np.ndarray:

@@ -11,6 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from onexn_plugins.tvm_backend.kernels.code.activation import activate
+from onexn_plugins.tvm_backend.kernels.code.pipeline import as_loops
 from onexn_plugins.tvm_backend.kernels.code.unaligned import anywhere
 from onexn_plugins.tvm_backend.kernels.code.vector import (
     LINE,
@@ -104,7 +105,7 @@ def build(
             source, written = _flat(x), added if y is None else _flat(y)
             assert written is not None, "in place there is a residual"
             emit(Buffers(source, buffers, Output(written, added, epilogue, unit), tuple(map(_flat, further))))
-        return Kernel(builder.get(), tuple(arrays.values()), in_place=in_place)
+        return Kernel(as_loops(builder.get()), tuple(arrays.values()), in_place=in_place)
 
 
 def _argument(name: str, shape: Sequence[int], dtype: str = "float32") -> Buffer:

@@ -14,6 +14,7 @@ from tvm import DataType
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.kernels.code.pipeline import as_loops
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer
 
 
@@ -33,4 +34,4 @@ def copy(shape: Sequence[int], dtype: str) -> Any:
             flat_x, flat_y = (T.decl_buffer((count,), dtype, data=buffer.data) for buffer in (x, y))
             with T.serial(0, count) as index:
                 T.buffer_store(flat_y, flat_x[index], [index])
-        return builder.get()
+        return as_loops(builder.get())

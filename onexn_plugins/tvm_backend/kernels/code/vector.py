@@ -2,7 +2,7 @@
 
 A register is a one-vector buffer of its own in scope "global": LLVM promotes it to a machine register. Scope "local"
 would become a heap workspace on CPUs and twice as slow; that storage rewriting must stay off follows from it, because
-the rewrite fails on buffers of different lane counts (`PASS_CONFIG`).
+the rewrite fails on buffers of different lane counts (`pipeline.PASS_CONFIG`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from onexn_plugins.tvm_backend.kernels.code.expression import Buffer, Expr, Term
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 
 LINE = 16  # float32 in a cache line
-PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
 def vector_type(lanes: int) -> str:

@@ -18,6 +18,7 @@ from tvm import relax
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from onexn_plugins.tvm_backend.kernels.code.pipeline import as_loops
 from onexn_plugins.tvm_backend.kernels.code.vector import Buffer
 from onexn_plugins.tvm_backend.reading.graph import TensorSpec
 
@@ -52,4 +53,4 @@ def _function(name: str, body: Callable[..., None], tensors: list[tuple[tuple[in
             flat: list[Buffer] = [T.decl_buffer((math.prod(shape),), dtype, data=buffer.data)
                                   for buffer, (shape, dtype) in zip(arguments, tensors, strict=True)]
             body(*flat)
-        return builder.get()
+        return as_loops(builder.get())

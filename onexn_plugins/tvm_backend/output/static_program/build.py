@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import tvm
 
 from onexn_plugins.errors import OneXNError
+from onexn_plugins.tvm_backend.kernels.code.pipeline import PIPELINE
 from onexn_plugins.tvm_backend.lowering.passes import pass_context, plan_memory
 from onexn_plugins.tvm_backend.output.linker import archiver, run_compiler, static_compiler
 from onexn_plugins.tvm_backend.output.static_program.program import Program, kernels, read_program
@@ -77,7 +78,7 @@ def compile_program(module: tvm.IRModule, target: Target) -> StaticProgram:
     planned = plan_memory(module, config)
     program = read_program(planned)
     with config, pass_context():
-        code = tvm.tirx.build(kernels(planned), target=config)
+        code = tvm.tirx.build(kernels(planned), target=config, pipeline=PIPELINE)
     return StaticProgram(target, program, code)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import tvm
 
-from onexn_plugins.tvm_backend.kernels.code.vector import PASS_CONFIG
+from onexn_plugins.tvm_backend.kernels.code.pipeline import compile_kernels
 from onexn_plugins.tvm_backend.kernels.problem import Conv, Epilogue
 from onexn_plugins.tvm_backend.kernels.unit import VectorUnit
 from onexn_plugins.tvm_backend.processors import find_target, vector_unit
@@ -45,8 +45,7 @@ def test_arm_clamps_with_one_instruction(board: str, instruction: str):
     target = find_target(board)
     one, zero = np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
     kernel = depthwise(Conv(1, 1, 8, 8, 1), one, zero, Epilogue(activation="relu6"), vector_unit(target))
-    with tvm.transform.PassContext(opt_level=3, config=PASS_CONFIG):
-        built = tvm.compile(tvm.IRModule({"kernel": kernel.func}), target=tvm.target.Target(target.tvm))
+    built = compile_kernels({"kernel": kernel.func}, tvm.target.Target(target.tvm))
     code = built.mod.imports[0].inspect_source("asm") if built.mod.imports else built.mod.inspect_source("asm")
     assert re.search(instruction, code)
     assert re.search(instruction.replace("max", "min"), code)
