@@ -99,11 +99,14 @@ def _functions(model: ModelProto, random: Random) -> None:
 
 
 def _is_simple(node: NodeProto) -> bool:
-    return node.op_type != "Constant" and all((*node.input, *node.output)) and not list(subgraphs_of(node))
+    """Of one reading: onnxruntime ends the process over a function that reads its input twice."""
+    inputs = [*node.input]
+    return (node.op_type != "Constant" and all((*inputs, *node.output)) and len(set(inputs)) == len(inputs)
+            and not list(subgraphs_of(node)))
 
 
 def _wrap(model: ModelProto, node: NodeProto, opsets: list) -> None:
-    names = list(dict.fromkeys(node.input))
+    names = list(node.input)
     body = NodeProto()
     body.CopyFrom(node)
     model.functions.append(helper.make_function(LOCAL, node.op_type, names, list(node.output), [body], opsets))

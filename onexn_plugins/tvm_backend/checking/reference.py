@@ -33,14 +33,20 @@ def onnxruntime_session(model: str | bytes, *, optimised: bool = True) -> Any:
     return onnxruntime.InferenceSession(_with_named_outputs(model), options, providers=["CPUExecutionProvider"])
 
 
+def onnx_model(source: str | bytes, *, weights: bool = True) -> ModelProto:
+    """Of a file's path or content, with or without what stands in files of its own."""
+    if isinstance(source, str):
+        return onnx.load(source, load_external_data=weights)
+    return onnx.load_from_string(source)
+
+
 def _with_named_outputs(model: str | bytes) -> str | bytes:
     """The same, where every output has a name: onnxruntime ends the process over a Loop or a BatchNormalization that
     leaves one out.
     """
-    found = onnx.load(model, load_external_data=False) if isinstance(model, str) else onnx.load_from_string(model)
-    if not any("" in node.output for node in _nodes(found.graph.node)):
+    if not any("" in node.output for node in _nodes(onnx_model(model, weights=False).graph.node)):
         return model
-    named = onnx.load(model) if isinstance(model, str) else found
+    named = onnx_model(model)
     for number, node in enumerate(_nodes(named.graph.node)):
         node.output[:] = [name or f"onexn.unnamed.{number}.{place}" for place, name in enumerate(node.output)]
     return named.SerializeToString()
