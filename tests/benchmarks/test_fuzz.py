@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
@@ -18,7 +20,11 @@ from benchmarks.fuzz.networks import judge as networks
 from benchmarks.fuzz.networks.generator import network
 from benchmarks.fuzz.networks.maxima import GlobalMaxPool, MaxPool
 from benchmarks.fuzz.networks.minimise import minimised
+from benchmarks.fuzz.networks.runners import run_here
+from benchmarks.fuzz.networks.spelling import WAYS
 from benchmarks.fuzz.seeds import seed_models
+from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
+from onexn_plugins.tvm_backend.running.compiled import Compiled
 
 
 def test_damaged_files_and_artefacts_are_refused_or_right(tmp_path: Path) -> None:
@@ -65,6 +71,41 @@ def test_a_network_that_nobody_else_computes_is_not_called_right(tmp_path: Path)
 
     assert networks.judge(gather(2), tmp_path / "model.onnx") == "right"
     assert networks.judge(gather(1000), tmp_path / "model.onnx").startswith("uncompared: InvalidArgument")
+
+
+def test_a_skipped_zero_block_is_a_fault_only_where_strictness_shows_it_too(tmp_path: Path) -> None:
+    """Of the logarithms of negative numbers a pruned layer leaves some out, as documented."""
+    weight = np.zeros((8, 4, 1, 1), np.float32)
+    weight[:4, :2] = 1
+    graph = helper.make_graph([helper.make_node("Log", ["x"], ["l"]), helper.make_node("Conv", ["l", "w"], ["y"])],
+                              "sparse", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 6, 6])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 6, 6])],
+                              [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert networks.judge(model, tmp_path / "model.onnx") == "right"
+
+    def wrong(compiled: Compiled, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [output + np.float32(1) for output in run_here(compiled, inputs)]
+
+    assert networks.judge(model, tmp_path / "model.onnx", run=wrong).startswith("wrong: y on ordinary")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_that_is_spelled_otherwise_computes_the_same(way: Callable[[onnx.ModelProto, Random], None]) -> None:
+    changed = 0
+    for number, model in enumerate(seed_models()):
+        other = onnx.ModelProto()
+        other.CopyFrom(model)
+        way(other, Random(number))
+        changed += other != model
+        first, second = (onnxruntime_session(item.SerializeToString()) for item in (model, other))
+        x = {item.name: np.random.default_rng(0).standard_normal(item.shape).astype(np.float32)
+             for item in first.get_inputs()}
+        given = dict(zip([item.name for item in second.get_inputs()], x.values(), strict=False))
+        given |= {item.name: np.zeros(item.shape, np.float32) for item in second.get_inputs() if item.name not in given}
+        for before, after in zip(first.run(None, x), second.run(None, given), strict=False):
+            np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-5)
+    assert changed
 
 
 def test_random_networks_are_valid_and_the_same_again() -> None:

@@ -16,7 +16,13 @@ import tvm
 
 from onexn_plugins.errors import OneXNError, first_line
 from onexn_plugins.tvm_backend.checking import inputs
-from onexn_plugins.tvm_backend.checking.reference import TOLERANCE, Arrays, Feeds, onnxruntime_session
+from onexn_plugins.tvm_backend.checking.reference import (
+    TOLERANCE,
+    Arrays,
+    Feeds,
+    onnx_model,
+    onnxruntime_session,
+)
 from onexn_plugins.tvm_backend.lowering.relax_module import build_module
 from onexn_plugins.tvm_backend.output.tvm_library import compile_library
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
@@ -170,7 +176,7 @@ def _first_difference(network: Network, feeds: Feeds) -> str | None:
     try:
         steps = list(_steps(network))
         names = [name for name, _ in steps]
-        model = onnx.load(network.source) if isinstance(network.source, str) else onnx.load_from_string(network.source)
+        model = onnx_model(network.source)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         expected = onnxruntime_session(model.SerializeToString()).run(None, dict(feeds))

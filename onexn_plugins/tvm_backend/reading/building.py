@@ -64,10 +64,11 @@ def _add(graph: Graph, node: Node, wide: Wide) -> None:
         values = evaluate(graph, node, graph.constants, _expected(graph, node))
         graph.constants.update(zip(node.outputs, values, strict=True))
     elif wide.applies(node):
+        stated = dict(_infer(graph, node, must_know=False))
         *casts, computed = wide.nodes(node)
         for item in (*casts, computed):
             _add(graph, item, wide)
-        for item in wide.rounded(node, computed):
+        for item in wide.rounded(node, computed, stated):
             _add(graph, item, wide)
     elif (simpler := expanded(graph, node)) is not None:
         for item in simpler:  # one by one: a loop goes on as the values of the last round say

@@ -3,7 +3,7 @@
 Each rule looks at one node. It returns the nodes that replace it (none, if its output is one of its inputs), or None
 where it does not apply.
 
-    Identity, Dropout               gone
+    Identity                        gone
     Flatten, Squeeze, Unsqueeze     Reshape to a constant shape
     ConvTranspose of stride 1       Conv
     Conv, MaxPool, AveragePool      explicit pads instead of auto_pad
@@ -45,11 +45,8 @@ def canonicalise(graph: Graph) -> None:
     graph.prune()
 
 
-def _drop(graph: Graph, node: Node) -> list[Node] | None:
-    training = graph.constant(node, 2)
-    # A Dropout whose mask is asked for, or that may be told to train, is no identity.
-    trains = bool(node.input(2)) and (training is None or bool(training.any()))
-    return None if trains or graph.is_needed(node.outputs[1:]) else []
+def _drop(graph: Graph, node: Node) -> list[Node]:
+    return []
 
 
 def _reshape(graph: Graph, node: Node) -> list[Node] | None:
@@ -235,7 +232,6 @@ def _linear(graph: Graph, node: Node, weight: np.ndarray, bias: np.ndarray) -> l
 
 RULES: dict[str, Rule] = {
     "Identity": _drop,
-    "Dropout": _drop,
     "Reshape": _reshape,
     "Flatten": _reshape,
     "Squeeze": _reshape,

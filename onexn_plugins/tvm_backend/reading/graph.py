@@ -189,12 +189,6 @@ class Graph:
         return {name: nodes[0] for name, nodes in self.consumers().items()
                 if len(nodes) == 1 and name not in self.outputs}
 
-    def is_needed(self, names: Iterable[str]) -> bool:
-        """Whether the caller or any node reads one of these values."""
-        wanted = set(names)
-        return bool(wanted) and (not wanted.isdisjoint(self.outputs) or any(
-            not wanted.isdisjoint(node.inputs) for node in self.nodes))
-
     def add_constant(self, value: np.ndarray, origin: str) -> str:
         """Store an array under a name of its own, which still tells what it was made from."""
         name = self.new_name(origin)
@@ -226,13 +220,13 @@ class Graph:
 # Where the reference implementation begins, later than the operator does, which has only grown since.
 _EVALUATED_SINCE = {"Constant": 13, "DequantizeLinear": 21, "QuantizeLinear": 21}
 # Operators over windows, channels and sequences, of which the reference implementation knows some shapes and
-# attributes, refuses others, and takes others wrong, as GlobalMaxPool of three axes and Softmax before opset 13, of all
-# axes from one on; it collects wrong in loops, too.
+# attributes, refuses others, and takes others wrong, as GlobalMaxPool of three axes, Softmax before opset 13, of all
+# axes from one on, and LpNormalization by the sum of what is not made positive; it collects wrong in loops, too.
 _BY_ONNXRUNTIME = frozenset({
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "CumSum", "Einsum", "GRU", "Gemm",
     "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "GroupNormalization", "Hardmax",
-    "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LogSoftmax", "LpPool", "MatMul", "MaxPool", "RNN",
-    "Resize", "RoiAlign", "ScatterElements", "ScatterND", "Softmax", "TopK", "Upsample"})
+    "InstanceNormalization", "LRN", "LSTM", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool", "MatMul",
+    "MaxPool", "RNN", "Resize", "RoiAlign", "ScatterElements", "ScatterND", "Softmax", "TopK", "Upsample"})
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, np.ndarray],

@@ -45,7 +45,17 @@ def understood(model: ModelProto, path: Path) -> ModelProto:
                          f"{UNDERSTOOD}: {first_line(error)}", EXPORT_AGAIN) from error
     helper.set_model_props(converted, {entry.key: entry.value for entry in model.metadata_props})
     _resize_as_before(converted.graph)
+    _drop_idle_values(converted.graph)
     return converted
+
+
+def _drop_idle_values(graph: GraphProto) -> None:
+    """The converter makes an input of a Pad's value, but for a mode that has no use for one, where it leaves it."""
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _drop_idle_values(inner)
+        for attribute in [item for item in node.attribute if node.op_type == "Pad" and item.name == "value"]:
+            node.attribute.remove(attribute)
 
 
 def _resize_as_before(graph: GraphProto) -> None:

@@ -6,12 +6,12 @@ onnxruntime does the same on processors: between two operators nothing is rounde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 
 HALF, WIDE = np.dtype(np.float16), np.dtype(np.float32)
 # What says a type, or decides by it; subgraphs come apart first.
@@ -42,11 +42,13 @@ class Wide:
         yield node.rewired(names).renamed({name: self._graph.new_name(name) for name in node.outputs},
                                           outputs_only=True)
 
-    def rounded(self, node: Node, computed: Node) -> Iterator[Node]:
-        """What gives the operator's own outputs, of which later operators in float32 read the wide ones."""
+    def rounded(self, node: Node, computed: Node, stated: Mapping[str, TensorSpec]) -> Iterator[Node]:
+        """What gives the operator's own outputs, of which later operators in float32 read the wide ones. Of `stated`
+        types some are float32 also where inputs are not: means that a normalisation tells.
+        """
         for name, wide in zip(node.outputs, computed.outputs, strict=True):
             write = Writer(self._graph, node)
-            if self._graph.dtype(wide) == WIDE:
+            if self._graph.dtype(wide) == WIDE and (name not in stated or stated[name].dtype == HALF):
                 self._wide[name] = wide
                 write.cast(wide, HALF, to=name)
             else:

@@ -193,6 +193,27 @@ def test_one_wrong_whole_number_is_refused_unless_a_near_tie_decides_it(tmp_path
     assert network_check._other_numbers(compiled, session, feeds, wrong, session.run(None, feeds)) is None
 
 
+@pytest.mark.parametrize("item", [
+    node("Loop", ["rounds", "going", "x"], ["", "y"], body=helper.make_graph(
+        [node("Identity", ["go"], ["on"]), node("Add", ["state", "state"], ["sum"]), node("Neg", ["sum"], ["each"])],
+        "body", [helper.make_tensor_value_info("round", TensorProto.INT64, []),
+                 helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+                 helper.make_tensor_value_info("state", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+         *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("sum", "each"))])),
+    node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["y", "", ""], training_mode=1),
+], ids=lambda item: item.op_type)
+def test_outputs_without_a_name_are_compared_with_onnxruntime(tmp_path: Path, item: NodeProto) -> None:
+    """Without one it ends the process."""
+    ones = {name: np.ones(2, np.float32) for name in ("scale", "shift", "mean", "variance")}
+    compiled = compile_model(written(tmp_path / "model.onnx", [item], rounds=np.int64(2), going=np.array(True), **ones))
+    assert compiled.verification["compared"]
+    x = random.standard_normal((1, 2, 6, 6)).astype(np.float32)
+    expected = np.stack([-2 * x, -4 * x]) if item.op_type == "Loop" else 1 + (x - x.mean(
+        (0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(compiled.run(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_artefact_says_what_was_compared(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(conv_model().SerializeToString())

@@ -222,6 +222,18 @@ def test_whole_numbers_are_divided_without_a_trap(tmp_path: Path, op: str, setti
     np.testing.assert_array_equal(compiled.run({"x": x, "k": divisors}), expected)
 
 
+def test_what_remains_of_floats(tmp_path: Path):
+    """With the divisor's sign, as Python's, in numbers of every kind; onnxruntime does not compute it."""
+    values = np.array([0.0, -0.0, 3.0, -3.0, 0.75, -5.5, np.inf, -np.inf, np.nan, 1e-30], np.float32)
+    x, y = (side.reshape(-1) for side in np.meshgrid(values, values))
+    _, compiled = compile_nodes(tmp_path, [node("Mod", ["x", "y"], ["z"], fmod=0), node("Reciprocal", ["z"], ["w"])],
+                                {"x": x, "y": y}, {}, ["z", "w"], 24)
+    with np.errstate(all="ignore"):
+        expected = np.mod(x, y)
+        for output, reference in zip(compiled.run({"x": x, "y": y}), (expected, 1 / expected), strict=True):
+            np.testing.assert_allclose(output, reference, rtol=1e-6)
+
+
 def test_scalars_and_old_comparisons(tmp_path: Path):
     total = node("ReduceSum", ["x"], ["t"], keepdims=0)
     for opset in (11, 13, 21):
@@ -294,6 +306,13 @@ def test_constants_of_which_the_reference_makes_another_shape(tmp_path: Path):
                        node("Add", ["u", "m"], ["y"])], {"x": X}, constants, opset=11)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_norms_of_constants_are_of_what_is_positive(tmp_path: Path, order: int):
+    """ONNX's reference, which computes most constants, forgets to make it so."""
+    compare(tmp_path, [node("LpNormalization", ["c"], ["n"], axis=3, p=order), node("Add", ["x", "n"], ["y"])],
+            {"x": X}, {"c": X}, opset=17)
+
+
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
 @pytest.mark.parametrize("opset", [11, 13])
 def test_softmax_of_constants_is_that_of_their_opset(tmp_path: Path, op: str, opset: int):
@@ -305,6 +324,20 @@ def test_softmax_of_constants_is_that_of_their_opset(tmp_path: Path, op: str, op
 def test_layer_normalisation_of_doubles(tmp_path: Path):
     compare(tmp_path, [node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)], {"x": X.astype(np.float64)},
             {name: random.standard_normal(6) for name in "sb"}, opset=17)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_means_of_a_normalisation_are_float32(tmp_path: Path, kind: type):
+    """As its definition says, whatever is normalised."""
+    x = X.astype(kind)
+    nodes = [node("LayerNormalization", ["x", "s"], ["y", "mean", "inverse"], axis=-1)]
+    _, compiled = compile_nodes(tmp_path, nodes, {"x": x}, {"s": np.ones(6, kind)}, ["y", "mean", "inverse"], 17)
+    normalised, mean, inverse = compiled.run(x)
+    assert [value.dtype for value in (normalised, mean, inverse)] == [kind, np.float32, np.float32]
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean, wide.mean(-1, keepdims=True), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(wide.var(-1, keepdims=True) + 1e-5), rtol=1e-3)
+    np.testing.assert_allclose(normalised, (wide - mean) * inverse, rtol=1e-2, atol=1e-2)
 
 
 def test_constants_that_the_reference_cannot_compute(tmp_path: Path):

@@ -34,7 +34,8 @@ def network(opset: int) -> list[NodeProto]:
         node("MaxPool", ["r"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
         node(enlarge, ["m"] if factors else ["m", "factors"], ["u"], mode="nearest", **factors),
         node("Concat", ["u", "r"], ["j"], axis=1),
-        node("Pad", ["j"], ["p"], pads=[0, 0, 1, 0, 0, 0, 1, 0], value=0.5),
+        node("Pad", ["j"], ["o"], pads=[0, 0, 1, 0, 0, 0, 1, 0], value=0.5),
+        node("Pad", ["o"], ["p"], pads=[0, 0, 0, 1, 0, 0, 0, 1], value=0.5, mode="edge"),  # a value that is not used
         node("GlobalAveragePool", ["p"], ["g"]),
         node("Flatten", ["g"], ["y"]),
         node("Squeeze", ["g"], ["z"], axes=[2, 3]),
@@ -86,6 +87,20 @@ def test_images_are_resized_as_before_opset_11(tmp_path: Path, opset: int, mode:
     for name, output, reference in zip(outputs, compile_model(tmp_path / "model.onnx", verify=False).run(x), expected,
                                        strict=True):
         np.testing.assert_allclose(output, reference, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_values_that_pad_are_of_the_type_of_what_is_padded(tmp_path: Path, kind: type) -> None:
+    nodes = [node("Add", ["x", "x"], ["t"]), node("Pad", ["t"], ["y"], pads=[0, 1, 2, 0], value=3.0)]
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(nodes, "old", [helper.make_tensor_value_info("x", element, (2, 3))],
+                              [helper.make_tensor_value_info("y", element, (4, 4))])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=4)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    x = np.arange(6).reshape(2, 3).astype(kind)
+    made = compile_model(tmp_path / "model.onnx").run(x)
+    assert made.dtype == kind
+    np.testing.assert_array_equal(made, np.pad(2 * x, ((0, 2), (1, 0)), constant_values=3))
 
 
 def test_what_cannot_be_converted_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.reading.building import build_graph
 from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
@@ -184,7 +185,10 @@ def test_zero_blocks_stay_zero_where_batch_norm_is_folded(tmp_path: Path) -> Non
     assert np.array_equal(folded == 0, weight == 0)
 
 
-def test_dropout_that_trains_is_kept(tmp_path: Path) -> None:
-    nodes = [node("Dropout", ["x", "ratio", "training"], ["y"])]
-    model = make_model(nodes, {"x": IMAGE}, ["y"], {"ratio": np.float32(0.5), "training": np.array(True)})
-    assert [item.op for item in simplify(model, tmp_path / "model.onnx").nodes] == ["Dropout"]
+def test_dropout_that_trains_is_refused_unless_it_drops_nothing(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("Dropout", ["r", "ratio", "training"], ["y"])]
+    constants = {"ratio": np.float32(0.5), "training": np.array(True)}
+    with pytest.raises(OneXNError, match="at random"):
+        simplify(make_model(nodes, {"x": IMAGE}, ["y"], constants), tmp_path / "model.onnx")
+    model = make_model(nodes, {"x": IMAGE}, ["y"], constants | {"ratio": np.float32(0)})
+    assert [item.op for item in simplify(model, tmp_path / "model.onnx").nodes] == ["Relu"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend.reading.expansion.parts import Writer
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
@@ -58,12 +59,17 @@ def gemm(graph: Graph, node: Node) -> Iterable[Node] | None:
     return write.nodes
 
 
-def dropout(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Outside training, or where nothing is dropped: the input, and a mask that is true everywhere."""
+def dropout(graph: Graph, node: Node) -> Iterable[Node]:
+    """Outside training, or where nothing is dropped: the input, and a mask that is true everywhere.
+
+    Raises:
+        OneXNError: it may drop something.
+    """
     ratio, training = graph.constant(node, 1), graph.constant(node, 2)
     trains = bool(node.input(2)) and (training is None or bool(training.any()))
-    if len(node.outputs) < 2 or (trains and (ratio is None or bool(ratio.any()))):
-        return None
+    if trains and (ratio is None or bool(ratio.any())):
+        raise OneXNError(node.label, "drops values at random, as in training: a compiled network gives the same result "
+                         "for the same input", "Export the model in evaluation mode")
     mask = graph.add_constant(np.ones(graph.shape(node.inputs[0]), np.bool_), node.output)
     return [Node.make("Identity", [source], [name], node.name)
             for source, name in zip((node.inputs[0], mask), node.proto.output, strict=False) if name]

@@ -42,8 +42,8 @@ def _layer_normalization(graph: Graph, node: Node) -> Iterator[Node]:
     scaled = write("Mul", normalised, node.inputs[1])
     write("Add" if node.input(2) else "Identity", scaled, *filter(None, [node.input(2)]), to=node.output)
     for name, value in zip(node.proto.output[1:], (mean, inverse), strict=False):
-        if name:
-            write("Identity", value, to=name)
+        if name:  # in float32, whatever is normalised
+            write.cast(value, np.dtype(np.float32), to=name)
     yield from write.nodes
 
 

@@ -13,7 +13,12 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 
 
 def pad(graph: Graph, node: Node) -> Iterable[Node] | None:
-    """Padded by zeros, then the value where there was nothing."""
+    """Padded by zeros, then the value where there was nothing. A value that is known, in the type of what is padded:
+    the converter of old models makes a float32 of each.
+    """
+    value, dtype = graph.constant(node, 2), graph.dtype(node.inputs[0])
+    if value is not None and value.size and value.dtype != dtype:
+        return [node.rewired({node.input(2): graph.add_constant(value.astype(dtype), node.input(2))})]
     amounts, axes = graph.constant(node, 1), graph.constant(node, 3)
     if (not node.input(2) or node.input(2) in graph.constants or amounts is None or (node.input(3) and axes is None)
             or node.text("mode", "constant") != "constant"):
@@ -28,8 +33,8 @@ def pad(graph: Graph, node: Node) -> Iterable[Node] | None:
         around.tolist(), inside.shape, strict=True))] = True
     write = Writer(graph, node)
     padded = write("Pad", node.inputs[0], write.integers(*around.T.reshape(-1).tolist()))
-    value = write("Reshape", node.inputs[2], write.integers())
-    write("Where", graph.add_constant(inside, "inside"), padded, value, to=node.output)
+    scalar = write("Reshape", node.inputs[2], write.integers())
+    write("Where", graph.add_constant(inside, "inside"), padded, scalar, to=node.output)
     return write.nodes
 
 
