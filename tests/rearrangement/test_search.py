@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +107,33 @@ def test_swap_tells_rows_apart_that_are_equal_in_groups(ratio):
     assert by_search > scattered + 0.9 * (best - scattered)
 
 
+def partitions(rows: list[int], block_size: int) -> Iterator[list[int]]:
+    """Every way to cut rows into blocks, as one order each."""
+    if not rows:
+        yield []
+        return
+    for others in itertools.combinations(rows[1:], min(block_size, len(rows)) - 1):
+        left = [row for row in rows[1:] if row not in others]
+        yield from ([rows[0], *others, *rest] for rest in partitions(left, block_size))
+
+
+@pytest.mark.parametrize(("rows", "block_size", "ways"), [(8, 4, 35), (9, 3, 280), (8, 2, 105)])
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_swap_finds_the_best_of_all_arrangements_of_small_layers_or_nearly(rows, block_size, ways, ratio):
+    producers, classes = [("conv", torch.arange(rows))], torch.zeros(rows, dtype=torch.int64)
+    orders = torch.tensor(list(partitions(list(range(rows)), block_size)))
+    assert len(orders) == ways
+    best, found = [], []
+    for seed in range(4):
+        layers = {"conv": convolution(rows, 10, seed=seed)}
+        norms = KernelNorms(layers, block_size, ratio)
+        best.append(max(norms.moved(producers, order).kept("conv") for order in orders))
+        order = searched(layers, producers, classes, "swap", block_size=block_size, ratio=ratio, seed=seed)
+        found.append(norms.moved(producers, order).kept("conv"))
+    assert sum(one == pytest.approx(other, rel=1e-9) for one, other in zip(found, best, strict=True)) >= 3
+    assert sum(best) * (1 + 1e-9) >= sum(found) >= 0.997 * sum(best)
+
+
 @pytest.mark.parametrize("rows", [4, 5])
 def test_a_layer_of_equal_rows_or_of_one_block_stays_valid(rows):
     """All rows alike: nothing can be gained, and nothing may break. Four rows of N = 4 are one block."""
@@ -139,13 +169,13 @@ def test_swap_brings_rows_together_that_share_their_strong_columns(seed):
 
 
 @pytest.mark.parametrize("cached", [2**18, 40, 1])
-def test_terms_are_sums_of_what_exceeds_the_threshold(cached, monkeypatch):
+def test_positive_sums_are_of_what_exceeds_the_threshold(cached, monkeypatch):
     """However small the pieces are in which they are computed."""
     monkeypatch.setattr(swap, "CACHED", cached)
     generator = torch.Generator().manual_seed(0)
     taken, rest = torch.rand(7, 5, generator=generator), torch.rand(7, 5, generator=generator) - 1.0
     expected = (taken[:, None] + rest[None]).clamp_min(0.0).sum(2)
-    assert torch.allclose(swap._terms(taken, rest), expected, atol=1e-6)
+    assert torch.allclose(swap.positive_sums(taken, rest), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("block_size", [2, 4, 16])
@@ -156,7 +186,7 @@ def test_the_search_of_one_space_is_bounded_whatever_its_size(rows, columns, blo
     sweeps, partners = swap._effort(tables)
     assert sweeps >= 1
     assert min(swap.MIN_PARTNERS, len(tables[0].others)) <= partners <= len(tables[0].others)
-    work = sweeps * partners * rows * (columns + swap.EXCHANGE)
+    work = sweeps * partners * rows * (columns + swap.ASSIGNMENT)
     most = swap.COMPARISONS * max(1.0, block_size / swap.TALL)
     assert work <= 1.5 * most or (sweeps, partners) == (1, swap.MIN_PARTNERS)
 
