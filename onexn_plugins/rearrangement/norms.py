@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -60,6 +61,14 @@ class KernelNorms:
     def reorder(self, name: str, order: Tensor) -> None:
         """Row i becomes what row order[i] was."""
         self.kernels[name] = self.kernels[name][order]
+
+    def near_one(self, producers: Sequence[Producer]) -> KernelNorms:
+        """These layers alone, over one power of two: no sum overflows in float32, and every comparison is as before."""
+        other = copy.copy(self)
+        other.kernels = {name: self.kernels[name] for name, _ in producers}
+        _, exponent = math.frexp(max(float(kernels.max()) for kernels in other.kernels.values()))
+        other.kernels = {name: kernels / 2.0**exponent for name, kernels in other.kernels.items()}
+        return other
 
     def moved(self, producers: Sequence[Producer], order: Tensor) -> KernelNorms:
         """The producers' layers alone, with their channels in another order."""

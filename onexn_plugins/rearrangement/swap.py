@@ -82,6 +82,7 @@ def swap(norms: KernelNorms, producers: Sequence[Producer], classes: Tensor, sta
     Returns:
         int64 [channels]: slot i takes channel order[i].
     """
+    norms = norms.near_one(producers)
     tables = _tables(norms, producers)
     if not any(_has_choice(table, classes) for table in tables):
         return torch.arange(len(classes))

@@ -201,6 +201,15 @@ def test_few_partners_still_find_a_better_order(monkeypatch):
     assert kept(layers, producers, order, 4, 0.5) > kept(layers, producers, by_norm, 4, 0.5)
 
 
+def test_swap_sees_the_largest_weights_there_are_as_others():
+    layer, larger = convolution(32, 8), convolution(32, 8)
+    _, exponent = layer.weight.abs().max().frexp()
+    larger.weight.data *= 2.0 ** (128 - int(exponent))
+    producers, classes = [("layer", torch.arange(32))], torch.zeros(32, dtype=torch.int64)
+    found = searched({"layer": layer}, producers, classes, "swap")
+    assert searched({"layer": larger}, producers, classes, "swap").equal(found)
+
+
 def test_swap_depends_on_its_seed_alone():
     def permutations(seed: int) -> dict[str, Tensor]:
         model = build(Concat)
