@@ -15,12 +15,13 @@ from benchmarks.fuzz.networks.operators import MAKERS
 from benchmarks.fuzz.networks.operators.made import Made, Maker, array, whole
 from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
 
-OPSETS = (*[20] * 8, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23)
+OPSETS = (*[20] * 8, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 24)
 SHAPES = ((1, 4, 7, 9), (1, 3, 8, 8), (2, 6, 5, 5), (1, 8, 1, 1), (1, 6, 12), (3, 10), (2, 5, 8), (1, 16),
-          (2, 4, 3, 5, 4), (1, 2, 1, 9), (1, 16, 6, 6), (7,), (4, 1, 6), (1, 1, 1, 1))
+          (2, 4, 3, 5, 4), (1, 2, 1, 9), (1, 16, 6, 6), (7,), (4, 1, 6), (1, 1, 1, 1), (1, 16, 14, 14), (1, 3, 32, 32),
+          (2, 8, 19, 13), (1, 24, 7, 7), (1, 8, 50), (1, 20, 12), (1, 1, 5, 1, 4), (33, 1))
 # Rarely: a scalar, and tensors without elements.
 ODD_SHAPES = ((), (0, 4), (1, 0, 3, 3))
-TYPES = (*[np.float32] * 16, np.float16, np.float64)
+TYPES = (*[np.float32] * 20, np.float16, np.float64, np.int32, np.uint8, np.bool_)
 MOST_NODES, MOST_ELEMENTS = 6, 20000
 KEPT = set(map(np.dtype, ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")))
 
@@ -70,7 +71,7 @@ def network(number: int) -> ModelProto:
         made.constants["w"] = made.values["w"] = array(random, *random.choice(SHAPES)).astype(kind)
     wanted = random.randint(1, MOST_NODES)
     for _ in range(12 * wanted):
-        if len(made.nodes) == wanted:
+        if len(made.nodes) >= wanted:
             break
         # Mostly chains: what is fused follows each other.
         names = list(made.values)
@@ -78,13 +79,13 @@ def network(number: int) -> ModelProto:
         value = made.values[source]
         item = _drawn(random.choice(MAKERS[value.dtype.kind]), random, value.shape)
         if item is not None:
-            _append(made, item, source)
+            _append_chain(made, item if isinstance(item, list) else [item], source)
     if not made.nodes:
-        _append(made, Made("Identity"), "x0")
+        _append(made, Made("Identity"), [["x0"]])
     return made.model()
 
 
-def _drawn(maker: Maker, random: Random, shape: tuple[int, ...]) -> Made | None:
+def _drawn(maker: Maker, random: Random, shape: tuple[int, ...]) -> Made | list[Made] | None:
     """What the maker makes; None also where a tensor without elements or axes leaves nothing to draw from."""
     try:
         return maker(random, shape)
@@ -94,18 +95,36 @@ def _drawn(maker: Maker, random: Random, shape: tuple[int, ...]) -> Made | None:
         return None
 
 
-def _append(made: Network, item: Made, source: str) -> None:
-    """Add the node, if onnxruntime can compute it and it makes few numbers."""
+def _append_chain(made: Network, items: list[Made], source: str) -> None:
+    """Add the nodes one after the other, as far as they go."""
+    chain = [[source]]
+    for item in items:
+        names = _append(made, item, chain)
+        if not names:
+            return
+        chain.append(names)
+
+
+def _append(made: Network, item: Made, chain: list[list[str]]) -> list[str]:
+    """Add the node, if onnxruntime can compute it and it makes few numbers; its outputs, or none.
+
+    Args:
+        made: the network.
+        item: the node.
+        chain: the outputs of the nodes of its chain, after what the chain begins with.
+    """
     constants: dict[str, np.ndarray] = {}
+    source = next(filter(None, chain[-1]))
+    kind = None if item.keeps_types else made.values[source].dtype
     inputs = [source] if item.reads_source else []
     for other in item.others:
         if isinstance(other, str):
-            name = _earlier(made, other, source)
+            name = _earlier(made, other, chain, source)
             if name is None:
-                return
+                return []
             inputs.append(name)
         else:
-            inputs.append(_constant(made, np.asarray(other), made.values[source].dtype, constants))
+            inputs.append(_constant(made, np.asarray(other), kind, constants))
     first = len(made.values)
     asked = [True] * item.outputs if isinstance(item.outputs, int) else item.outputs
     numbers = count(first)
@@ -113,7 +132,7 @@ def _append(made: Network, item: Made, source: str) -> None:
     try:
         node = helper.make_node(item.op, inputs, names, **item.attributes)
     except ValueError:  # an empty list tells no type
-        return
+        return []
     _name_subgraphs(node, source, f"v{first}_")
     given = {name: made.values[name] for name in sorted({*inputs, *_captured(node)})
              if name in made.values and name not in made.constants}
@@ -125,17 +144,23 @@ def _append(made: Network, item: Made, source: str) -> None:
         onnx.checker.check_node(node, _context(made.opset))
         results = onnxruntime_session(single.SerializeToString()).run(None, given)
     except Exception:
-        return
-    if all(isinstance(value, np.ndarray) and value.size <= MOST_ELEMENTS and value.dtype in KEPT for value in results):
-        made.nodes.append(node)
-        made.constants.update(constants)
-        made.values.update(zip(filter(None, node.output), results, strict=True))
+        return []
+    if not all(isinstance(value, np.ndarray) and value.size <= MOST_ELEMENTS and value.dtype in KEPT
+               for value in results):
+        return []
+    made.nodes.append(node)
+    made.constants.update(constants)
+    made.values.update(zip(filter(None, node.output), results, strict=True))
+    return names
 
 
-def _earlier(made: Network, wanted: str, source: str) -> str | None:
+def _earlier(made: Network, wanted: str, chain: list[list[str]], source: str) -> str | None:
     """The name of a value as `wanted` says; None where there is none of its kind."""
     if wanted in ("", "@"):
         return source if wanted else ""
+    if wanted.startswith("#"):
+        place, _, output = wanted[1:].partition(":")
+        return chain[int(place)][int(output or 0)]
     kind = made.values[source].dtype
     fits = {"other": lambda dtype: dtype == kind, "other:f": lambda dtype: dtype == np.float32,
             "other:i": lambda dtype: dtype == np.int64, "other:b": lambda dtype: dtype == np.bool_}[wanted]
@@ -143,11 +168,13 @@ def _earlier(made: Network, wanted: str, source: str) -> str | None:
     return made.random.choice(names) if names else None
 
 
-def _constant(made: Network, value: np.ndarray, kind: np.dtype, constants: dict[str, np.ndarray]) -> str:
-    """The name of a constant: floats in the source's type, whole numbers too where that is one of them and few read
-    shapes or places. One of the same shape may be shared.
+def _constant(made: Network, value: np.ndarray, kind: np.dtype | None, constants: dict[str, np.ndarray]) -> str:
+    """The name of a constant: floats in the source's type, if that counts; whole numbers too where that is one of them
+    and few read shapes or places. One of the same shape may be shared.
     """
-    if value.dtype == np.float32 and kind.kind in "fiu":
+    if kind is None:
+        pass
+    elif value.dtype == np.float32 and kind.kind in "fiu":
         value = (np.abs(value) if kind.kind == "u" else value).astype(kind)
     elif value.dtype == np.int64 and kind in (np.int32, np.int8, np.uint8) and value.ndim == 0:
         value = value.astype(kind)

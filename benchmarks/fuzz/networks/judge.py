@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
@@ -40,12 +41,20 @@ FINE = ("right", "refused", "uncompared")  # what is no fault
 INTERNAL = "for a reason that no check foresaw"
 
 
-def judge(model: ModelProto, path: Path, target: str = "host", run: Run = run_here) -> str:
-    """"right", "refused: why", "internal: what", "wrong: where", or "uncompared: why" where nobody else computes it."""
+def judge(model: ModelProto, path: Path, target: str = "host", run: Run = run_here, **options: Any) -> str:
+    """"right", "refused: why", "internal: what", "wrong: where", or "uncompared: why" where nobody else computes it.
+
+    Args:
+        model: the network.
+        path: where it is written.
+        target: what it is compiled for.
+        run: what runs it.
+        options: further arguments of compile_model.
+    """
     path.write_bytes(model.SerializeToString())
     uncompared: list[str] = []
     try:
-        compiled = compile_model(path, target=target, verify=False, input_shapes=sizes(model))
+        compiled = compile_model(path, target=target, verify=False, input_shapes=sizes(model), **options)
         makers = [inputs.ordinary, inputs.large]
         if not SUMS.intersection(operators(model)):
             makers.append(inputs.extreme)

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
+from typing import Any
 
 from onnx import ModelProto, helper
 
@@ -22,15 +24,28 @@ from benchmarks.fuzz.networks.minimise import minimised
 from benchmarks.fuzz.networks.runners import EmulatedCore, run_here
 
 
-def outcome(number: int, judged: Callable[[ModelProto], str]) -> str:
+def outcome(number: int, judge_it: Callable[..., str]) -> str:
     """"right", "refused: why", "uncompared: why", or what is wrong with which operators."""
-    model = network(number)
+    model, options = network(number), ways(number)
+    judged = partial(judge_it, **options)
     found = judged(model)
     kind = found.split(":")[0]
     if kind in FINE:
         return found
     small = minimised(model, lambda candidate: judged(candidate).split(":")[0] == kind)
-    return f"{judged(small)} | {_said(small)}"[:1000]
+    return f"{judged(small)} | {_said(small)}{options or ''}"[:1000]
+
+
+def ways(number: int) -> dict[str, Any]:
+    """How the network of that number is compiled: mostly as by default."""
+    random, options = Random(-1 - number), dict[str, Any]()
+    if random.random() < 0.15:
+        options["threads"] = 2
+    if random.random() < 0.15:
+        options["strict"] = True
+    if random.random() < 0.1:
+        options["block_size"] = random.choice([1, 2, 4, 8, 16, 32])
+    return options
 
 
 def _said(model: ModelProto) -> str:
@@ -41,10 +56,10 @@ def main(first: int, last: int, core: str | None = None) -> None:
     warnings.simplefilter("ignore")
     emulated = EmulatedCore(core) if core else None
     with tempfile.TemporaryDirectory(prefix="onexn-fuzz-") as folder:
-        judged = partial(judge, path=Path(folder) / "model.onnx", target=core or "host", run=emulated or run_here)
+        judge_it = partial(judge, path=Path(folder) / "model.onnx", target=core or "host", run=emulated or run_here)
         for number in range(first, last):
             print(json.dumps({"number": number}), flush=True)
-            print(json.dumps({"number": number, "outcome": outcome(number, judged)}), flush=True)
+            print(json.dumps({"number": number, "outcome": outcome(number, judge_it)}), flush=True)
     if emulated:
         emulated.close()
 

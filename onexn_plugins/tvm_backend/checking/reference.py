@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
+
+from onexn_plugins.tvm_backend.reading.subgraphs import subgraphs_of
 
 Arrays = list[np.ndarray]
 Feeds = Mapping[str, np.ndarray]
@@ -18,7 +21,7 @@ TOLERANCE = 1e-3
 
 
 def onnxruntime_session(model: str | bytes, *, optimised: bool = True) -> Any:
-    """A session on one thread that keeps quiet.
+    """A session on one thread that keeps quiet, of a model or a file's path.
 
     Raises:
         Exception: of many kinds, where onnxruntime does not take the model.
@@ -27,7 +30,28 @@ def onnxruntime_session(model: str | bytes, *, optimised: bool = True) -> Any:
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(_with_named_outputs(model), options, providers=["CPUExecutionProvider"])
+
+
+def _with_named_outputs(model: str | bytes) -> str | bytes:
+    """The same, where every output has a name: onnxruntime ends the process over a Loop or a BatchNormalization that
+    leaves one out.
+    """
+    found = onnx.load(model, load_external_data=False) if isinstance(model, str) else onnx.load_from_string(model)
+    if not any("" in node.output for node in _nodes(found.graph.node)):
+        return model
+    named = onnx.load(model) if isinstance(model, str) else found
+    for number, node in enumerate(_nodes(named.graph.node)):
+        node.output[:] = [name or f"onexn.unnamed.{number}.{place}" for place, name in enumerate(node.output)]
+    return named.SerializeToString()
+
+
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """With those of subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from _nodes(graph.node)
 
 
 def references(model: ModelProto) -> list[Callable[[Feeds], Arrays]]:
