@@ -6,6 +6,7 @@ import difflib
 import platform
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -107,11 +108,11 @@ def why_not_here(target: Target) -> str | None:
     here = (architecture(platform.machine()), sys.platform)
     if here != (target.architecture, target.system):
         return f"it needs {target.architecture} {target.system}, this is {' '.join(here)}"
-    missing = set[str]()
+    missing = frozenset[str]()
     if here == ("x86_64", "linux"):
         missing = _vector_features(target.cpu) - _processor_flags()
     elif here == ("aarch64", "linux"):
-        missing = {ARM_FLAGS[feature] for feature in _missing_arm_features(target)}
+        missing = frozenset(ARM_FLAGS[feature] for feature in _missing_arm_features(target))
     return f"this processor lacks {', '.join(sorted(missing))}" if missing else None
 
 
@@ -183,12 +184,13 @@ def _llvm() -> ModuleType:
     return codegen
 
 
-def _vector_features(cpu: str) -> set[str]:
+@cache
+def _vector_features(cpu: str) -> frozenset[str]:
     """What LLVM would use of an x86-64 core's SSE4, AVX and FMA, spelled as the Linux kernel spells it."""
     codegen = _llvm()
     target = codegen.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": cpu})
     names = (_plain(feature) for feature in codegen.llvm_get_cpu_features(target))
-    return {name for name in names if name.startswith(("sse4", "avx", "fma"))}
+    return frozenset(name for name in names if name.startswith(("sse4", "avx", "fma")))
 
 
 def _missing_arm_features(target: Target) -> list[str]:

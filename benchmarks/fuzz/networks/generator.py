@@ -13,6 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, nump
 
 from benchmarks.fuzz.networks.operators import MAKERS
 from benchmarks.fuzz.networks.operators.made import Made, Maker, array, whole
+from benchmarks.fuzz.networks.spelling import respelled
 from onexn_plugins.tvm_backend.checking.reference import onnxruntime_session
 
 OPSETS = (*[20] * 8, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 23, 24)
@@ -82,7 +83,7 @@ def network(number: int) -> ModelProto:
             _append_chain(made, item if isinstance(item, list) else [item], source)
     if not made.nodes:
         _append(made, Made("Identity"), [["x0"]])
-    return made.model()
+    return respelled(made.model(), random)
 
 
 def _drawn(maker: Maker, random: Random, shape: tuple[int, ...]) -> Made | list[Made] | None:

@@ -79,7 +79,8 @@ def pool(op: str, random: Random, shape: Shape) -> Made | None:
         attributes["ceil_mode"] = random.randint(0, 1)
     # onnxruntime forgets the dilation where it pads by a rule.
     if random.random() < 0.3 and not attributes.get("auto_pad", "").startswith("SAME"):
-        attributes["dilations"] = [random.randint(1, 2) for _ in range(axes)]
+        attributes["dilations"] = [random.randint(1, 2 if 2 * taps - 1 <= size else 1)
+                                   for taps, size in zip(kernel, shape[2:], strict=True)]
     if op == "AveragePool":
         attributes["count_include_pad"] = random.randint(0, 1)
     if op == "LpPool":
