@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
+from onexn_plugins.tvm_backend.reading.subgraphs import values_read
+
 
 def minimised(model: ModelProto, fails: Callable[[ModelProto], bool]) -> ModelProto:
     """The smallest network found that still fails: one output, and values in its middle as inputs."""
@@ -22,10 +24,10 @@ def _smaller(model: ModelProto) -> Iterator[ModelProto]:
     known |= {item.name: item for item in model.graph.output}
     for node in model.graph.node:
         for name in filter(known.__contains__, node.output):
-            yield from _if_smaller(model, _between(model, [known[name]], []))
+            yield from _if_smaller(model, between(model, [known[name]], []))
     for node in model.graph.node:
         if known.keys() >= set(node.output):
-            yield from _if_smaller(model, _between(model, list(model.graph.output),
+            yield from _if_smaller(model, between(model, list(model.graph.output),
                                                    [known[name] for name in node.output]))
 
 
@@ -34,14 +36,14 @@ def _if_smaller(model: ModelProto, candidate: ModelProto) -> Iterator[ModelProto
         yield candidate
 
 
-def _between(model: ModelProto, outputs: list[ValueInfoProto], inputs: list[ValueInfoProto]) -> ModelProto:
+def between(model: ModelProto, outputs: list[ValueInfoProto], inputs: list[ValueInfoProto]) -> ModelProto:
     """The nodes that these outputs need where those values are given."""
     needed, nodes = {item.name for item in outputs} - {item.name for item in inputs}, []
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(set(node.input) - {item.name for item in inputs})
-    used = {name for node in nodes for name in node.input}
+            needed.update(set(values_read(node)) - {item.name for item in inputs})
+    used = {name for node in nodes for name in values_read(node)}
     made = {name for node in nodes for name in node.output}
     result = ModelProto()
     result.CopyFrom(model)
