@@ -1,4 +1,4 @@
-"""The core needs torch and numpy alone; a toolkit is imported only by its adapter."""
+"""The core needs torch, numpy and scipy alone; a toolkit is imported only by its adapter."""
 
 import ast
 import importlib

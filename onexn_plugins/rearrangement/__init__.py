@@ -3,7 +3,7 @@
 spaces.py    which tensor dimensions move together
 tracing/     finds them in any eager model (channel labels)
 norms.py     kernel norms, and what a block mask keeps of them
-search.py    the order of the channels: sort (the paper's) or swap (swap.py, exchange.py)
+search.py    the order of the channels: sort (the paper's) or swap (swap.py, assignment.py)
 branches.py  layers that run in training alone
 proof.py     float64 probe: before = after
 apply.py     moves the channels

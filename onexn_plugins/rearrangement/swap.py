@@ -5,13 +5,13 @@ channels into blocks. What a mask keeps is the sum of the highest block scores; 
 pruned blocks held fixed it is Σ max(score − λ, 0) up to a constant, and that sum has one term per block row.
 
 Take one channel out of every block. Putting channel g into block h then changes the term of h alone, so the value of
-any reshuffle of these channels is a sum over a table [channels, blocks], and improving cyclic exchanges can be read
-off it (cyclic exchange neighbourhoods: Ahuja, Ergun, Orlin and Punnen, "A survey of very large-scale neighborhood
-search techniques", 2002). The table is cheap: Σ max(x + y, 0) = ½ Σ (x + y) + ½ Σ |x + y|, an L1 distance.
+any reshuffle of these channels is a sum over a table [channels, blocks], and the best of all reshuffles is a linear
+assignment (gyro-permutation assigns what it takes out of blocks in the same way: "Toward Efficient Permutation for
+Hierarchical N:M Sparsity on GPUs", 2024). The table is cheap: Σ max(x + y, 0) = ½ Σ (x + y) + ½ Σ |x + y|, an L1
+distance.
 
-Noise on the table, which falls to nothing over the sweeps, lets the search leave arrangements that no exchange improves
-(perturbed optimisation: Papandreou and Yuille, "Perturb-and-MAP random fields", 2011). Where it starts matters little:
-a random order ends within 0.0001 of the paper's sort.
+Noise on the table, which falls to nothing over the sweeps, lets the search leave arrangements that none improves
+(perturbed optimisation: Papandreou and Yuille, "Perturb-and-MAP random fields", 2011). Where it starts matters little.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onexn_plugins.rearrangement.exchange import best_exchange
+from onexn_plugins.rearrangement.assignment import best_assignment
 from onexn_plugins.rearrangement.norms import KernelNorms, Producer
 
 # One sweep moves every channel once. It compares each with the channels of `partners` blocks, column by column, which
 # is the work that grows fastest with a layer; so the whole search of one space gets so many of these comparisons, about
 # a second's worth. A count, not a clock, so that the result depends on the seed alone.
 COMPARISONS = 3.0e9
-EXCHANGE = 128  # columns that one comparison costs besides its own: choosing exchanges from the table
-MIN_SWEEPS, MAX_SWEEPS = 4, 27  # a space too wide for the fewest meets fewer partners in each
+ASSIGNMENT = 256  # columns that one comparison costs besides its own: the best reshuffle by the table
+MIN_SWEEPS, MAX_SWEEPS = 4, 32  # a space too wide for the fewest meets fewer partners in each
 MIN_PARTNERS = 8
-TALL = 5  # rows; higher blocks get so many times more comparisons and sweeps as they are higher
-MAX_ROUNDS = 1280  # in all sweeps together: a sweep has as many as a block is high, each at a fixed cost of its own
+TALL = 4  # rows; higher blocks get so many times more comparisons and sweeps as they are higher
+MAX_ROUNDS = 2560  # in all sweeps together: a sweep has as many as a block is high, each at a fixed cost of its own
 CACHED = 2**18  # numbers that stay in the processor's cache
 NOISE = 0.12  # standard deviation of the noise in the first sweep, in units of the mean threshold
 NOISELESS = 0.2  # this share of the sweeps, the last ones, goes without
@@ -107,7 +107,7 @@ def _effort(tables: Sequence[_Table]) -> tuple[int, int]:
     """
     rounds = _rounds(tables)
     patience = max(1.0, rounds / TALL)
-    one_partner = sum(len(table.norms) * (table.norms.shape[1] + EXCHANGE) for table in tables)
+    one_partner = sum(len(table.norms) * (table.norms.shape[1] + ASSIGNMENT) for table in tables)
     affordable = COMPARISONS * patience / one_partner  # sweeps × partners
     blocks = max(len(table.others) for table in tables)
     partners = min(blocks, max(MIN_PARTNERS, int(affordable / MIN_SWEEPS)))
@@ -131,7 +131,7 @@ def _sweep(tables: Sequence[_Table], thresholds: Sequence[Tensor], classes: Tens
                 value += _terms(taken[group], rest[group])
             chosen = slots[group]
             same_class = classes[chosen][:, None] == classes[chosen][None]
-            order[chosen] = order[chosen[best_exchange(value, same_class)]]
+            order[chosen] = order[chosen[best_assignment(value, same_class)]]
     return order
 
 
@@ -146,7 +146,7 @@ def _terms(taken: Tensor, rest: Tensor) -> Tensor:
     sums, buffer = torch.empty(count, count), torch.empty(height, width, columns)
     for place, blocks in zip(range(0, count, width), rest.neg().split(width), strict=True):
         for item, channels in zip(range(0, count, height), taken.split(height), strict=True):
-            larger = torch.maximum(channels[:, None], blocks[None], out=buffer[: len(channels), : len(blocks)])
+            larger = torch.maximum(channels[:, None], blocks[None], out=buffer[: channels.shape[0], : blocks.shape[0]])
             torch.sum(larger, 2, out=sums[item : item + height, place : place + width])
     return sums + rest.sum(1)
 

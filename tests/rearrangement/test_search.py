@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -104,6 +107,30 @@ def test_swap_tells_rows_apart_that_are_equal_in_groups(ratio):
     assert by_search > scattered + 0.9 * (best - scattered)
 
 
+def partitions(rows: list[int], block_size: int) -> Iterator[list[int]]:
+    """Every way to cut rows into blocks, as one order each."""
+    if not rows:
+        yield []
+        return
+    for others in itertools.combinations(rows[1:], min(block_size, len(rows)) - 1):
+        left = [row for row in rows[1:] if row not in others]
+        yield from ([rows[0], *others, *rest] for rest in partitions(left, block_size))
+
+
+@pytest.mark.parametrize(("rows", "block_size", "ways"), [(8, 4, 35), (9, 3, 280), (8, 2, 105)])
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_swap_finds_the_best_of_all_arrangements_of_a_small_layer(rows, block_size, ways, ratio):
+    producers, classes = [("conv", torch.arange(rows))], torch.zeros(rows, dtype=torch.int64)
+    orders = torch.tensor(list(partitions(list(range(rows)), block_size)))
+    assert len(orders) == ways
+    for seed in range(4):
+        layers = {"conv": convolution(rows, 10, seed=seed)}
+        norms = KernelNorms(layers, block_size, ratio)
+        best = max(norms.moved(producers, order).kept("conv") for order in orders)
+        found = searched(layers, producers, classes, "swap", block_size=block_size, ratio=ratio, seed=seed)
+        assert norms.moved(producers, found).kept("conv") == pytest.approx(best, rel=1e-9)
+
+
 @pytest.mark.parametrize("rows", [4, 5])
 def test_a_layer_of_equal_rows_or_of_one_block_stays_valid(rows):
     """All rows alike: nothing can be gained, and nothing may break. Four rows of N = 4 are one block."""
@@ -156,7 +183,7 @@ def test_the_search_of_one_space_is_bounded_whatever_its_size(rows, columns, blo
     sweeps, partners = swap._effort(tables)
     assert sweeps >= 1
     assert min(swap.MIN_PARTNERS, len(tables[0].others)) <= partners <= len(tables[0].others)
-    work = sweeps * partners * rows * (columns + swap.EXCHANGE)
+    work = sweeps * partners * rows * (columns + swap.ASSIGNMENT)
     most = swap.COMPARISONS * max(1.0, block_size / swap.TALL)
     assert work <= 1.5 * most or (sweeps, partners) == (1, swap.MIN_PARTNERS)
 
