@@ -45,6 +45,7 @@ BENCHMARKS = (
               "networks/results/tasks.md"),
     Benchmark("rearrangement.kept_l1", "How much of the L1 norm does moving channels first keep?",
               "rearrangement/README.md"),
+    Benchmark("rearrangement.bound", "How much of the L1 norm can no arrangement exceed?", "rearrangement/README.md"),
     Benchmark("rearrangement.networks", "Which networks can be rearranged, and what is refused?",
               "rearrangement/README.md"),
     Benchmark("repair", "What does each step of repair without labels win back?", "repair/README.md"),

@@ -11,7 +11,7 @@ def best_assignment(value: Tensor, allowed: Tensor) -> Tensor:
 
     Args:
         value: [items, places], square and finite.
-        allowed: bool [items, places]; the diagonal is true.
+        allowed: bool [items, places]; some permutation is.
 
     Returns:
         int64 [places]: the item that goes to each place.

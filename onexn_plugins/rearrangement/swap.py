@@ -128,14 +128,14 @@ def _sweep(tables: Sequence[_Table], thresholds: Sequence[Tensor], classes: Tens
         for group in shuffled.tensor_split(-(-len(slots) // partners)):
             value = noise * torch.randn(len(group), len(group), generator=generator)
             for taken, rest in parts:
-                value += _terms(taken[group], rest[group])
+                value += positive_sums(taken[group], rest[group])
             chosen = slots[group]
             same_class = classes[chosen][:, None] == classes[chosen][None]
             order[chosen] = order[chosen[best_assignment(value, same_class)]]
     return order
 
 
-def _terms(taken: Tensor, rest: Tensor) -> Tensor:
+def positive_sums(taken: Tensor, rest: Tensor) -> Tensor:
     """Σ max(taken + rest, 0) over the columns for every channel taken and every block, float32 [k, k].
 
     As Σ max(taken, −rest) + Σ rest, in pieces that stay in the processor's cache: four times as fast as torch.cdist.

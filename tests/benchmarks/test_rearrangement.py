@@ -7,11 +7,14 @@ import json
 import pytest
 import torch
 
-from benchmarks.rearrangement import kept_l1, networks
+from benchmarks.rearrangement import bound, kept_l1, networks
 from benchmarks.rearrangement.readme import README, filled
 from benchmarks.rearrangement.trained import TRAINED, Trained
-from onexn_plugins.rearrangement import find_spaces
-from tests.rearrangement.networks import Residual, build, pictures
+from onexn_plugins.layers import prunable_layers
+from onexn_plugins.rearrangement import Member, Space, find_spaces, rearrange
+from onexn_plugins.rearrangement.norms import KernelNorms
+from tests.rearrangement.networks import Concat, Grouped, Residual, build, pictures
+from tests.rearrangement.test_search import convolution, partitions
 
 TITLES = [network.title for network in TRAINED.values()]
 
@@ -32,6 +35,30 @@ def test_a_cell_leaves_the_model_as_it_was_and_lies_between_none_and_the_bound()
     assert row["sort"] <= row["swap"]
     assert row["closed"] == pytest.approx((row["swap"] - row["none"]) / (row["bound"] - row["none"]))
     assert row["proof_error"] < 1e-9
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_the_bound_lies_between_the_best_of_all_arrangements_and_single_kernels(ratio):
+    orders = torch.tensor(list(partitions(list(range(8)), 2)))
+    space = Space.of([Member("conv.weight", 0, torch.arange(8)[:, None])], 8)
+    for seed in range(6):
+        layers = {"conv": convolution(8, 10, seed=seed)}
+        norms, single = KernelNorms(layers, 2, ratio), KernelNorms(layers, 1, ratio).retained()[1]
+        best, order = max(((norms.moved([("conv", torch.arange(8))], order).retained()[1], order) for order in orders),
+                          key=lambda pair: pair[0])
+        assert best * (1 - 1e-6) <= bound.most_kept(layers, [space], ratio)  # whatever the thresholds
+        layers["conv"].weight.data = layers["conv"].weight.data[order]
+        assert best * (1 - 1e-6) <= bound.most_kept(layers, [space], ratio) < single
+
+
+@pytest.mark.parametrize("kind", [Residual, Concat, Grouped])
+def test_no_rearranged_network_keeps_more_than_the_bound(kind):
+    model = build(kind)
+    spaces, layers = find_spaces(model, pictures()).spaces, prunable_layers(model)
+    before = bound.most_kept(layers, spaces, 0.5)
+    kept = rearrange(model, pictures(), block_size=2).retained_after
+    assert kept * (1 - 1e-6) <= bound.most_kept(layers, spaces, 0.5)
+    assert kept * (1 - 1e-6) <= before
 
 
 def test_means_are_over_cells_that_every_network_has(tmp_path):

@@ -166,13 +166,13 @@ def test_swap_brings_rows_together_that_share_their_strong_columns(seed):
 
 
 @pytest.mark.parametrize("cached", [2**18, 40, 1])
-def test_terms_are_sums_of_what_exceeds_the_threshold(cached, monkeypatch):
+def test_positive_sums_are_of_what_exceeds_the_threshold(cached, monkeypatch):
     """However small the pieces are in which they are computed."""
     monkeypatch.setattr(swap, "CACHED", cached)
     generator = torch.Generator().manual_seed(0)
     taken, rest = torch.rand(7, 5, generator=generator), torch.rand(7, 5, generator=generator) - 1.0
     expected = (taken[:, None] + rest[None]).clamp_min(0.0).sum(2)
-    assert torch.allclose(swap._terms(taken, rest), expected, atol=1e-6)
+    assert torch.allclose(swap.positive_sums(taken, rest), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("block_size", [2, 4, 16])
