@@ -12,7 +12,8 @@ from onexn_plugins.files import written_aside
 from onexn_plugins.report import Column, Table, load, to_markdown
 
 HERE = Path(__file__).parent
-README, KEPT, NETWORKS = HERE / "README.md", HERE / "results" / "kept_l1.json", HERE / "results" / "networks.json"
+README = HERE / "README.md"
+KEPT, BOUND, NETWORKS = (HERE / "results" / f"{name}.json" for name in ("kept_l1", "bound", "networks"))
 # What the README shows of every network; the JSON holds the rest.
 SHOWN = ("name", "layers", "spaces", "moved", "refused", "proof_error", "seconds", "peak_bytes")
 PATTERNS = ("1×4, 50% pruned", "1×16, 50% pruned")
@@ -31,6 +32,12 @@ def kept_tables() -> str:
     return "\n".join([*parts, _origin(facts)])
 
 
+def bound_table() -> str:
+    """What no arrangement in blocks of two exceeds."""
+    return "\n".join(f"**{section.heading}**\n\n{to_markdown(section.table)}\n"
+                     for section in load(BOUND).sections if section.table)
+
+
 def network_tables() -> str:
     """Every network, and below the reasons of refused layers."""
     page = load(NETWORKS)
@@ -44,8 +51,8 @@ def network_tables() -> str:
 
 
 def filled(readme: str) -> str:
-    """The README with both sets of tables between their marks."""
-    for mark, text in (("kept", kept_tables()), ("networks", network_tables())):
+    """The README with all tables between their marks."""
+    for mark, text in (("kept", kept_tables()), ("bound", bound_table()), ("networks", network_tables())):
         start, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
         before, _, rest = readme.partition(start)
         readme = f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}"
@@ -55,8 +62,7 @@ def filled(readme: str) -> str:
 def _origin(record: Mapping[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''} of {machine['processor']}"
-    return (f"CPU seconds of one thread; {cores}, torch {versions['torch']}; commits stand beside the rows in the "
-            "JSON.\n")
+    return (f"CPU seconds of one thread; {cores}, torch {versions['torch']}; commits stand in the JSON.\n")
 
 
 if __name__ == "__main__":

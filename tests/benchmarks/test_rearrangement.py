@@ -51,6 +51,14 @@ def test_the_bound_lies_between_the_best_of_all_arrangements_and_single_kernels(
         assert best * (1 - 1e-6) <= bound.most_kept(layers, [space], ratio) < single
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_swap_finds_nearly_the_best_pairs(seed):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 48, 1), convolution(128, 48, seed=seed), torch.nn.Conv2d(128, 4, 1))
+    layers, images = {"1": model[1]}, torch.randn(1, 3, 4, 4)
+    kept = rearrange(model, images, block_size=2, ignored_layers=["0", "2"]).layers[0].retained_after
+    assert kept > 0.9995 * bound.most_kept(layers, find_spaces(model, images).spaces, 0.5)
+
+
 @pytest.mark.parametrize("kind", [Residual, Concat, Grouped])
 def test_no_rearranged_network_keeps_more_than_the_bound(kind):
     model = build(kind)
