@@ -58,8 +58,8 @@ _WIDE = replace(
 _AVX2 = Measured(
     sums=12, pointwise_sums=12, joined_sums=13, channels=6, fills_registers=True, winograd=_WINOGRAD,
     conv_efficiency=0.85, linear_efficiency=0.11, linear_most=0.94, dense_rows=True, least_uses=_LEAST_USES,
-    packing=Packing(_LEAST_USES, 5, _LEAST_USES, 5), slices=True, reads_unpadded=True, lays_out=True,
-    by_points="always")
+    packing=Packing(_LEAST_USES, 5, _LEAST_USES, 5), slices=True, reads_unpadded=True, pairs_far=False,
+    lays_out=True, by_points="always")
 # Measured on processors that have more: benchmarks/winograd/results/winograd.json
 _SSE = Measured(sums=8, pointwise_sums=8, joined_sums=10, channels=8, winograd=_WINOGRAD, linear_efficiency=1.7 / 4,
                 reads_unpadded=True)

@@ -97,6 +97,8 @@ class Measured:
         slices: strided and dilated k×k layers of many channels are summed in slices.
         reads_unpadded: small hidden images of a pair are read where they are.
         copies_unaligned: their inputs are copied where vectors would cross cache lines.
+        pairs_far: a 1×1 layer whose input lies beyond the first cache is computed with the depthwise layer after it
+            even where it would rather copy its pixels.
         lays_out: pixels of strided pairs are laid out as they are read.
         cached_bands: hidden rows come in bands that the first cache holds where few weights are kept.
         projects: the 1×1 convolution after a pair is computed with it.
@@ -126,6 +128,7 @@ class Measured:
     slices: bool = False
     reads_unpadded: bool = False
     copies_unaligned: bool = False
+    pairs_far: bool = True
     lays_out: bool = False
     cached_bands: bool = False
     projects: bool = False

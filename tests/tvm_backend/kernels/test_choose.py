@@ -145,3 +145,23 @@ def test_the_documentation_has_the_map() -> None:
     rows = [tuple(cell.strip() for cell in line.strip("|\n ").split("|"))
             for line in shown.strip().splitlines() if re.match(r"\|(?!\s*(---|Family))", line)]
     assert rows == kernel_map()
+
+
+@pytest.mark.parametrize(("first", "kept", "unit", "together"), [
+    (Conv(1, 512, 14, 14, 512), 1.0, AVX2, False),
+    (Conv(1, 256, 28, 28, 256), 0.25, AVX2, False),
+    (Conv(1, 256, 28, 28, 256), 0.05, AVX2, True),  # few blocks are kept
+    (Conv(1, 80, 14, 14, 480), 1.0, AVX2, True),  # the input is small
+    (Conv(1, 512, 14, 14, 512), 1.0, AVX512, True),
+], ids=str)
+def test_a_large_input_is_copied_rather_than_read_for_every_block_row(first, kept, unit, together) -> None:
+    second = Conv(1, first.out_channels, first.height, first.width, first.out_channels, (3, 3), (1, 1), (1, 1, 1, 1),
+                  groups=first.out_channels)
+    weights = np.ones(second.weight_shape, np.float32)
+    request = Request((layer(first, unit, kept).first, stage(second, weights, weights[:, 0, 0, 0])), unit)
+    if together:
+        assert choose(request).family.name.startswith("pair")
+        return
+    with pytest.raises(Unsupported, match="better copied once"):
+        choose(request)
+    assert choose(Request(request.stages[:1], unit)).family.name == "conv 1×1, packed"
