@@ -29,6 +29,7 @@ from onexn_plugins.tvm_backend.reading.folding import fold_layers
 from onexn_plugins.tvm_backend.reading.graph import Graph, Node
 from onexn_plugins.tvm_backend.reading.input_shapes import Shapes
 from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model, parse_onnx_model
+from onexn_plugins.tvm_backend.reading.parting import part_concatenations
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 from onexn_plugins.tvm_backend.reading.ways_out import EXPORT_AGAIN
 
@@ -111,6 +112,7 @@ def _plan(
     graph = build_graph(model)
     check_nodes(graph)
     canonicalise(graph)
+    part_concatenations(graph)
     sink_reshapes(graph)
     fold_layers(graph)
     planner = Planner(unit, block_size, recorded if isinstance(recorded, dict) else {})

@@ -16,6 +16,7 @@ from onexn_plugins.tvm_backend.reading.canonical import canonicalise
 from onexn_plugins.tvm_backend.reading.folding import fold_layers
 from onexn_plugins.tvm_backend.reading.graph import Graph
 from onexn_plugins.tvm_backend.reading.onnx_model import load_onnx_model
+from onexn_plugins.tvm_backend.reading.parting import part_concatenations
 from onexn_plugins.tvm_backend.reading.sinking import sink_reshapes
 from tests.tvm_backend.onnx_files import make_model
 
@@ -54,6 +55,7 @@ def simplify(model: ModelProto, path: Path) -> Graph:
     path.write_bytes(model.SerializeToString())
     graph = build_graph(load_onnx_model(path))
     canonicalise(graph)
+    part_concatenations(graph)
     sink_reshapes(graph)
     fold_layers(graph)
     return graph
@@ -61,6 +63,7 @@ def simplify(model: ModelProto, path: Path) -> Graph:
 
 CONV = node("Conv", ["x", "w", "b"], ["h"], pads=[1, 1, 1, 1])
 CONV_WEIGHTS = {"w": array(4, 3, 3, 3), "b": array(4)}
+BESIDE = [node("Relu", ["x"], ["r"]), node("Neg", ["x"], ["n"]), node("Exp", ["x"], ["e"])]
 BATCH_NORM = {"gamma": array(4), "beta": array(4), "mean": array(4), "variance": array(4) ** 2 + 0.5}
 
 CASES = {
@@ -156,6 +159,31 @@ CASES = {
     "a bias for each row stays": (
         [node("Flatten", ["x"], ["f"], axis=2), node("Gemm", ["f", "w", "b"], ["y"])],
         {"w": array(63, 3), "b": array(3, 1)}, ["Reshape", "Gemm"]),
+    "parts of two scales": (
+        [*BESIDE, node("Concat", ["r", "n"], ["rn"], axis=1), node("Concat", ["e", "x"], ["ex"], axis=-3),
+         node("Reshape", ["rn", "flat"], ["a"]), node("Reshape", ["ex", "flat"], ["b"]),
+         node("Concat", ["a", "b"], ["all"], axis=2), node("Split", ["all"], ["p", "q"], axis=1, num_outputs=2),
+         node("Sub", ["p", "q"], ["y"])],
+        {"flat": integers(1, 6, 63)},
+        ["Relu", "Neg", "Exp", "Reshape", "Reshape", "Reshape", "Reshape", "Concat", "Concat", "Sub"]),
+    "parts of several inputs": (
+        [*BESIDE, node("Concat", ["r", "n", "e", "x"], ["all"], axis=3),
+         node("Split", ["all", "sizes"], ["p", "q"], axis=3), node("ReduceMax", ["p"], ["m"]),
+         node("Sub", ["q", "m"], ["y"])],
+        {"sizes": integers(27, 9)}, ["Relu", "Neg", "Exp", "Concat", "ReduceMax", "Sub"]),
+    "parts within an input stay": (
+        [*BESIDE, node("Concat", ["r", "n", "e"], ["all"], axis=3), node("Split", ["all", "sizes"], ["p", "q"], axis=3),
+         node("ReduceMax", ["p"], ["m"]), node("Sub", ["q", "m"], ["y"])],
+        {"sizes": integers(10, 17)}, ["Relu", "Neg", "Exp", "Concat", "Split", "ReduceMax", "Sub"]),
+    "parts across a reshape stay": (
+        [*BESIDE, node("Concat", ["r", "n"], ["all"], axis=1), node("Reshape", ["all", "flat"], ["f"]),
+         node("Split", ["f"], ["p", "q"], axis=1, num_outputs=2), node("Sub", ["p", "q"], ["y"])],
+        {"flat": integers(1, 42, 9)}, ["Relu", "Neg", "Concat", "Reshape", "Split", "Sub"]),
+    "parts of what is read whole stay": (
+        [*BESIDE, node("Concat", ["r", "n"], ["all"], axis=1),
+         node("Split", ["all"], ["p", "q"], axis=1, num_outputs=2),
+         node("Sub", ["p", "q"], ["d"]), node("ReduceMax", ["all"], ["m"]), node("Add", ["d", "m"], ["y"])],
+        {}, ["Relu", "Neg", "Concat", "Split", "Sub", "ReduceMax", "Add"]),
     "gemm": (
         [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w", "b"], ["g"], alpha=0.5, beta=2.0),
          node("Mul", ["g", "s"], ["y"])],
