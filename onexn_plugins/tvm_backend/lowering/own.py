@@ -38,6 +38,7 @@ EMITTERS: dict[str, Emitter] = {
     "ArgMin": places.arg_min,
     "BatchNormalization": batch_normalisation,
     "Clip": extremes.clip,
+    "Concat": moving.concatenate,
     "CumSum": cumulative_sum,
     "DepthToSpace": moving.depth_to_space,
     "Div": pointwise.divide,

@@ -98,6 +98,24 @@ def test_values_that_are_moved(tmp_path: Path) -> None:
     check(tmp_path / "model.onnx", [node("SpaceToDepth", ["x"], ["y"], blocksize=2)], {}, X[:, :, :6])
 
 
+def test_what_is_laid_side_by_side_along_the_last_axis(tmp_path: Path) -> None:
+    """Of any types, also an input twice, one of no elements, one of one, and a constant."""
+    constants = {"three": random.standard_normal((1, 8, 7, 3)).astype(np.float32), "from": np.array([0]),
+                 "to": np.array([1]), "last": np.array([-1]), "none": np.zeros((1, 8, 7, 0), np.float32)}
+    nodes = [node("Slice", ["x", "from", "to", "last"], ["one"]),
+             node("Concat", ["x", "one", "none", "three", "x"], ["y"], axis=-1),
+             node("Concat", ["one", "one"], ["pair"], axis=3)]
+    check(tmp_path / "model.onnx", nodes, constants)
+    for kind in (TensorProto.BOOL, TensorProto.INT64, TensorProto.FLOAT16, TensorProto.DOUBLE):
+        nodes = [node("Cast", ["x"], ["wide"], to=kind), node("Cast", ["three"], ["narrow"], to=kind),
+                 node("Concat", ["narrow", "wide"], ["both"], axis=3),
+                 node("Cast", ["both"], ["y"], to=TensorProto.FLOAT)]
+        model = make_model(nodes, {"x": SHAPE}, ["y"], constants, 19)
+        (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+        (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})
+        np.testing.assert_array_equal(compile_model(tmp_path / "model.onnx", verify=False).run(X), expected)
+
+
 def test_nan_and_infinities(tmp_path: Path) -> None:
     constants = {"low": np.float32(-0.5), "six": np.float32(6), "channel": np.array([1]), "other": X}
     plain = [node(op, ["x"], [op]) for op in ("Relu", "Elu", "Selu", "Sign", "HardSigmoid", "HardSwish", "IsInf", "Exp",

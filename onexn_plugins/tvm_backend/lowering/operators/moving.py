@@ -1,15 +1,42 @@
-"""Operators that only move elements: Pad by what the image holds, Tile, SpaceToDepth, DepthToSpace."""
+"""Operators that only move elements: Concat, Pad by what the image holds, Tile, SpaceToDepth, DepthToSpace."""
 
 from __future__ import annotations
 
 from functools import partial, reduce
+from itertools import accumulate
 
 import numpy as np
 from tvm import relax, te, tirx
+from tvm.script.ir_builder import tirx as T
 
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.kernels.code.vector import Buffer
+from onexn_plugins.tvm_backend.lowering.operators.function import call
+from onexn_plugins.tvm_backend.lowering.operators.layout import around
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 
 _MODES = ("reflect", "edge", "wrap")
+
+
+def concatenate(builder: relax.BlockBuilder, graph: Graph, node: Node,
+                inputs: list[relax.Expr]) -> list[relax.Expr] | None:
+    """Along the last axis: runs of every input, copied one input after the other.
+
+    TVM asks of each element which input it is from; along other axes the answer is the same for a whole row, and what
+    stands before and after is computed with it.
+    """
+    shape, axis = graph.shape(node.output), node.attributes["axis"]
+    outer, size, inner = around(shape, axis)
+    if inner > 1:
+        return None
+    runs = [around(graph.shape(name), axis)[1] for name in node.inputs]
+
+    def body(*tensors: Buffer) -> None:
+        *parts, whole = tensors
+        for part, run, first in zip(parts, runs, accumulate(runs, initial=0), strict=False):
+            with T.serial(0, outer) as before, T.serial(0, run) as after:
+                T.buffer_store(whole, part[before * run + after], [before * size + (after + first)])
+
+    return call(builder, "concatenate", body, inputs, [TensorSpec(shape, graph.dtype(node.output))])
 
 
 def pad(builder: relax.BlockBuilder, graph: Graph, node: Node, inputs: list[relax.Expr]) -> list[relax.Expr] | None:
