@@ -3,7 +3,8 @@
 Optimal brain compression (Frantar, Singh and Alistarh, NeurIPS 2022) with blocks for weights. The N rows of a block row
 read the same inputs and lose the same ones, so one inverse Hessian serves them all, and those of different block rows
 differ by what each lost. Instead of a matrix for every block row the layer's is kept once, with factors V of what the
-row removed: H⁻¹ of the row = H⁻¹ − V Vᵀ.
+row removed: H⁻¹ of the row = H⁻¹ − V Vᵀ. Once much is gone, that becomes the row's own matrix, without the places of what
+is gone, and V begins anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from onexn_plugins.scores import fill_tails
 DAMPING = 0.01  # of the mean diagonal of the Hessian
 MAX_RATIO = 0.95  # of a block row's blocks; what is left then is ranked by what it would cost next
 STEPS = 128  # a step removes inputs / STEPS blocks of a row at once: the error is that of single ones within 1 %
+SHRINK = 3  # when one in so many places is empty, a row's matrices are made smaller
 MEMORY = 2**28  # bytes of factors held at a time
 TIE = 1e-9
 
@@ -123,40 +125,95 @@ def kernel_saliency(weight: Tensor, inputs: Tensor, groups: int = 1, damping: fl
 
 def _eliminate_rows(weight: Tensor, inverse: Tensor, steps: int, at_once: int) -> tuple[Tensor, Tensor]:
     """(scores, losses) [rows, in] of block rows [rows, N, in, taps] whose inverse Hessian is [in × taps, in × taps]."""
-    rows, height, blocks, taps = weight.shape
-    weight = weight.flatten(2).clone()
-    own = _diagonal_blocks(inverse, taps).repeat(rows, 1, 1, 1)
-    removed = weight.new_zeros(rows, steps * at_once * taps, blocks * taps)
-    gone = torch.zeros(rows, blocks, dtype=torch.bool)
+    rows, _, blocks, taps = weight.shape
+    left = _Left(weight.flatten(2).clone(), inverse, taps)
     scores, losses, highest = (torch.zeros(rows, size, dtype=torch.float64) for size in (blocks, blocks, 1))
-    tap = torch.arange(taps)
+    gone = torch.zeros(rows, blocks, dtype=torch.bool)
     for step in range(steps):
-        cost = _costs(weight, own).masked_fill(gone, float("inf"))
-        picked = cost.topk(at_once, largest=False).indices  # [rows, at_once], ascending by cost
-        index = (picked[:, :, None] * taps + tap).flatten(1)
-        columns = inverse[index]  # [rows, g, d]
-        done = step * at_once * taps
-        if done:
-            past = removed[:, :done]
-            columns = torch.baddbmm(columns, _columns(past, index).mT, past, alpha=-1)
-        factor = _cholesky(_columns(columns, index))
-        change = torch.linalg.solve_triangular(factor, columns, upper=False)  # [rows, g, d]
-        share = torch.linalg.solve_triangular(factor, _columns(weight, index).mT, upper=False)  # [rows, g, N]
-        weight = torch.baddbmm(weight, share.mT, change, alpha=-1)
-        removed[:, done : done + len(index[0])] = change
-        own -= _outer(change, taps)
+        if SHRINK * left.count * at_once >= left.blocks.shape[1]:
+            left = left.smaller()
+        picked, loss = left.remove(at_once, steps - step)
         gone.scatter_(1, picked, True)
-        weight.view(rows, height, blocks, taps).masked_fill_(gone[:, None, :, None], 0)
-        loss = share.square().sum(2).unflatten(1, (at_once, taps)).sum(2).double()
         losses.scatter_(1, picked, loss)
         rising = torch.cat([highest, loss], 1).cummax(1).values  # a row keeps its own order among the others ...
         # ... also where a block is cheaper than one before
         later = 1 + TIE * (step * at_once + torch.arange(at_once, dtype=torch.float64))
         scores.scatter_(1, picked, rising[:, 1:] * later)
         highest = rising[:, -1:]
-    left = _costs(weight, own).double()
-    last = torch.maximum(left, highest) * (1 + TIE * blocks)
-    return torch.where(gone, scores, last), torch.where(gone, losses, left)
+    rest = torch.zeros(rows, blocks, dtype=torch.float64).scatter_(1, left.blocks, left.costs().double())
+    last = torch.maximum(rest, highest) * (1 + TIE * blocks)
+    return torch.where(gone, scores, last), torch.where(gone, losses, rest)
+
+
+class _Left:
+    """Block rows on their way: what is left of each.
+
+    Attributes:
+        blocks: int64 [rows, places], the block at every place.
+        count: steps that were taken.
+    """
+
+    def __init__(self, weight: Tensor, inverse: Tensor, taps: int, blocks: Tensor | None = None) -> None:
+        """
+        Args:
+            weight: [rows, N, places × taps], overwritten.
+            inverse: Hessian's, [places × taps, places × taps] for all rows, or one for each row in front.
+            taps: of a kernel.
+            blocks: as the attribute; all of them in their order by default.
+        """
+        rows, places = len(weight), weight.shape[2] // taps
+        self.blocks = torch.arange(places).expand(rows, places) if blocks is None else blocks
+        self.count = 0
+        self._weight, self._inverse, self._taps = weight, inverse, taps
+        self._own = _diagonal_blocks(inverse, taps).expand(rows, -1, -1, -1).clone()
+        self._gone = torch.zeros(rows, places, dtype=torch.bool)
+        self._removed = weight.new_zeros(rows, 0, places * taps)
+
+    def costs(self) -> Tensor:
+        """Loss of each block alone, [rows, places]."""
+        return _costs(self._weight, self._own)
+
+    def remove(self, at_once: int, steps: int) -> tuple[Tensor, Tensor]:
+        """(blocks, their losses float64), [rows, at_once]: those that cost least go; `steps` of this kind are to come.
+
+        The rest is corrected.
+        """
+        if not self.count:  # so many go before `smaller`
+            most = min(steps, -(-self.blocks.shape[1] // (SHRINK * at_once)))
+            self._removed = self._weight.new_zeros(len(self.blocks), most * at_once * self._taps, self._weight.shape[2])
+        picked = self.costs().masked_fill(self._gone, float("inf")).topk(at_once, largest=False).indices  # ascending
+        index = self._columns_of(picked)
+        columns = self._inverse[index] if self._inverse.dim() == 2 else self._inverse.gather(
+            1, index[:, :, None].expand(-1, -1, self._inverse.shape[2]))  # [rows, g, d]
+        done = self.count * index.shape[1]
+        if done:
+            past = self._removed[:, :done]
+            columns = torch.baddbmm(columns, _columns(past, index).mT, past, alpha=-1)
+        factor = _cholesky(_columns(columns, index))
+        change = torch.linalg.solve_triangular(factor, columns, upper=False)  # [rows, g, d]
+        share = torch.linalg.solve_triangular(factor, _columns(self._weight, index).mT, upper=False)  # [rows, g, N]
+        self._weight.baddbmm_(share.mT, change, alpha=-1)
+        self._removed[:, done : done + index.shape[1]] = change
+        self._own -= _outer(change, self._taps)
+        self._gone.scatter_(1, picked, True)
+        self._weight.unflatten(2, (-1, self._taps)).masked_fill_(self._gone[:, None, :, None], 0)
+        self.count += 1
+        return self.blocks.gather(1, picked), share.square().sum(2).unflatten(1, (at_once, self._taps)).sum(2).double()
+
+    def smaller(self) -> _Left:
+        """The same without the places of what is gone, and with an inverse Hessian for every row."""
+        stays = (~self._gone).nonzero()[:, 1].view(len(self._gone), -1)
+        index = self._columns_of(stays)
+        square = index[:, :, None], index[:, None]
+        inverse = self._inverse[square] if self._inverse.dim() == 2 else self._inverse[
+            torch.arange(len(index))[:, None, None], *square]
+        past = _columns(self._removed, index)  # as yet unused rows of it are zero
+        return _Left(_columns(self._weight, index), inverse.baddbmm_(past.mT, past, alpha=-1), self._taps,
+                     self.blocks.gather(1, stays))
+
+    def _columns_of(self, places: Tensor) -> Tensor:
+        """Places [rows, k] as columns of the weight, [rows, k × taps]."""
+        return (places[:, :, None] * self._taps + torch.arange(self._taps)).flatten(1)
 
 
 def _costs(weight: Tensor, own: Tensor) -> Tensor:
@@ -181,8 +238,8 @@ def _cholesky(matrices: Tensor) -> Tensor:
 
 
 def _diagonal_blocks(inverse: Tensor, taps: int) -> Tensor:
-    """[in × taps, in × taps] -> [in, taps, taps]"""
-    return inverse.unflatten(0, (-1, taps)).unflatten(2, (-1, taps)).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    """[..., in × taps, in × taps] -> [..., in, taps, taps]"""
+    return inverse.unflatten(-2, (-1, taps)).unflatten(-1, (-1, taps)).diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
 
 
 def _outer(change: Tensor, taps: int) -> Tensor:
