@@ -157,7 +157,8 @@ def samples(call: Call, weight: Tensor, step: int = 1, layer: str = "layer") -> 
         OneXNError: it holds NaN or infinity.
     """
     inputs = call.inputs.to(weight.dtype)
-    if not bool(torch.isfinite(inputs).all()):
+    # Whatever is not finite makes the sum so too, and a sum is several times as fast as looking at each value.
+    if not bool(torch.isfinite(inputs.sum())) and not bool(torch.isfinite(inputs).all()):
         raise OneXNError(layer, "NaN or infinite values arrive here on the images given",
                          "Check the images' preprocessing and the model's weights")
     if call.function is F.linear:

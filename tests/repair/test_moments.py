@@ -57,6 +57,19 @@ def test_every_tap_of_a_transposed_layer_is_looked_at_however_few_positions_are(
         assert bool((samples(run.call, layer.weight.detach(), step) != 0).any(1).all())
 
 
+@pytest.mark.parametrize(("values", "refused"), [
+    ((3e38, 3e38), False), ((float("inf"), float("-inf")), True), ((float("nan"), 0.0), True)])
+def test_what_is_not_finite_is_told_from_what_only_adds_up_to_that(values, refused):
+    layer, batch = nn.Linear(6, 2), torch.zeros(1, 6)
+    batch[0, :2] = torch.tensor(values)
+    with runs(layer, [batch], {"layer": layer.weight}) as (run,):
+        if refused:
+            with pytest.raises(OneXNError, match="infinite"):
+                samples(run.call, layer.weight.detach())
+        else:
+            assert torch.equal(samples(run.call, layer.weight.detach())[0], batch)
+
+
 def test_a_changed_layer_gives_its_new_outputs_and_the_next_one_sees_them():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     batches = [torch.randn(2, 3, 4, 4), torch.randn(1, 3, 4, 4)]
