@@ -3,8 +3,8 @@
 Optimal brain compression (Frantar, Singh and Alistarh, NeurIPS 2022) with blocks for weights. The N rows of a block row
 read the same inputs and lose the same ones, so one inverse Hessian serves them all, and those of different block rows
 differ by what each lost. Instead of a matrix for every block row the layer's is kept once, with factors V of what the
-row removed: H⁻¹ of the row = H⁻¹ − V Vᵀ. Once much is gone, that becomes the row's own matrix, without the places of what
-is gone, and V begins anew.
+row removed: H⁻¹ of the row = H⁻¹ − V Vᵀ. Once much is gone, that becomes the row's own matrix, without the places of
+what is gone, and V begins anew.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ class _Left:
         stays = (~self._gone).nonzero()[:, 1].view(len(self._gone), -1)
         index = self._columns_of(stays)
         square = index[:, :, None], index[:, None]
-        inverse = self._inverse[square] if self._inverse.dim() == 2 else self._inverse[
-            torch.arange(len(index))[:, None, None], *square]
+        each = torch.arange(len(index))[:, None, None]
+        inverse = self._inverse[square] if self._inverse.dim() == 2 else self._inverse[(each, *square)]
         past = _columns(self._removed, index)  # as yet unused rows of it are zero
         return _Left(_columns(self._weight, index), inverse.baddbmm_(past.mT, past, alpha=-1), self._taps,
                      self.blocks.gather(1, stays))

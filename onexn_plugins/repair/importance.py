@@ -36,8 +36,8 @@ def channel_importance(model: nn.Module, images: Images, layers: Mapping[str, nn
         note: told why where the network gives no gradients; the result is empty then, and every channel counts alike.
     """
     generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, Tensor] = {}
-    with keep_state(model), _listening(model, layers, sums), torch.enable_grad():
+    seen: dict[str, list[Tensor]] = {}
+    with keep_state(model), _listening(model, layers, seen), torch.enable_grad():
         for batch in images.some(IMAGES):
             for part in batch.split(BATCH) if isinstance(batch, Tensor) else [batch]:
                 try:
@@ -45,7 +45,7 @@ def channel_importance(model: nn.Module, images: Images, layers: Mapping[str, nn
                 except Exception as error:  # whatever a user's forward or backward raises
                     note(f"every channel counts alike, because the network gives no gradients: {first_line(error)}")
                     return {}
-    return {name: _relative(each) for name, each in sums.items()}
+    return {name: _relative(_shrunk(torch.cat(each))) for name, each in seen.items()}
 
 
 def _called(model: nn.Module, batch: Any) -> Any:
@@ -66,16 +66,17 @@ def _drawn(output: Any, generator: torch.Generator) -> Tensor:
 
 
 @contextmanager
-def _listening(model: nn.Module, layers: Mapping[str, nn.Module], sums: dict[str, Tensor]) -> Iterator[None]:
-    """While it lasts, backward adds the squares of the gradients to every layer's outputs to `sums`."""
+def _listening(model: nn.Module, layers: Mapping[str, nn.Module], seen: dict[str, list[Tensor]]) -> Iterator[None]:
+    """While it lasts, backward appends the squared gradients to every layer's outputs to `seen`: [images, out]."""
     def listen(name: str, layer: nn.Module, output: Tensor) -> Tensor:
         if not output.requires_grad:
             output = output.detach().requires_grad_().clone()  # the network may change what it gets in place
         own = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
-        across = [place for place in range(output.dim()) if place != own]
+        across = [place for place in range(1, output.dim()) if place != own]
 
         def add(gradient: Tensor) -> None:
-            sums[name] = sums.get(name, 0.0) + gradient.detach().double().square().sum(across).cpu()
+            squares = gradient.detach().double().square()
+            seen.setdefault(name, []).append((squares.sum(across) if across else squares).cpu())
 
         output.register_hook(add)
         return output
@@ -92,6 +93,21 @@ def _listening(model: nn.Module, layers: Mapping[str, nn.Module], sums: dict[str
             handle.remove()
         for each, flag in flags:
             each.requires_grad_(flag)
+
+
+def _shrunk(squares: Tensor) -> Tensor:
+    """Means over images [images, out], [out], drawn to that of all channels as far as their differences are chance.
+
+    What is left of the variance among channels' means, without what images of this number scatter them by, is taken for
+    real (empirical Bayes: Efron and Morris, JASA 1973). Late channels mean much to a few classes each: on a few dozen
+    images most would seem to be worth nothing.
+    """
+    means = squares.mean(0)
+    if len(squares) < 2 or len(means) < 2:
+        return means
+    chance = float((squares.var(0) / len(squares)).mean())
+    found = float(means.var())
+    return torch.lerp(means.mean(), means, max(0.0, 1 - chance / found)) if found > 0 else means
 
 
 def _relative(squares: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 from onexn_plugins.pattern import BlockPattern
 from onexn_plugins.repair.elimination import eliminate, weighted
 from onexn_plugins.repair.images import read_images
-from onexn_plugins.repair.importance import IMAGES, channel_importance
+from onexn_plugins.repair.importance import IMAGES, _shrunk, channel_importance
 from tests.repair.networks import photos, residual_net
 
 
@@ -36,6 +36,25 @@ def test_of_other_outputs_it_is_what_their_squared_error_is():
     assert found[1] > 5 * found[0]
     assert 0 < found[2] < 1e-3
     torch.testing.assert_close(found, expected / expected.mean(), rtol=0.3, atol=1e-3)
+
+
+def test_what_a_few_images_show_by_chance_is_not_taken_for_real():
+    """Channels that each mean the same to one image in twenty: on 64 images some seem to be worth four times others."""
+    generator = torch.Generator().manual_seed(0)
+    squares = (torch.rand(64, 200, generator=generator) < 0.05).double()
+    seen, shrunk = squares.mean(0) / squares.mean(), _shrunk(squares) / squares.mean()
+    assert float(seen.std()) > 0.5
+    assert float(shrunk.std()) < 0.15
+    real = torch.linspace(0.2, 5, 200, dtype=torch.float64)
+    plain, kept = (20 * squares * real).mean(0), _shrunk(20 * squares * real)
+    assert float((kept - real).square().mean()) < 0.5 * float((plain - real).square().mean())
+
+
+def test_what_all_images_show_stays():
+    real = torch.linspace(0.01, 5, 200, dtype=torch.float64)
+    squares = real * (1 + 0.1 * torch.randn(64, 200, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(_shrunk(squares), real, rtol=0.05, atol=0.01)
+    assert torch.equal(_shrunk(squares[:1]), squares[0]), "one image tells nothing of chance"
 
 
 def test_the_network_is_as_it_was():
