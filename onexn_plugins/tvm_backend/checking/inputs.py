@@ -15,21 +15,21 @@ def ordinary(spec: TensorSpec, seed: int = 0) -> np.ndarray:
     """Normally distributed numbers; integers that are 0 or 1, which are valid indices of most things."""
     generator = np.random.default_rng(seed)
     if np.issubdtype(spec.dtype, np.floating):
-        return generator.standard_normal(spec.shape).astype(spec.dtype)
-    return generator.integers(0, 2, spec.shape).astype(spec.dtype)
+        return np.asarray(generator.standard_normal(spec.shape), spec.dtype)  # of one number NumPy makes no array
+    return np.asarray(generator.integers(0, 2, spec.shape), spec.dtype)
 
 
 def positive(spec: TensorSpec, seed: int = 0) -> np.ndarray:
     """Numbers from 0.1 to 2.1, of which there are logarithms and roots."""
     if np.issubdtype(spec.dtype, np.floating):
-        return (0.1 + 2 * np.random.default_rng(seed).random(spec.shape)).astype(spec.dtype)
+        return np.asarray(0.1 + 2 * np.random.default_rng(seed).random(spec.shape), spec.dtype)
     return np.zeros(spec.shape, spec.dtype)
 
 
 def large(spec: TensorSpec, seed: int = 0) -> np.ndarray:
     """Ordinary numbers times 1000; integers are 0, always a valid index."""
     if np.issubdtype(spec.dtype, np.floating):
-        return (ordinary(spec, seed) * 1000).astype(spec.dtype)
+        return np.asarray(ordinary(spec, seed) * 1000, spec.dtype)
     return np.zeros(spec.shape, spec.dtype)
 
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onexn_plugins.errors import OneXNError
 from onexn_plugins.tvm_backend import compile as compiling
 from onexn_plugins.tvm_backend import compile_model, load
-from onexn_plugins.tvm_backend.checking import cache, operators
+from onexn_plugins.tvm_backend.checking import cache, inputs, operators
 from onexn_plugins.tvm_backend.checking import network as network_check
 from onexn_plugins.tvm_backend.checking.network import share_apart
 from onexn_plugins.tvm_backend.checking.reference import difference, difference_each, onnxruntime_session
@@ -22,7 +22,7 @@ from onexn_plugins.tvm_backend.lowering.own import EMITTERS
 from onexn_plugins.tvm_backend.planning.fusion import KernelCall
 from onexn_plugins.tvm_backend.planning.network import Network, plan_file
 from onexn_plugins.tvm_backend.processors import find_target
-from onexn_plugins.tvm_backend.reading.graph import Graph, Node
+from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 from tests.tvm_backend.onnx_files import conv_model, make_model
 
 node = helper.make_node
@@ -270,3 +270,12 @@ def test_infinities_nan_and_whole_numbers_are_no_rounding() -> None:
     assert share_apart(np.int64([1, 2]), np.int64([1, 2])) == 0
     assert share_apart(np.int64([1, 2, 3, 4]), np.int64([1, 2, 3, 5])) == 0.25
     assert share_apart(np.zeros(0, np.int64), np.zeros(0, np.int64)) == 0
+
+
+@pytest.mark.parametrize("make", [inputs.ordinary, inputs.positive, inputs.large, inputs.extreme])
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_an_input_of_no_axes_is_an_array(make, dtype) -> None:
+    """onnxruntime takes nothing else: what it refuses is compared with the reference alone."""
+    made = make(TensorSpec((), np.dtype(dtype)))
+    assert isinstance(made, np.ndarray)
+    assert (made.shape, made.dtype) == ((), np.dtype(dtype))
