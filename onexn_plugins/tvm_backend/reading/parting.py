@@ -16,12 +16,13 @@ from onexn_plugins.tvm_backend.reading.graph import Graph, Node, TensorSpec
 
 def part_concatenations(graph: Graph) -> None:
     """Do away with every Split whose parts are there before they are laid side by side, in place."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
+    makers: dict[str, Node] = {}  # as they read parts that were found before
     alone = graph.single_consumers()
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         node = node.rewired(renamed)
+        makers.update(dict.fromkeys(node.outputs, node))
         made: list[Node] = []
         parts = _Parts(graph, makers, alone, made).of(node.inputs[0], *_cut(graph, node)) if _is_cut(node) else None
         if parts is None:

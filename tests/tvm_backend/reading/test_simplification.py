@@ -171,6 +171,11 @@ CASES = {
          node("Split", ["all", "sizes"], ["p", "q"], axis=3), node("ReduceMax", ["p"], ["m"]),
          node("Sub", ["q", "m"], ["y"])],
         {"sizes": integers(27, 9)}, ["Relu", "Neg", "Exp", "Concat", "ReduceMax", "Sub"]),
+    "parts of parts": (
+        [*BESIDE, node("Concat", ["r", "n"], ["rn"], axis=3),
+         node("Split", ["rn"], ["a", "b"], axis=3, num_outputs=2), node("Concat", ["b", "a"], ["ba"], axis=3),
+         node("Split", ["ba"], ["p", "q"], axis=3, num_outputs=2), node("Sub", ["p", "q"], ["y"])],
+        {}, ["Relu", "Neg", "Sub"]),
     "parts within an input stay": (
         [*BESIDE, node("Concat", ["r", "n", "e"], ["all"], axis=3), node("Split", ["all", "sizes"], ["p", "q"], axis=3),
          node("ReduceMax", ["p"], ["m"]), node("Sub", ["q", "m"], ["y"])],
